@@ -1,0 +1,1 @@
+"""Typer commands, one module a group: the only place that prints results or exits."""

@@ -1,0 +1,211 @@
+"""Facts, in the past tense: everything that the core ever learns arrives as one of these.
+
+Every event carries `at_ns`, the monotonic time at which the shell learnt of it. They are journaled as they are, and a
+journal fed back through the core gives the same phases and the same verdict.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Union
+
+from msgspec import Struct
+
+from heteromig.core.devices import DeviceSample, Inventory
+from heteromig.core.overlap import CertificateSummary
+from heteromig.core.plan import EngineNeed
+from heteromig.core.units import MonotonicNs, UtcNs
+
+
+class Timer(Enum):
+    """What a deadline is for; each belongs to the entry into one phase."""
+
+    PHASE_TIMEOUT = "phase timeout"
+    """The phase took longer than it is allowed to."""
+    BUFFER = "buffer"
+    """`start_time_buffer` has elapsed."""
+    RECHECK = "recheck"
+    """Evaluate the guards again although nothing new was heard."""
+    MAIN_EXIT = "main exit"
+    """Main is still alive `main_exit_timeout` after its timed end."""
+    CLEAN_STOP = "clean stop"
+    """Workers that were asked to stop cleanly had their time."""
+    GRACE = "grace"
+    """Workers that got TERM had their time."""
+    KILLED = "killed"
+    """Workers that got KILL should have been reaped long ago."""
+    SETTLE = "settle"
+    """The slices should be empty again by now."""
+
+
+class Event(Struct, frozen=True, tag_field="event"):
+    """Common part of all events."""
+
+    at_ns: MonotonicNs
+
+
+class RunStarted(Event, tag="RunStarted"):
+    """The controller is up; `at_utc_ns` is the wall clock at `at_ns`."""
+
+    at_utc_ns: UtcNs
+    controller_pid: int
+
+
+class SlicesDiscovered(Event, tag="SlicesDiscovered"):
+    """The sampler enumerated the devices. `cpus` are the processors that the run may use."""
+
+    inventory: Inventory
+    cpus: tuple[int, ...]
+
+
+class DiscoveryFailed(Event, tag="DiscoveryFailed"):
+    """There is nothing to run on; `message` says what is missing and what to do."""
+
+    message: str
+
+
+class GpusLocked(Event, tag="GpusLocked"):
+    """No other heteromig can use these GPUs until the run ends."""
+
+
+class LockRefused(Event, tag="LockRefused"):
+    """Somebody else holds the lock; `message` says who."""
+
+    message: str
+
+
+class EnginesInspected(Event, tag="EnginesInspected"):
+    """The engine cache was read; `missing` are those absent, stale or corrupt, with the reason."""
+
+    missing: tuple[tuple[EngineNeed, str], ...]
+
+
+class WorkerSpawned(Event, tag="WorkerSpawned"):
+    """The guardian of a worker runs, and so does the harness."""
+
+    worker: int
+    guardian_pid: int
+    pid: int
+
+
+class SpawnFailed(Event, tag="SpawnFailed"):
+    """The harness could not be started."""
+
+    worker: int
+    message: str
+
+
+class StartAnnounced(Event, tag="StartAnnounced"):
+    """The harness printed its marker line."""
+
+    worker: int
+
+
+class TimedSectionBegan(Event, tag="TimedSectionBegan"):
+    """`generated_query_count` is in LoadGen's detail log, so the timed section begins within microseconds."""
+
+    worker: int
+
+
+class ProgressMade(Event, tag="ProgressMade"):
+    """A heartbeat of the harness: completions so far, and their rate since the heartbeat before."""
+
+    worker: int
+    completed_samples: int
+    samples_per_s: float
+
+
+class TimedSectionEnded(Event, tag="TimedSectionEnded"):
+    """`power_end` (or the first key that LoadGen writes after its last completion) is in the detail log."""
+
+    worker: int
+
+
+class ResultReported(Event, tag="ResultReported"):
+    """LoadGen said `Result is : VALID` or `INVALID`; only the certificate decides with it."""
+
+    worker: int
+    valid: bool
+
+
+class WorkerExited(Event, tag="WorkerExited"):
+    """The harness was reaped: exactly one of `exit_code` and `signal` is set, or none if its guardian was killed."""
+
+    worker: int
+    exit_code: int | None
+    signal: int | None
+
+
+class StillTimed(Event, tag="StillTimed"):
+    """The worker was alive and its log showed no end of run, read at `at_utc_ns`."""
+
+    worker: int
+    at_utc_ns: UtcNs
+
+
+class SampleTaken(Event, tag="SampleTaken"):
+    """The sampler read the devices."""
+
+    sample: DeviceSample
+
+
+class DeviceFaulted(Event, tag="DeviceFaulted"):
+    """An Xid, a lost GPU: `message` names the GPU and what NVML said."""
+
+    message: str
+
+
+class SamplerLost(Event, tag="SamplerLost"):
+    """The sampler died or did not answer; `restarted` says whether another one took its place."""
+
+    restarted: bool
+    message: str
+
+
+class DeadlinePassed(Event, tag="DeadlinePassed"):
+    """A timer of the `entry`-th phase of this run went off."""
+
+    timer: Timer
+    entry: int
+
+
+class SignalReceived(Event, tag="SignalReceived"):
+    """Somebody wants the run to end."""
+
+    signum: int
+
+
+class CertificateComputed(Event, tag="CertificateComputed"):
+    """The evidence on disk was read and judged."""
+
+    summary: CertificateSummary
+
+
+class VerdictWritten(Event, tag="VerdictWritten"):
+    """The verdict is on disk, synced."""
+
+
+AnyEvent = Union[  # noqa: UP007 - msgspec decodes this union at run time on 3.10 too
+    RunStarted,
+    SlicesDiscovered,
+    DiscoveryFailed,
+    GpusLocked,
+    LockRefused,
+    EnginesInspected,
+    WorkerSpawned,
+    SpawnFailed,
+    StartAnnounced,
+    TimedSectionBegan,
+    ProgressMade,
+    TimedSectionEnded,
+    ResultReported,
+    WorkerExited,
+    StillTimed,
+    SampleTaken,
+    DeviceFaulted,
+    SamplerLost,
+    DeadlinePassed,
+    SignalReceived,
+    CertificateComputed,
+    VerdictWritten,
+]

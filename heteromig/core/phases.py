@@ -1,0 +1,86 @@
+"""Phases, roles, worker states and evidence levels, with the named sets that the rest asks for."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Phase(Enum):
+    """Where a run is. How it came out is its verdict, never a phase."""
+
+    DISCOVERING = "discovering"
+    BUILDING = "building"
+    BACKGROUND_STARTING = "background-starting"
+    BUFFERING = "buffering"
+    MAIN_RUNNING = "main-running"
+    DRAINING = "draining"
+    VALIDATING = "validating"
+    FINISHED = "finished"
+
+
+ACTIVE_PHASES = (
+    Phase.DISCOVERING,
+    Phase.BUILDING,
+    Phase.BACKGROUND_STARTING,
+    Phase.BUFFERING,
+    Phase.MAIN_RUNNING,
+)
+"""Phases in which something that goes wrong leads to draining."""
+
+MEASURING_PHASES = (Phase.BUFFERING, Phase.MAIN_RUNNING)
+"""Phases in which every background must be in its timed section."""
+
+
+class Role(Enum):
+    """What a worker is for."""
+
+    MAIN = "main"
+    BACKGROUND = "background"
+    BUILD = "build"
+
+
+class WorkerState(Enum):
+    """How far one worker's process tree has come."""
+
+    PLANNED = "planned"
+    """Assigned to a slice, not spawned."""
+    SPAWNED = "spawned"
+    """Its guardian runs the harness; nothing heard of a timed section."""
+    ANNOUNCED = "announced"
+    """It printed the marker; LoadGen may still be loading samples."""
+    TIMED = "timed"
+    """LoadGen's timed section has begun."""
+    BUSY = "busy"
+    """Timed, and first completions were seen."""
+    ENDED = "ended"
+    """LoadGen's timed section has ended; the process is still alive."""
+    STOPPING = "stopping"
+    """The stop ladder was begun."""
+    EXITED = "exited"
+    """Reaped."""
+
+
+TIMED_STATES = frozenset({WorkerState.TIMED, WorkerState.BUSY})
+LIVE_STATES = frozenset(WorkerState) - {WorkerState.PLANNED, WorkerState.EXITED}
+
+
+class EvidenceLevel(Enum):
+    """What it takes to say that a worker is in its timed section, weakest first."""
+
+    ANNOUNCED = "announced"
+    """The harness' marker line."""
+    TIMED = "timed"
+    """`generated_query_count` in LoadGen's detail log."""
+    BUSY = "busy"
+    """First completions seen."""
+
+    def reached_by(self, state: WorkerState) -> bool:
+        """Whether a worker in `state` shows at least this much."""
+        return state in _STATES_SHOWING[self]
+
+
+_STATES_SHOWING = {
+    EvidenceLevel.ANNOUNCED: frozenset({WorkerState.ANNOUNCED, WorkerState.TIMED, WorkerState.BUSY}),
+    EvidenceLevel.TIMED: TIMED_STATES,
+    EvidenceLevel.BUSY: frozenset({WorkerState.BUSY}),
+}

@@ -1,0 +1,1 @@
+"""What a worker runs: a plan turned into argv, environment and log patterns."""

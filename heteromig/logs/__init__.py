@@ -1,0 +1,1 @@
+"""LoadGen and harness text turned into events; incremental tailing of growing files."""

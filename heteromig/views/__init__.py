@@ -1,0 +1,1 @@
+"""What people see: the live table, plain lines, the closing summary."""

@@ -1,0 +1,1 @@
+"""Child process trees: the guardian, spawning, the stop ladder, reaping."""
