@@ -89,7 +89,7 @@ class WorkerSpawned(Event, tag="WorkerSpawned"):
 
 
 class SpawnFailed(Event, tag="SpawnFailed"):
-    """The harness could not be started."""
+    """The harness could not be started; `WorkerExited` follows once its guardian is reaped."""
 
     worker: int
     message: str
@@ -129,11 +129,16 @@ class ResultReported(Event, tag="ResultReported"):
 
 
 class WorkerExited(Event, tag="WorkerExited"):
-    """The harness was reaped: exactly one of `exit_code` and `signal` is set, or none if its guardian was killed."""
+    """The worker's process tree is gone, concluded from reaping alone.
+
+    Exactly one of `exit_code` and `signal` is set, or none where the harness never ran or its guardian was killed.
+    `stopped_by` is the last rung of the stop ladder that reached it, None where it ended by itself.
+    """
 
     worker: int
     exit_code: int | None
     signal: int | None
+    stopped_by: str | None = None
 
 
 class StillTimed(Event, tag="StillTimed"):

@@ -44,6 +44,8 @@ class WorkerState(Enum):
 
     PLANNED = "planned"
     """Assigned to a slice, not spawned."""
+    SPAWNING = "spawning"
+    """The shell was asked to spawn it."""
     SPAWNED = "spawned"
     """Its guardian runs the harness; nothing heard of a timed section."""
     ANNOUNCED = "announced"

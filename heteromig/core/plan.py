@@ -10,11 +10,10 @@ import random
 
 from msgspec import Struct
 
-from heteromig.core.devices import Inventory, Slice, SliceKind
+from heteromig.core.devices import Inventory
 from heteromig.core.errors import PreflightError, UsageError
 from heteromig.core.phases import Role
 from heteromig.core.spec import Mode, RunSpec
-from heteromig.core.units import format_duration_s
 
 
 class EngineNeed(Struct, frozen=True, order=True):
@@ -75,3 +74,118 @@ class Plan(Struct, frozen=True):
     def engines(self) -> tuple[EngineNeed, ...]:
         """Distinct engines, in order of first use."""
         return tuple(dict.fromkeys(worker.engine for worker in self.workers))
+
+
+_SCENARIO_FACTOR = {"offline": 1.5, "server": 1.3}
+"""How much longer than min_duration a LoadGen run of a scenario takes, at most, on a quiet machine.
+
+Offline asks for 1.1 times the samples of min_duration (LoadGen's test_settings_internal.cc:146-160), and the expected
+rate is set above the calibrated one so that the result is not INVALID for being too fast.
+"""
+
+_MAIN_START_S = 15.0
+"""Time allowed for main's process to reach its timed section, when the duration of backgrounds is automatic."""
+
+_AUTOMATIC_EXTRA_S = 60.0
+
+
+def make_plan(spec: RunSpec, inventory: Inventory, cpus: tuple[int, ...]) -> Plan:
+    """Assign main and its backgrounds to slices.
+
+    `cpus` are the processors that the run may use; they matter for simulated slices only.
+
+    Raises:
+        PreflightError: there are too few slices.
+        UsageError: an explicit background list is longer than the free slices.
+    """
+    slices = inventory.slices
+    wanted = spec.background.candidates
+    needed = 2 if wanted else 1
+    if len(slices) < needed:
+        raise PreflightError(
+            f"{spec.slices} has {len(slices)} slice(s), and a heterogeneous run needs at least {needed}: one for main "
+            "and one for a background. Cut the GPU into more slices, or try `--slices sim:a100-sxm-80gb`."
+        )
+    main_slice, *free = slices
+    if spec.background.explicit and len(wanted) > len(free):
+        raise UsageError(
+            f"--background-benchmarks lists {len(wanted)} benchmarks, but only {len(free)} slices are free beside "
+            "main's. Shorten the list, or name a set (all, edge, datacenter), which is cut to fit."
+        )
+    chosen = wanted if spec.background.explicit else spread(wanted, len(free), spec.seed)
+    main_cpus, shared_cpus = split_cpus(cpus) if inventory.simulated and spec.pin else ((), ())
+    background_ms = spec.background.duration_ms or automatic_duration_ms(spec)
+    main = Assignment(
+        index=0,
+        role=Role.MAIN,
+        benchmark=spec.main.benchmark,
+        scenario=spec.main.scenario,
+        mode=spec.main.mode,
+        accuracy=spec.main.accuracy,
+        duration_ms=spec.main.duration_ms,
+        slice_uuid=main_slice.uuid,
+        profile=main_slice.profile,
+        cpus=main_cpus,
+        directory=f"workers/0-{Role.MAIN.value}-{spec.main.benchmark}",
+    )
+    backgrounds = tuple(
+        Assignment(
+            index=index,
+            role=Role.BACKGROUND,
+            benchmark=name,
+            scenario=spec.background.scenario,
+            mode=Mode.PERFORMANCE,
+            accuracy=spec.benchmark(name).default_accuracy,
+            duration_ms=background_ms,
+            slice_uuid=place.uuid,
+            profile=place.profile,
+            cpus=shared_cpus,
+            directory=f"workers/{index}-{Role.BACKGROUND.value}-{name}",
+        )
+        for index, (name, place) in enumerate(zip(chosen, free, strict=False), start=1)
+    )
+    return Plan(
+        workers=(main, *backgrounds),
+        left_out=tuple(name for name in wanted if name not in chosen),
+        background_duration_ms=background_ms,
+        controller_cpus=shared_cpus,
+    )
+
+
+def spread(names: tuple[str, ...], places: int, seed: int) -> tuple[str, ...]:
+    """`places` names, each as often as any other or once more; `seed` decides who comes first."""
+    order = list(names)
+    random.Random(seed).shuffle(order)  # noqa: S311 - a repeatable order is wanted, not a secret one
+    return tuple(order[place % len(order)] for place in range(places)) if order else ()
+
+
+def split_cpus(cpus: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(main's processors, everybody else's): main gets the last one for itself where there are two or more."""
+    ordered = sorted(cpus)
+    if len(ordered) < 2:  # noqa: PLR2004 - one processor cannot be shared out
+        return (), ()
+    return (ordered[-1],), tuple(ordered[:-1])
+
+
+def automatic_duration_ms(spec: RunSpec) -> int:
+    """How long backgrounds must run to outlast main, capped by the background timeout."""
+    main_s = spec.main.duration_ms / 1000 * _SCENARIO_FACTOR[spec.main.scenario]
+    start_s = spec.timing.start_time_buffer_ms / 1000 + _MAIN_START_S
+    return min(round(1000 * (2 * (start_s + main_s) + _AUTOMATIC_EXTRA_S)), spec.background.timeout_ms)
+
+
+def build_assignment(need: EngineNeed, index: int, target: Assignment) -> Assignment:
+    """The worker that builds `need` on the slice of `target`, a planned worker of the same profile."""
+    return Assignment(
+        index=index,
+        role=Role.BUILD,
+        benchmark=need.benchmark,
+        scenario=need.scenario,
+        mode=Mode.PERFORMANCE,
+        accuracy=need.accuracy,
+        duration_ms=0,
+        slice_uuid=target.slice_uuid,
+        profile=need.profile,
+        cpus=target.cpus,
+        directory=f"workers/{index}-{Role.BUILD.value}-{need.benchmark}",
+    )

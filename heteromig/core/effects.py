@@ -1,0 +1,125 @@
+"""Requests, in the imperative: all that the core wants done. The shell does them in order and feeds facts back."""
+
+from __future__ import annotations
+
+from typing import Union
+
+from msgspec import Struct
+
+from heteromig.core.events import Timer
+from heteromig.core.guards import Finding
+from heteromig.core.phases import Phase
+from heteromig.core.plan import Assignment, EngineNeed
+from heteromig.core.verdict import Verdict
+
+
+class Effect(Struct, frozen=True, tag_field="effect"):
+    """Common part of all effects."""
+
+
+class StartSampler(Effect, tag="StartSampler"):
+    """Start the sampler process; it enumerates first, then samples each period."""
+
+
+class RequestSample(Effect, tag="RequestSample"):
+    """Ask the sampler for a reading now."""
+
+
+class LockGpus(Effect, tag="LockGpus"):
+    """Keep every other heteromig off these GPUs."""
+
+    gpu_uuids: tuple[str, ...]
+
+
+class InspectEngines(Effect, tag="InspectEngines"):
+    """Say which of these engines are missing from the cache; `discard` says to treat all as missing."""
+
+    needs: tuple[EngineNeed, ...]
+    discard: bool
+
+
+class SpawnWorker(Effect, tag="SpawnWorker"):
+    """Start the harness of this worker on its slice."""
+
+    assignment: Assignment
+
+
+class ObserveWorkers(Effect, tag="ObserveWorkers"):
+    """Read the logs of these workers now and say which are alive and still timed."""
+
+    workers: tuple[int, ...]
+
+
+class CleanStop(Effect, tag="CleanStop"):
+    """Ask these harnesses, and none of their children, to end well."""
+
+    workers: tuple[int, ...]
+
+
+class Terminate(Effect, tag="Terminate"):
+    """TERM to every process of these workers."""
+
+    workers: tuple[int, ...]
+
+
+class Kill(Effect, tag="Kill"):
+    """KILL to every process of these workers, again until none is left."""
+
+    workers: tuple[int, ...]
+
+
+class ArmTimer(Effect, tag="ArmTimer"):
+    """Deliver `DeadlinePassed(timer, entry)` after that many seconds."""
+
+    timer: Timer
+    entry: int
+    after_s: float
+
+
+class SetTick(Effect, tag="SetTick"):
+    """Look at the logs that often."""
+
+    period_s: float
+
+
+class ComputeCertificate(Effect, tag="ComputeCertificate"):
+    """Read the evidence on disk and judge it."""
+
+
+class WriteVerdict(Effect, tag="WriteVerdict"):
+    """Put the verdict on disk, synced; then let go of sampler and locks."""
+
+    verdict: Verdict
+
+
+class RecordTransition(Effect, tag="RecordTransition"):
+    """For the journal: the phase changed, on these findings."""
+
+    source: Phase
+    destination: Phase
+    findings: tuple[Finding, ...]
+
+
+class RecordRejection(Effect, tag="RecordRejection"):
+    """For the journal: a guard said no, for a reason not recorded before in this phase."""
+
+    finding: Finding
+
+
+AnyEffect = Union[  # noqa: UP007 - msgspec decodes this union at run time on 3.10 too
+    StartSampler,
+    RequestSample,
+    LockGpus,
+    InspectEngines,
+    SpawnWorker,
+    ObserveWorkers,
+    CleanStop,
+    Terminate,
+    Kill,
+    ArmTimer,
+    SetTick,
+    ComputeCertificate,
+    WriteVerdict,
+    RecordTransition,
+    RecordRejection,
+]
