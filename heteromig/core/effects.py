@@ -17,58 +17,58 @@ class Effect(Struct, frozen=True, tag_field="effect"):
     """Common part of all effects."""
 
 
-class StartSampler(Effect, tag="StartSampler"):
+class StartSampler(Effect, frozen=True, tag=True):
     """Start the sampler process; it enumerates first, then samples each period."""
 
 
-class RequestSample(Effect, tag="RequestSample"):
+class RequestSample(Effect, frozen=True, tag=True):
     """Ask the sampler for a reading now."""
 
 
-class LockGpus(Effect, tag="LockGpus"):
+class LockGpus(Effect, frozen=True, tag=True):
     """Keep every other heteromig off these GPUs."""
 
     gpu_uuids: tuple[str, ...]
 
 
-class InspectEngines(Effect, tag="InspectEngines"):
+class InspectEngines(Effect, frozen=True, tag=True):
     """Say which of these engines are missing from the cache; `discard` says to treat all as missing."""
 
     needs: tuple[EngineNeed, ...]
     discard: bool
 
 
-class SpawnWorker(Effect, tag="SpawnWorker"):
+class SpawnWorker(Effect, frozen=True, tag=True):
     """Start the harness of this worker on its slice."""
 
     assignment: Assignment
 
 
-class ObserveWorkers(Effect, tag="ObserveWorkers"):
+class ObserveWorkers(Effect, frozen=True, tag=True):
     """Read the logs of these workers now and say which are alive and still timed."""
 
     workers: tuple[int, ...]
 
 
-class CleanStop(Effect, tag="CleanStop"):
+class CleanStop(Effect, frozen=True, tag=True):
     """Ask these harnesses, and none of their children, to end well."""
 
     workers: tuple[int, ...]
 
 
-class Terminate(Effect, tag="Terminate"):
+class Terminate(Effect, frozen=True, tag=True):
     """TERM to every process of these workers."""
 
     workers: tuple[int, ...]
 
 
-class Kill(Effect, tag="Kill"):
+class Kill(Effect, frozen=True, tag=True):
     """KILL to every process of these workers, again until none is left."""
 
     workers: tuple[int, ...]
 
 
-class ArmTimer(Effect, tag="ArmTimer"):
+class ArmTimer(Effect, frozen=True, tag=True):
     """Deliver `DeadlinePassed(timer, entry)` after that many seconds."""
 
     timer: Timer
@@ -76,23 +76,23 @@ class ArmTimer(Effect, tag="ArmTimer"):
     after_s: float
 
 
-class SetTick(Effect, tag="SetTick"):
+class SetTick(Effect, frozen=True, tag=True):
     """Look at the logs that often."""
 
     period_s: float
 
 
-class ComputeCertificate(Effect, tag="ComputeCertificate"):
+class ComputeCertificate(Effect, frozen=True, tag=True):
     """Read the evidence on disk and judge it."""
 
 
-class WriteVerdict(Effect, tag="WriteVerdict"):
+class WriteVerdict(Effect, frozen=True, tag=True):
     """Put the verdict on disk, synced; then let go of sampler and locks."""
 
     verdict: Verdict
 
 
-class RecordTransition(Effect, tag="RecordTransition"):
+class RecordTransition(Effect, frozen=True, tag=True):
     """For the journal: the phase changed, on these findings."""
 
     source: Phase
@@ -100,7 +100,7 @@ class RecordTransition(Effect, tag="RecordTransition"):
     findings: tuple[Finding, ...]
 
 
-class RecordRejection(Effect, tag="RecordRejection"):
+class RecordRejection(Effect, frozen=True, tag=True):
     """For the journal: a guard said no, for a reason not recorded before in this phase."""
 
     finding: Finding

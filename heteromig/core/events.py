@@ -44,43 +44,43 @@ class Event(Struct, frozen=True, tag_field="event"):
     at_ns: MonotonicNs
 
 
-class RunStarted(Event, tag="RunStarted"):
+class RunStarted(Event, frozen=True, tag=True):
     """The controller is up; `at_utc_ns` is the wall clock at `at_ns`."""
 
     at_utc_ns: UtcNs
     controller_pid: int
 
 
-class SlicesDiscovered(Event, tag="SlicesDiscovered"):
+class SlicesDiscovered(Event, frozen=True, tag=True):
     """The sampler enumerated the devices. `cpus` are the processors that the run may use."""
 
     inventory: Inventory
     cpus: tuple[int, ...]
 
 
-class DiscoveryFailed(Event, tag="DiscoveryFailed"):
+class DiscoveryFailed(Event, frozen=True, tag=True):
     """There is nothing to run on; `message` says what is missing and what to do."""
 
     message: str
 
 
-class GpusLocked(Event, tag="GpusLocked"):
+class GpusLocked(Event, frozen=True, tag=True):
     """No other heteromig can use these GPUs until the run ends."""
 
 
-class LockRefused(Event, tag="LockRefused"):
+class LockRefused(Event, frozen=True, tag=True):
     """Somebody else holds the lock; `message` says who."""
 
     message: str
 
 
-class EnginesInspected(Event, tag="EnginesInspected"):
+class EnginesInspected(Event, frozen=True, tag=True):
     """The engine cache was read; `missing` are those absent, stale or corrupt, with the reason."""
 
     missing: tuple[tuple[EngineNeed, str], ...]
 
 
-class WorkerSpawned(Event, tag="WorkerSpawned"):
+class WorkerSpawned(Event, frozen=True, tag=True):
     """The guardian of a worker runs, and so does the harness."""
 
     worker: int
@@ -88,26 +88,26 @@ class WorkerSpawned(Event, tag="WorkerSpawned"):
     pid: int
 
 
-class SpawnFailed(Event, tag="SpawnFailed"):
+class SpawnFailed(Event, frozen=True, tag=True):
     """The harness could not be started; `WorkerExited` follows once its guardian is reaped."""
 
     worker: int
     message: str
 
 
-class StartAnnounced(Event, tag="StartAnnounced"):
+class StartAnnounced(Event, frozen=True, tag=True):
     """The harness printed its marker line."""
 
     worker: int
 
 
-class TimedSectionBegan(Event, tag="TimedSectionBegan"):
+class TimedSectionBegan(Event, frozen=True, tag=True):
     """`generated_query_count` is in LoadGen's detail log, so the timed section begins within microseconds."""
 
     worker: int
 
 
-class ProgressMade(Event, tag="ProgressMade"):
+class ProgressMade(Event, frozen=True, tag=True):
     """A heartbeat of the harness: completions so far, and their rate since the heartbeat before."""
 
     worker: int
@@ -115,20 +115,20 @@ class ProgressMade(Event, tag="ProgressMade"):
     samples_per_s: float
 
 
-class TimedSectionEnded(Event, tag="TimedSectionEnded"):
+class TimedSectionEnded(Event, frozen=True, tag=True):
     """`power_end` (or the first key that LoadGen writes after its last completion) is in the detail log."""
 
     worker: int
 
 
-class ResultReported(Event, tag="ResultReported"):
+class ResultReported(Event, frozen=True, tag=True):
     """LoadGen said `Result is : VALID` or `INVALID`; only the certificate decides with it."""
 
     worker: int
     valid: bool
 
 
-class WorkerExited(Event, tag="WorkerExited"):
+class WorkerExited(Event, frozen=True, tag=True):
     """The worker's process tree is gone, concluded from reaping alone.
 
     Exactly one of `exit_code` and `signal` is set, or none where the harness never ran or its guardian was killed.
@@ -141,52 +141,52 @@ class WorkerExited(Event, tag="WorkerExited"):
     stopped_by: str | None = None
 
 
-class StillTimed(Event, tag="StillTimed"):
+class StillTimed(Event, frozen=True, tag=True):
     """The worker was alive and its log showed no end of run, read at `at_utc_ns`."""
 
     worker: int
     at_utc_ns: UtcNs
 
 
-class SampleTaken(Event, tag="SampleTaken"):
+class SampleTaken(Event, frozen=True, tag=True):
     """The sampler read the devices."""
 
     sample: DeviceSample
 
 
-class DeviceFaulted(Event, tag="DeviceFaulted"):
+class DeviceFaulted(Event, frozen=True, tag=True):
     """An Xid, a lost GPU: `message` names the GPU and what NVML said."""
 
     message: str
 
 
-class SamplerLost(Event, tag="SamplerLost"):
+class SamplerLost(Event, frozen=True, tag=True):
     """The sampler died or did not answer; `restarted` says whether another one took its place."""
 
     restarted: bool
     message: str
 
 
-class DeadlinePassed(Event, tag="DeadlinePassed"):
+class DeadlinePassed(Event, frozen=True, tag=True):
     """A timer of the `entry`-th phase of this run went off."""
 
     timer: Timer
     entry: int
 
 
-class SignalReceived(Event, tag="SignalReceived"):
+class SignalReceived(Event, frozen=True, tag=True):
     """Somebody wants the run to end."""
 
     signum: int
 
 
-class CertificateComputed(Event, tag="CertificateComputed"):
+class CertificateComputed(Event, frozen=True, tag=True):
     """The evidence on disk was read and judged."""
 
     summary: CertificateSummary
 
 
-class VerdictWritten(Event, tag="VerdictWritten"):
+class VerdictWritten(Event, frozen=True, tag=True):
     """The verdict is on disk, synced."""
 
 

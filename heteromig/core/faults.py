@@ -1,0 +1,253 @@
+"""What is wrong: an event, what is known after it, and the phase it came in give faults, each a sentence.
+
+A fault either stops the run, which then goes through draining, or is only kept for the verdict.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from heteromig.core import events as ev
+from heteromig.core.phases import ACTIVE_PHASES, MEASURING_PHASES, Phase, Role, WorkerState
+from heteromig.core.spec import RunSpec
+from heteromig.core.units import format_duration_s
+from heteromig.core.verdict import SIGNAL_BASE, ExitCode, Reason
+from heteromig.core.view import View, WorkerView
+
+
+class Fault(Struct, frozen=True):
+    """A reason, and whether the run can go on in spite of it."""
+
+    reason: Reason
+    stops: bool
+
+
+_WATCHED_PHASES = (Phase.BACKGROUND_STARTING, *MEASURING_PHASES)
+
+
+def faults(view: View, event: ev.AnyEvent, phase: Phase) -> tuple[Fault, ...]:
+    """All that `event` makes wrong in `phase`; `view` already knows of the event."""
+    return tuple(_faults(view, event, phase))
+
+
+def _faults(view: View, event: ev.AnyEvent, phase: Phase) -> Iterator[Fault]:  # noqa: C901, PLR0912 - one arm an event
+    match event:
+        case ev.SignalReceived():
+            name = signal.Signals(event.signum).name
+            if phase not in {Phase.VALIDATING, Phase.FINISHED}:
+                yield _stop(SIGNAL_BASE + event.signum, f"{name} was received during {phase.value}.")
+        case ev.DiscoveryFailed() | ev.LockRefused():
+            yield _stop(ExitCode.DEVICE, event.message)
+        case ev.SlicesDiscovered():
+            if view.plan_failure is not None:
+                yield Fault(view.plan_failure, stops=True)
+        case ev.EnginesInspected():
+            yield from _unbuilt(view)
+        case ev.SpawnFailed():
+            yield from _spawn_failed(view, event)
+        case ev.WorkerExited():
+            yield from _exited(view, event, phase)
+        case ev.TimedSectionEnded():
+            yield from _left_timed_section(view, event, phase)
+        case ev.SampleTaken():
+            yield from _device(view, phase)
+        case ev.DeviceFaulted():
+            yield _stop(ExitCode.DEVICE, event.message)
+        case ev.SamplerLost():
+            if not event.restarted and phase in ACTIVE_PHASES:
+                yield from _sampler_lost(event.message, phase)
+        case ev.DeadlinePassed():
+            yield from _deadline(view, event, phase)
+        case _:
+            return
+
+
+def _stop(exit_code: int, sentence: str) -> Fault:
+    return Fault(Reason(int(exit_code), sentence), stops=True)
+
+
+def _background(spec: RunSpec, exit_code: ExitCode, sentence: str) -> Fault:
+    """A fault of a neighbour: under `--lenient` the run goes on without it."""
+    return Fault(Reason(int(exit_code), sentence), stops=not spec.lenient)
+
+
+def _unbuilt(view: View) -> Iterator[Fault]:
+    """A build that exited 0 must have left its engine."""
+    built = {worker.assignment.engine for worker in view.workers if worker.role is Role.BUILD and worker.exit_code == 0}
+    for need, why in view.missing_engines or ():
+        if need in built:
+            yield _stop(
+                ExitCode.WORKER,
+                f"The build of {need.benchmark} ({need.scenario}, {need.accuracy}, {need.profile}) exited 0, but its "
+                f"engine is not usable: {why}",
+            )
+
+
+def _spawn_failed(view: View, event: ev.SpawnFailed) -> Iterator[Fault]:
+    worker = view.workers[event.worker]
+    sentence = f"The harness of {worker.name} could not be started: {event.message}"
+    if worker.role is Role.BACKGROUND:
+        yield _background(view.spec, ExitCode.WORKER, sentence)
+    else:
+        yield _stop(ExitCode.WORKER, sentence)
+
+
+def _exited(view: View, event: ev.WorkerExited, phase: Phase) -> Iterator[Fault]:
+    worker = view.workers[event.worker]
+    if worker.stopped_by is not None or worker.spawn_failure is not None:
+        return
+    log = f"see {worker.assignment.directory}/stdout.log"
+    if event.exit_code == 0:
+        if worker.role is Role.BACKGROUND and phase in _WATCHED_PHASES and not view.main_ended:
+            yield _background(view.spec, ExitCode.OVERLAP, f"{_capital(worker.name)} ended before main did; {log}.")
+        return
+    how = _how_it_ended(event)
+    sentence = f"{_capital(worker.name)} {how} during {phase.value}; {log}."
+    if worker.role is Role.BACKGROUND:
+        yield _background(view.spec, ExitCode.WORKER, sentence)
+    else:
+        yield _stop(ExitCode.WORKER, sentence)
+
+
+def _how_it_ended(event: ev.WorkerExited) -> str:
+    if event.exit_code is not None:
+        return f"exited with status {event.exit_code}"
+    if event.signal is not None:
+        try:
+            return f"died of {signal.Signals(event.signal).name}"
+        except ValueError:
+            return f"died of signal {event.signal}"
+    return "lost its guardian"
+
+
+def _left_timed_section(view: View, event: ev.TimedSectionEnded, phase: Phase) -> Iterator[Fault]:
+    worker = view.workers[event.worker]
+    if worker.role is not Role.BACKGROUND or phase not in _WATCHED_PHASES or view.main_ended:
+        return
+    if worker.state is not WorkerState.ENDED:
+        return
+    assert view.plan is not None  # noqa: S101 - a background is part of a plan
+    yield _background(
+        view.spec,
+        ExitCode.OVERLAP,
+        f"{_capital(worker.name)} left its timed section before main did: it was asked for "
+        f"{format_duration_s(worker.assignment.duration_ms / 1000)}. Ask for more, "
+        f"e.g. --background-duration {2 * view.plan.background_duration_ms // 1000}s.",
+    )
+
+
+def _device(view: View, phase: Phase) -> Iterator[Fault]:
+    sample, inventory, plan = view.sample, view.inventory, view.plan
+    if sample is None or inventory is None or plan is None or phase not in ACTIVE_PHASES:
+        return
+    if sample.geometry != inventory.geometry:
+        yield _stop(
+            ExitCode.DEVICE,
+            f"The partitioning of the GPU changed during {phase.value}: somebody else reconfigured it. "
+            "Keep other tools away from the GPU while a run is going on.",
+        )
+    ours = {worker.slice_uuid for worker in plan.workers}
+    for reading in sample.slices:
+        if reading.slice_uuid not in ours:
+            continue
+        for occupant in reading.occupants or ():
+            owner = view.owner(occupant)
+            if owner is not None and owner.assignment.slice_uuid != reading.slice_uuid:
+                yield _stop(
+                    ExitCode.DEVICE,
+                    f"{_capital(owner.name)} runs on slice {reading.slice_uuid} instead of its own "
+                    f"({owner.assignment.slice_uuid}), as pid {occupant.pid} ({occupant.command}).",
+                )
+            elif owner is None and not view.is_ours(occupant):
+                yield _stop(
+                    ExitCode.DEVICE,
+                    f"Slice {reading.slice_uuid} is used by a process that is not part of this run: pid "
+                    f"{occupant.pid} ({occupant.command}). End it, or use other slices.",
+                )
+    if phase in MEASURING_PHASES:
+        for index in sorted(view.absent_twice):
+            worker = view.workers[index]
+            yield _stop(
+                ExitCode.DEVICE,
+                f"{_capital(worker.name)} is in its timed section, but the device shows none of its processes on "
+                f"its slice {worker.assignment.slice_uuid}.",
+            )
+
+
+def _sampler_lost(message: str, phase: Phase) -> Iterator[Fault]:
+    if phase is Phase.DISCOVERING:
+        yield _stop(ExitCode.DEVICE, f"The devices could not be read: {message}")
+    else:
+        sentence = f"The devices could not be observed from {phase.value} on: {message}"
+        yield Fault(Reason(ExitCode.INCONCLUSIVE, sentence), stops=False)
+
+
+def _deadline(view: View, event: ev.DeadlinePassed, phase: Phase) -> Iterator[Fault]:  # noqa: C901 - one arm a timer
+    timing = view.spec.timing
+    match event.timer, phase:
+        case ev.Timer.PHASE_TIMEOUT, Phase.DISCOVERING:
+            yield _stop(ExitCode.DEVICE, "The devices did not answer in time; is the driver hanging? See sampler.log.")
+        case ev.Timer.PHASE_TIMEOUT, Phase.BUILDING:
+            yield _stop(
+                ExitCode.WORKER,
+                "The engines were not built in time; allow more with --build-timeout, or see workers/*/stdout.log.",
+            )
+        case ev.Timer.PHASE_TIMEOUT, Phase.BACKGROUND_STARTING:
+            names = (
+                ", ".join(worker.name for worker in _not_started(view)) or "none, but the device guards did not hold"
+            )
+            yield _background(
+                view.spec,
+                ExitCode.START_TIMEOUT,
+                f"Not every background was in its timed section within "
+                f"{format_duration_s(timing.background_start_timeout_ms / 1000)}: still missing {names}. "
+                "Allow more with --background-start-timeout, or see workers/*/stdout.log.",
+            )
+        case ev.Timer.PHASE_TIMEOUT, Phase.BUFFERING:
+            yield _stop(ExitCode.DEVICE, "No fresh device sample arrived after the buffer; see sampler.log.")
+        case ev.Timer.PHASE_TIMEOUT, Phase.MAIN_RUNNING:
+            yield _stop(
+                ExitCode.WORKER,
+                f"Main did not end within {format_duration_s(timing.main_timeout_ms / 1000)}: it stalls. "
+                "Allow more with --main-timeout, or see its stdout.log.",
+            )
+        case ev.Timer.MAIN_EXIT, Phase.MAIN_RUNNING:
+            if view.main is not None and view.main.live:
+                yield _stop(
+                    ExitCode.WORKER,
+                    f"Main was still alive {format_duration_s(timing.main_exit_timeout_ms / 1000)} after its timed "
+                    "section; allow more with --main-exit-timeout.",
+                )
+        case ev.Timer.KILLED, Phase.DRAINING:
+            for worker in view.live_workers:
+                yield _stop(
+                    ExitCode.WORKER,
+                    f"{_capital(worker.name)} could not be reaped after SIGKILL; its guardian is pid "
+                    f"{worker.guardian_pid}.",
+                )
+        case ev.Timer.SETTLE, Phase.DRAINING:
+            yield from _still_busy(view)
+        case _:
+            return
+
+
+def _not_started(view: View) -> tuple[WorkerView, ...]:
+    level = view.spec.start_evidence
+    return tuple(worker for worker in view.backgrounds if not level.reached_by(worker.state))
+
+
+def _still_busy(view: View) -> Iterator[Fault]:
+    if view.live_workers or view.plan is None:
+        return
+    ours = {worker.slice_uuid for worker in view.plan.workers}
+    for reading in view.sample.slices if view.sample else ():
+        if reading.slice_uuid in ours and reading.occupants:
+            pids = ", ".join(str(occupant.pid) for occupant in reading.occupants)
+            yield _stop(ExitCode.DEVICE, f"Slice {reading.slice_uuid} is not empty after draining: pid {pids}.")
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]

@@ -1,0 +1,215 @@
+"""Guards: named predicates over what is known, each of which says on what evidence it said yes or no.
+
+A guard that needs a device sample never passes on a stale one: older than three periods is "not observable now", and
+the run waits for a fresh one. Where the device cannot show something at all, the guard passes and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+from msgspec import Struct
+
+from heteromig.core import events as ev
+from heteromig.core.phases import WorkerState
+from heteromig.core.units import NS_PER_MS
+from heteromig.core.view import View
+
+STALE_AFTER_PERIODS = 3
+
+
+class Status(Enum):
+    """What a guard found."""
+
+    OK = "ok"
+    VIOLATED = "violated"
+    NOT_OBSERVABLE = "not observable"
+
+
+class Finding(Struct, frozen=True):
+    """One evaluation of one guard. `passed` is what the transition goes by; `evidence` is for people."""
+
+    guard: str
+    status: Status
+    passed: bool
+    evidence: str
+
+
+Guard = Callable[[View, ev.AnyEvent], Finding]
+
+
+def _finding(guard: Callable[..., Finding], passed: bool, evidence: str) -> Finding:  # noqa: FBT001 - reads as a row
+    return Finding(guard.__name__, Status.OK if passed else Status.VIOLATED, passed, evidence)
+
+
+def _unobservable(guard: Callable[..., Finding], passed: bool, why: str) -> Finding:  # noqa: FBT001 - as above
+    return Finding(guard.__name__, Status.NOT_OBSERVABLE, passed, why)
+
+
+def run_must_stop(view: View, _event: ev.AnyEvent) -> Finding:
+    """Something is wrong that the run cannot go on with."""
+    return _finding(run_must_stop, view.must_stop, view.reasons[-1].sentence if view.must_stop else "nothing is wrong")
+
+
+def slices_locked(view: View, _event: ev.AnyEvent) -> Finding:
+    """The plan fits the slices, and no other heteromig can use their GPUs."""
+    return _finding(slices_locked, view.plan is not None and view.locked, "locked" if view.locked else "not locked yet")
+
+
+def slices_idle(view: View, event: ev.AnyEvent) -> Finding:
+    """A fresh sample shows nobody on the slices; a foreign process is a fault of its own."""
+    stale = _stale(slices_idle, view, event)
+    if stale is not None:
+        return stale
+    assert view.sample is not None  # noqa: S101 - a fresh sample exists
+    if any(reading.occupants is None for reading in view.sample.slices):
+        return _unobservable(slices_idle, passed=True, why="the device does not show processes per slice")
+    busy = [
+        reading.slice_uuid for reading in view.sample.slices if reading.occupants and _planned(view, reading.slice_uuid)
+    ]
+    return _finding(slices_idle, not busy, f"busy: {', '.join(busy)}" if busy else "every slice is empty")
+
+
+def every_engine_present(view: View, _event: ev.AnyEvent) -> Finding:
+    """All engines of the plan are in the cache, intact and for this runtime."""
+    missing = view.missing_engines
+    if missing is None:
+        return _finding(every_engine_present, passed=False, evidence="the cache was not read yet")
+    names = ", ".join(f"{need.benchmark}/{need.scenario}/{need.accuracy}/{need.profile}" for need, _ in missing)
+    return _finding(every_engine_present, not missing, f"missing {names}" if missing else "all engines are there")
+
+
+def only_building(view: View, _event: ev.AnyEvent) -> Finding:
+    """The run was asked for engines and nothing else."""
+    building = view.spec.goal.value == "build"
+    return _finding(only_building, building, f"the goal is to {view.spec.goal.value}")
+
+
+def build_exited(view: View, event: ev.AnyEvent) -> Finding:
+    """The event is the end of a build."""
+    done = isinstance(event, ev.WorkerExited)
+    return _finding(build_exited, done, f"{len(view.live_workers)} builds are running")
+
+
+def all_backgrounds_timed(view: View, _event: ev.AnyEvent) -> Finding:
+    """Every background shows the evidence asked for; under `--lenient` those that died are passed over."""
+    level = view.spec.start_evidence
+    waiting = [
+        worker.assignment.benchmark
+        for worker in view.backgrounds
+        if not level.reached_by(worker.state) and not (view.spec.lenient and worker.state is WorkerState.EXITED)
+    ]
+    return _finding(
+        all_backgrounds_timed,
+        not waiting,
+        f"waiting for {', '.join(waiting)}" if waiting else f"all {len(view.backgrounds)} are {level.value}",
+    )
+
+
+def backgrounds_still_timed(view: View, _event: ev.AnyEvent) -> Finding:
+    """No background has left its timed section since it began; under `--lenient` those that left are passed over."""
+    level = view.spec.start_evidence
+    left = [worker.name for worker in view.backgrounds if not level.reached_by(worker.state)]
+    passed = not left or view.spec.lenient
+    return _finding(backgrounds_still_timed, passed, f"left: {', '.join(left)}" if left else "all are timed")
+
+
+def backgrounds_on_their_slices(view: View, event: ev.AnyEvent) -> Finding:
+    """A sample taken after the last background began shows each one's process on its own slice."""
+    guard = backgrounds_on_their_slices
+    stale = _stale(guard, view, event)
+    if stale is not None:
+        return stale
+    sample = view.sample
+    assert sample is not None  # noqa: S101 - a fresh sample exists
+    readings = {reading.slice_uuid: reading for reading in sample.slices}
+    missing: list[str] = []
+    blind: list[str] = []
+    for worker in view.backgrounds:
+        if not worker.live:
+            continue
+        reading = readings.get(worker.assignment.slice_uuid)
+        if reading is None or reading.occupants is None:
+            blind.append(worker.assignment.benchmark)
+        elif worker not in [view.owner(occupant) for occupant in reading.occupants]:
+            missing.append(worker.assignment.benchmark)
+    if missing:
+        return _finding(guard, passed=False, evidence=f"not seen on its slice: {', '.join(missing)}")
+    if blind:
+        return _unobservable(guard, passed=True, why="the device does not show processes per slice")
+    return _finding(guard, passed=True, evidence="each is seen on its own slice")
+
+
+def start_timed_out_leniently(view: View, event: ev.AnyEvent) -> Finding:
+    """The time to start is over, and `--lenient` says to go on with those that did."""
+    over = isinstance(event, ev.DeadlinePassed) and event.timer is ev.Timer.PHASE_TIMEOUT
+    return _finding(start_timed_out_leniently, over and view.spec.lenient, "the time to start is over")
+
+
+def buffer_elapsed(view: View, event: ev.AnyEvent) -> Finding:
+    """`start_time_buffer` has passed since the last background began."""
+    return _finding(buffer_elapsed, view.buffer_elapsed, "elapsed" if view.buffer_elapsed else f"not at {event.at_ns}")
+
+
+def geometry_unchanged(view: View, event: ev.AnyEvent) -> Finding:
+    """A fresh sample shows the partitioning that was recorded while discovering, and no fault was reported."""
+    stale = _stale(geometry_unchanged, view, event)
+    if stale is not None:
+        return stale
+    assert view.sample is not None  # noqa: S101 - a fresh sample exists
+    assert view.inventory is not None  # noqa: S101 - samples come after the inventory
+    same = view.sample.geometry == view.inventory.geometry
+    return _finding(geometry_unchanged, same, f"{view.inventory.geometry} then, {view.sample.geometry} now")
+
+
+def main_exited(view: View, _event: ev.AnyEvent) -> Finding:
+    """Main was reaped; its timed section ended before, or its log never said so, which the certificate finds."""
+    main = view.main
+    gone = main is not None and main.state is WorkerState.EXITED
+    return _finding(main_exited, gone, "main was reaped" if gone else "main is alive")
+
+
+def all_reaped(view: View, _event: ev.AnyEvent) -> Finding:
+    """No process tree of this run is left."""
+    names = ", ".join(worker.name for worker in view.live_workers)
+    return _finding(all_reaped, not names, f"waiting for {names}" if names else "every worker was reaped")
+
+
+def slices_empty(view: View, _event: ev.AnyEvent) -> Finding:
+    """A sample taken after the last exit shows nobody on the slices."""
+    if view.last_exit_ns == 0:
+        return _finding(slices_empty, passed=True, evidence="nothing was spawned")
+    if not view.sampler_alive:
+        return _unobservable(slices_empty, passed=True, why="the sampler was lost, which the verdict says")
+    sample = view.sample
+    if sample is None or sample.taken_ns < view.last_exit_ns:
+        return _unobservable(slices_empty, passed=False, why="no sample since the last worker was reaped")
+    readings = [reading for reading in sample.slices if _planned(view, reading.slice_uuid)]
+    if any(reading.occupants is None for reading in readings):
+        return _unobservable(slices_empty, passed=True, why="the device does not show processes per slice")
+    busy = [reading.slice_uuid for reading in readings if reading.occupants]
+    return _finding(slices_empty, not busy, f"busy: {', '.join(busy)}" if busy else "every slice is empty")
+
+
+def gave_up_waiting(view: View, event: ev.AnyEvent) -> Finding:
+    """The last deadline of draining has passed: what is left is named in the verdict."""
+    last = isinstance(event, ev.DeadlinePassed) and event.timer in {ev.Timer.KILLED, ev.Timer.SETTLE}
+    over = last and (event.timer is ev.Timer.KILLED or not view.live_workers)  # type: ignore[union-attr]  # see `last`
+    return _finding(gave_up_waiting, over, "the last deadline has passed" if over else "there is time left")
+
+
+def _planned(view: View, slice_uuid: str) -> bool:
+    return view.plan is not None and any(worker.slice_uuid == slice_uuid for worker in view.plan.workers)
+
+
+def _stale(guard: Callable[..., Finding], view: View, event: ev.AnyEvent) -> Finding | None:
+    """The finding where there is no fresh sample, None where there is one."""
+    if not view.sampler_alive:
+        return _unobservable(guard, passed=True, why="the sampler was lost, which the verdict says")
+    if view.sample is None:
+        return _unobservable(guard, passed=False, why="no device sample yet")
+    age_ms = (event.at_ns - view.sample.taken_ns) / NS_PER_MS
+    if age_ms > STALE_AFTER_PERIODS * view.spec.sample_period_ms:
+        return _unobservable(guard, passed=False, why=f"the last device sample is {age_ms:.0f} ms old")
+    return None

@@ -1,0 +1,299 @@
+"""What is known: the fold of all events so far. `View.after` is its only writer.
+
+A view is immutable. Guards and faults read it; nothing else does arithmetic over events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+from msgspec import Struct
+
+from heteromig.core import events as ev
+from heteromig.core.devices import DeviceSample, Inventory, Occupant
+from heteromig.core.errors import HeteromigError
+from heteromig.core.overlap import CertificateSummary
+from heteromig.core.phases import LIVE_STATES, TIMED_STATES, Role, WorkerState
+from heteromig.core.plan import Assignment, EngineNeed, Plan, make_plan
+from heteromig.core.spec import RunSpec
+from heteromig.core.units import MonotonicNs, UtcNs
+from heteromig.core.verdict import Reason
+
+
+class WorkerView(Struct, frozen=True):
+    """One worker as far as it is known; every `_ns` is monotonic and None until it happened."""
+
+    assignment: Assignment
+    state: WorkerState = WorkerState.PLANNED
+    guardian_pid: int | None = None
+    pid: int | None = None
+    spawned_ns: MonotonicNs | None = None
+    announced_ns: MonotonicNs | None = None
+    timed_ns: MonotonicNs | None = None
+    busy_ns: MonotonicNs | None = None
+    ended_ns: MonotonicNs | None = None
+    exited_ns: MonotonicNs | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    stopped_by: str | None = None
+    spawn_failure: str | None = None
+    completed_samples: int | None = None
+    samples_per_s: float | None = None
+    reported_valid: bool | None = None
+    still_timed_utc_ns: UtcNs | None = None
+
+    @property
+    def index(self) -> int:
+        """The worker's number in this run."""
+        return self.assignment.index
+
+    @property
+    def role(self) -> Role:
+        """Main, background or build."""
+        return self.assignment.role
+
+    @property
+    def live(self) -> bool:
+        """Whether its process tree has to be reaped yet."""
+        return self.state in LIVE_STATES
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return f"{self.role.value} {self.index} ({self.assignment.benchmark})"
+
+
+class View(Struct, frozen=True):
+    """Everything known of a run. `plan` is None until slices were found that fit the spec."""
+
+    spec: RunSpec
+    controller_pid: int | None = None
+    inventory: Inventory | None = None
+    cpus: tuple[int, ...] = ()
+    plan: Plan | None = None
+    plan_failure: Reason | None = None
+    workers: tuple[WorkerView, ...] = ()
+    locked: bool = False
+    missing_engines: tuple[tuple[EngineNeed, str], ...] | None = None
+    sample: DeviceSample | None = None
+    absent: frozenset[int] = frozenset()
+    """Timed workers that the last sample did not show on their own slice."""
+    absent_twice: frozenset[int] = frozenset()
+    """Those that the sample before did not show either."""
+    sampler_alive: bool = True
+    buffer_elapsed: bool = False
+    signals: int = 0
+    reasons: tuple[Reason, ...] = ()
+    must_stop: bool = False
+    certificate: CertificateSummary | None = None
+
+    @property
+    def main(self) -> WorkerView | None:
+        """The measured worker, once planned."""
+        return self.workers[0] if self.workers else None
+
+    @property
+    def backgrounds(self) -> tuple[WorkerView, ...]:
+        """The neighbours, once planned."""
+        return tuple(worker for worker in self.workers if worker.role is Role.BACKGROUND)
+
+    @property
+    def live_workers(self) -> tuple[WorkerView, ...]:
+        """Those that have to be reaped yet."""
+        return tuple(worker for worker in self.workers if worker.live)
+
+    @property
+    def main_finished(self) -> bool:
+        """Whether main ended by itself and with success, so that its result can be judged."""
+        return self.main is not None and self.main.exit_code == 0 and self.main.stopped_by is None
+
+    @property
+    def main_ended(self) -> bool:
+        """Whether main's timed section is over, or main is."""
+        return self.main is not None and self.main.state in {WorkerState.ENDED, WorkerState.EXITED}
+
+    @property
+    def last_exit_ns(self) -> MonotonicNs:
+        """When the last worker so far was reaped; 0 where none was."""
+        return max((worker.exited_ns or 0 for worker in self.workers), default=0)
+
+    def with_workers(self, indices: Iterable[int], change: Callable[[WorkerView], WorkerView]) -> View:
+        """The same view with some workers changed."""
+        chosen = frozenset(indices)
+        return msgspec.structs.replace(
+            self,
+            workers=tuple(change(worker) if worker.index in chosen else worker for worker in self.workers),
+        )
+
+    def stopping(self, indices: Iterable[int], rung: str) -> View:
+        """The same view after the core asked for a stop of these workers by that rung of the ladder."""
+        return self.with_workers(
+            indices, lambda worker: msgspec.structs.replace(worker, state=WorkerState.STOPPING, stopped_by=rung)
+        )
+
+    def spawning(self, assignment: Assignment) -> View:
+        """The same view after the core asked for this worker, which the plan need not have had (builds)."""
+        if all(worker.index != assignment.index for worker in self.workers):
+            grown = (*self.workers, WorkerView(assignment=assignment))
+            return msgspec.structs.replace(self, workers=grown).spawning(assignment)
+        return self.with_workers(
+            [assignment.index], lambda worker: msgspec.structs.replace(worker, state=WorkerState.SPAWNING)
+        )
+
+    def owner(self, occupant: Occupant) -> WorkerView | None:
+        """The worker whose guardian is an ancestor of this process."""
+        family = frozenset(occupant.ancestors)
+        return next((worker for worker in self.workers if worker.guardian_pid in family), None)
+
+    def is_ours(self, occupant: Occupant) -> bool:
+        """Whether the process descends from this run's controller, or is it."""
+        return self.controller_pid == occupant.pid or self.controller_pid in occupant.ancestors
+
+    def after(self, event: ev.AnyEvent) -> View:  # noqa: C901, PLR0911 - one arm an event, no logic
+        """This view and one more fact."""
+        match event:
+            case ev.RunStarted():
+                return msgspec.structs.replace(self, controller_pid=event.controller_pid)
+            case ev.SlicesDiscovered():
+                return self._discovered(event)
+            case ev.GpusLocked():
+                return msgspec.structs.replace(self, locked=True)
+            case ev.EnginesInspected():
+                return msgspec.structs.replace(self, missing_engines=event.missing)
+            case ev.SampleTaken():
+                return self._sampled(event.sample)
+            case ev.SamplerLost():
+                return msgspec.structs.replace(self, sampler_alive=event.restarted, sample=None)
+            case ev.SignalReceived():
+                return msgspec.structs.replace(self, signals=self.signals + 1)
+            case ev.DeadlinePassed(timer=ev.Timer.BUFFER):
+                return msgspec.structs.replace(self, buffer_elapsed=True)
+            case ev.CertificateComputed():
+                return msgspec.structs.replace(self, certificate=event.summary)
+            case (
+                ev.WorkerSpawned()
+                | ev.SpawnFailed()
+                | ev.StartAnnounced()
+                | ev.TimedSectionBegan()
+                | ev.ProgressMade()
+                | ev.TimedSectionEnded()
+                | ev.ResultReported()
+                | ev.StillTimed()
+                | ev.WorkerExited()
+            ):
+                return self.with_workers([event.worker], lambda worker: _worker_after(worker, event))
+            case _:
+                return self
+
+    def _discovered(self, event: ev.SlicesDiscovered) -> View:
+        try:
+            plan = make_plan(self.spec, event.inventory, event.cpus)
+        except HeteromigError as error:
+            return msgspec.structs.replace(
+                self,
+                inventory=event.inventory,
+                cpus=event.cpus,
+                plan_failure=Reason(error.exit_code, str(error)),
+            )
+        return msgspec.structs.replace(
+            self,
+            inventory=event.inventory,
+            cpus=event.cpus,
+            plan=plan,
+            workers=tuple(WorkerView(assignment=assignment) for assignment in plan.workers),
+        )
+
+    def _sampled(self, sample: DeviceSample) -> View:
+        shown: set[int] = set()
+        observable: set[str] = set()
+        for reading in sample.slices:
+            if reading.occupants is None:
+                continue
+            observable.add(reading.slice_uuid)
+            for occupant in reading.occupants:
+                owner = self.owner(occupant)
+                if owner is not None and owner.assignment.slice_uuid == reading.slice_uuid:
+                    shown.add(owner.index)
+        absent = frozenset(
+            worker.index
+            for worker in self.workers
+            if worker.state in TIMED_STATES
+            and (worker.timed_ns or 0) < sample.taken_ns
+            and worker.assignment.slice_uuid in observable
+            and worker.index not in shown
+        )
+        return msgspec.structs.replace(self, sample=sample, absent=absent, absent_twice=absent & self.absent)
+
+
+WorkerEvent = (
+    ev.WorkerSpawned
+    | ev.SpawnFailed
+    | ev.StartAnnounced
+    | ev.TimedSectionBegan
+    | ev.ProgressMade
+    | ev.TimedSectionEnded
+    | ev.ResultReported
+    | ev.StillTimed
+    | ev.WorkerExited
+)
+
+WORKER_STATES: dict[type[ev.Event], dict[WorkerState, WorkerState]] = {
+    ev.WorkerSpawned: {WorkerState.SPAWNING: WorkerState.SPAWNED},
+    ev.StartAnnounced: {WorkerState.SPAWNED: WorkerState.ANNOUNCED},
+    ev.TimedSectionBegan: {
+        WorkerState.SPAWNED: WorkerState.TIMED,
+        WorkerState.ANNOUNCED: WorkerState.TIMED,
+    },
+    ev.ProgressMade: {
+        WorkerState.ANNOUNCED: WorkerState.ANNOUNCED,
+        WorkerState.TIMED: WorkerState.BUSY,
+    },
+    ev.TimedSectionEnded: {
+        WorkerState.SPAWNED: WorkerState.ENDED,
+        WorkerState.ANNOUNCED: WorkerState.ENDED,
+        WorkerState.TIMED: WorkerState.ENDED,
+        WorkerState.BUSY: WorkerState.ENDED,
+    },
+    ev.WorkerExited: dict.fromkeys(WorkerState, WorkerState.EXITED),
+}
+"""The lifecycle of one worker: event -> state -> next state. A pair that is not here leaves the state as it is."""
+
+
+def _worker_after(worker: WorkerView, event: WorkerEvent) -> WorkerView:  # noqa: PLR0911 - one arm an event
+    state = WORKER_STATES.get(type(event), {}).get(worker.state, worker.state)
+    at_ns = event.at_ns
+    replace = msgspec.structs.replace
+    match event:
+        case ev.WorkerSpawned():
+            return replace(worker, state=state, guardian_pid=event.guardian_pid, pid=event.pid, spawned_ns=at_ns)
+        case ev.SpawnFailed():
+            return replace(worker, spawn_failure=event.message)
+        case ev.StartAnnounced():
+            return replace(worker, state=state, announced_ns=worker.announced_ns or at_ns)
+        case ev.TimedSectionBegan():
+            return replace(worker, state=state, timed_ns=worker.timed_ns or at_ns)
+        case ev.ProgressMade():
+            busy_ns = at_ns if state is WorkerState.BUSY else None
+            return replace(
+                worker,
+                state=state,
+                busy_ns=worker.busy_ns or busy_ns,
+                completed_samples=event.completed_samples,
+                samples_per_s=event.samples_per_s,
+            )
+        case ev.TimedSectionEnded():
+            return replace(worker, state=state, ended_ns=worker.ended_ns or at_ns)
+        case ev.ResultReported():
+            return replace(worker, reported_valid=event.valid)
+        case ev.StillTimed():
+            return replace(worker, still_timed_utc_ns=event.at_utc_ns)
+        case ev.WorkerExited():
+            return replace(
+                worker,
+                state=state,
+                exited_ns=at_ns,
+                exit_code=event.exit_code,
+                signal=event.signal,
+                stopped_by=event.stopped_by or worker.stopped_by,
+            )
