@@ -1,0 +1,153 @@
+"""One run at a time on each GPU: advisory locks that the kernel drops when their holder dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from heteromig.core.errors import PreflightError
+from heteromig.slices.source import SliceSource
+
+_STICKY_FOR_ALL = 0o1777
+_FOR_ALL = 0o666
+_PID_BYTES = 32
+
+
+class HeldLocks:
+    """Locks on GPUs, held until `close` or the end of the process.
+
+    They do not pass to programs that this process executes; a child that forks and goes on without exec holds them too.
+    """
+
+    def __init__(self, held: ExitStack) -> None:
+        self._held = held
+
+    def __enter__(self) -> HeldLocks:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others have the GPUs; without effect the second time."""
+        self._held.close()
+
+
+def lock_directory(source: SliceSource, runs_dir: Path) -> Path:
+    """Where the locks of a source are: under the runs directory for simulated GPUs, else one place for the machine.
+
+    That place must be the same for all users, so it depends on nothing but the machine: `/run/lock` where everybody may
+    write there (Debian and its kin), else `/tmp`.
+    """
+    if source.simulated:
+        return runs_dir / ".locks"
+    run_lock = Path("/run/lock")
+    try:
+        shared = stat.S_IMODE(run_lock.stat().st_mode) & _STICKY_FOR_ALL == _STICKY_FOR_ALL
+    except OSError:
+        shared = False
+    return run_lock / "heteromig" if shared else Path("/tmp/heteromig-locks")  # noqa: S108 - opened without following links
+
+
+def lock_gpus(uuids: Iterable[str], directory: Path) -> HeldLocks:
+    """Lock each GPU, or none of them.
+
+    The directory is made when it is missing, for all users of the machine. Symbolic links are not followed, neither
+    to it nor in it.
+
+    Raises:
+        PreflightError: another process holds one of them, or locks cannot be made there.
+    """
+    with ExitStack() as held:
+        try:
+            directory_fd = _open_directory(directory)
+            held.callback(os.close, directory_fd)
+            for uuid in sorted(set(uuids)):
+                held.callback(os.close, _lock(directory_fd, f"{uuid}.lock", uuid))
+        except OSError as error:
+            raise PreflightError(
+                f"GPUs cannot be locked in {directory} ({error.strerror}): make it a directory where you may write, "
+                "with files that you may write."
+            ) from error
+        return HeldLocks(held.pop_all())
+    raise AssertionError  # pragma: no cover - ExitStack swallows nothing here
+
+
+def _open_directory(directory: Path) -> int:
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(directory, flags)
+    except FileNotFoundError:
+        pass
+    try:
+        os.mkdir(directory, mode=0o700)  # noqa: PTH102 - opened by descriptor right below
+    except FileExistsError:
+        return os.open(directory, flags)
+    descriptor = os.open(directory, flags)
+    os.fchmod(descriptor, _STICKY_FOR_ALL)  # past the umask; sticky, so that nobody can remove another's file
+    return descriptor
+
+
+def _lock(directory_fd: int, name: str, uuid: str) -> int:
+    """A descriptor of the locked file, with our pid written into it."""
+    while True:
+        descriptor = _open_file(directory_fd, name)
+        try:
+            _take(descriptor, uuid)
+            if _is_still(descriptor, directory_fd, name):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # somebody tidied up between our opening and locking it: what we hold protects nothing
+
+
+def _open_file(directory_fd: int, name: str) -> int:
+    """Open or make the file. O_CREAT on an existing file of another user fails in a sticky directory (protected_regular)."""
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    while True:
+        try:
+            return os.open(name, flags, dir_fd=directory_fd)
+        except FileNotFoundError:
+            pass
+        try:
+            descriptor = os.open(name, flags | os.O_CREAT | os.O_EXCL, mode=0o600, dir_fd=directory_fd)
+        except FileExistsError:
+            continue
+        os.fchmod(descriptor, _FOR_ALL)  # past the umask: other users must be able to lock it
+        return descriptor
+
+
+def _take(descriptor: int, uuid: str) -> None:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        raise PreflightError(
+            f"The lock file of GPU {uuid} is not a plain file of its own: somebody put something else in its place; "
+            "remove it."
+        )
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, _PID_BYTES, 0).decode(errors="replace").strip() or "unknown"
+        raise PreflightError(
+            f"GPU {uuid} is in use by another heteromig run (pid {holder}): wait until it has ended, or stop it."
+        ) from None
+
+
+def _is_still(descriptor: int, directory_fd: int, name: str) -> bool:
+    ours = os.fstat(descriptor)
+    try:
+        there = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)

@@ -1,0 +1,56 @@
+"""What the sampler process says to the controller: one JSON object a line."""
+
+from __future__ import annotations
+
+from typing import Union
+
+import msgspec
+from msgspec import Struct
+
+from heteromig.core.devices import DeviceSample, Inventory
+
+
+class Discovered(Struct, frozen=True, tag="Discovered"):
+    """The first line where there is something to run on."""
+
+    inventory: Inventory
+
+
+class Refused(Struct, frozen=True, tag="Refused"):
+    """The first and only line where there is not: a sentence for the user, and the exit code of its kind of error."""
+
+    message: str
+    exit_code: int
+
+
+class Sampled(Struct, frozen=True, tag="Sampled"):
+    """One reading of everything."""
+
+    sample: DeviceSample
+
+
+class Faulted(Struct, frozen=True, tag="Faulted"):
+    """A device misbehaved: an Xid, a lost GPU. `message` names the GPU and what NVML said; each is said once."""
+
+    message: str
+
+
+Message = Union[Discovered, Refused, Sampled, Faulted]  # noqa: UP007 - msgspec decodes this union at run time on 3.10 too
+
+_ENCODER = msgspec.json.Encoder()
+_DECODER = msgspec.json.Decoder(Message)
+
+
+def encode_line(message: Message) -> bytes:
+    """The message as one line, newline included."""
+    return _ENCODER.encode(message) + b"\n"
+
+
+def decode_line(line: bytes) -> Message:
+    """The message in one line.
+
+    Raises:
+        msgspec.DecodeError: the line is no message (the sampler died within it, or something else wrote there).
+    """
+    message: Message = _DECODER.decode(line)
+    return message

@@ -1,0 +1,232 @@
+"""The gateway to NVML: the calls that are used, their errors, and nothing else; the only importer of `pynvml`.
+
+`Library` lists the calls with the names and parameters of `pynvml`, which implements it as it is; the simulator
+implements it too. What the calls return is `pynvml`'s own (ctypes structures with these fields, or look-alikes).
+"""
+# ruff: noqa: N802, N803 - the names are NVML's
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import pynvml
+from pynvml import NVMLError
+
+from heteromig.core.errors import PreflightError
+from heteromig.slices.source import EXAMPLE_SIMULATOR
+
+__all__ = [
+    "CLOCK_MEMORY",
+    "CLOCK_SM",
+    "ERROR_DRIVER_NOT_LOADED",
+    "ERROR_GPU_IS_LOST",
+    "ERROR_INVALID_ARGUMENT",
+    "ERROR_LIBRARY_NOT_FOUND",
+    "ERROR_NOT_FOUND",
+    "ERROR_NOT_SUPPORTED",
+    "ERROR_NO_PERMISSION",
+    "ERROR_TIMEOUT",
+    "ERROR_UNINITIALIZED",
+    "EVENT_GPU_UNAVAILABLE",
+    "EVENT_MIG_CONFIG_CHANGE",
+    "EVENT_XID",
+    "TEMPERATURE_GPU",
+    "Handle",
+    "Library",
+    "NVMLError",
+    "load",
+    "reopen",
+    "supported",
+    "text",
+]
+
+ERROR_UNINITIALIZED: int = pynvml.NVML_ERROR_UNINITIALIZED
+ERROR_INVALID_ARGUMENT: int = pynvml.NVML_ERROR_INVALID_ARGUMENT
+ERROR_NOT_SUPPORTED: int = pynvml.NVML_ERROR_NOT_SUPPORTED
+ERROR_NO_PERMISSION: int = pynvml.NVML_ERROR_NO_PERMISSION
+ERROR_NOT_FOUND: int = pynvml.NVML_ERROR_NOT_FOUND
+ERROR_DRIVER_NOT_LOADED: int = pynvml.NVML_ERROR_DRIVER_NOT_LOADED
+ERROR_TIMEOUT: int = pynvml.NVML_ERROR_TIMEOUT
+ERROR_LIBRARY_NOT_FOUND: int = pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
+ERROR_GPU_IS_LOST: int = pynvml.NVML_ERROR_GPU_IS_LOST
+
+TEMPERATURE_GPU: int = pynvml.NVML_TEMPERATURE_GPU
+CLOCK_SM: int = pynvml.NVML_CLOCK_SM
+CLOCK_MEMORY: int = pynvml.NVML_CLOCK_MEM
+
+EVENT_XID: int = pynvml.nvmlEventTypeXidCriticalError
+EVENT_MIG_CONFIG_CHANGE = 0x100
+"""nvml.h; older releases of pynvml have no name for it."""
+EVENT_GPU_UNAVAILABLE = 0x4000
+"""nvml.h; older releases of pynvml have no name for it."""
+
+_CANNOT_SAY = frozenset(
+    {
+        ERROR_INVALID_ARGUMENT,
+        ERROR_NOT_SUPPORTED,
+        ERROR_NO_PERMISSION,
+        ERROR_NOT_FOUND,
+        pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
+        pynvml.NVML_ERROR_NO_DATA,
+        pynvml.NVML_ERROR_UNKNOWN,
+    }
+)
+"""Errors that concern one reading. All others (a lost GPU, an unloaded driver) concern the device."""
+
+Handle = Any
+"""An opaque device handle; invalid after the library was opened anew."""
+
+_T = TypeVar("_T")
+
+
+class Library(Protocol):
+    """The part of NVML in use, as `pynvml` spells it. Every call may raise `NVMLError`."""
+
+    def nvmlInit(self) -> None:
+        """Open a session; the partitioning seen through it is that of this moment."""
+
+    def nvmlShutdown(self) -> None:
+        """Close the session: handles and event sets are invalid afterwards."""
+
+    def nvmlSystemGetDriverVersion(self) -> str | bytes:
+        """Such as `580.159.04`."""
+        ...
+
+    def nvmlDeviceGetCount(self) -> int:
+        """Number of physical GPUs."""
+        ...
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> Handle:
+        """One physical GPU."""
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Handle:
+        """One GPU or MIG device."""
+
+    def nvmlDeviceGetName(self, handle: Handle) -> str | bytes:
+        """The product, followed by ` MIG <profile>` for a MIG device."""
+        ...
+
+    def nvmlDeviceGetUUID(self, handle: Handle) -> str | bytes:
+        """What CUDA_VISIBLE_DEVICES takes."""
+        ...
+
+    def nvmlDeviceGetMigMode(self, device: Handle) -> list[int]:
+        """Current and pending mode; not supported where the board has no MIG."""
+        ...
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, device: Handle) -> int:
+        """How many MIG devices there can be, not how many there are; 0 while MIG is off."""
+        ...
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, device: Handle, index: int) -> Handle:
+        """One MIG device; indices may have holes."""
+
+    def nvmlDeviceGetGpuInstanceId(self, device: Handle) -> int:
+        """GPU instance of a MIG device."""
+        ...
+
+    def nvmlDeviceGetComputeInstanceId(self, device: Handle) -> int:
+        """Compute instance of a MIG device, within its GPU instance."""
+        ...
+
+    def nvmlDeviceGetAttributes(self, device: Handle) -> Any:
+        """`.multiprocessorCount` and `.memorySizeMB` of a MIG device."""
+
+    def nvmlDeviceGetMemoryInfo(self, handle: Handle, version: int | None = None) -> Any:
+        """`.total`, `.used` and `.free` in bytes."""
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: Handle) -> list[Any]:
+        """`.pid` and `.usedGpuMemory` of each process with a context there."""
+        ...
+
+    def nvmlDeviceGetPowerUsage(self, handle: Handle) -> int:
+        """Milliwatts."""
+        ...
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: Handle) -> int:
+        """Millijoules since the driver was loaded."""
+        ...
+
+    def nvmlDeviceGetTemperature(self, handle: Handle, sensor: int) -> int:
+        """Degrees Celsius."""
+        ...
+
+    def nvmlDeviceGetClockInfo(self, handle: Handle, type: int) -> int:  # noqa: A002 - pynvml calls it so
+        """MHz."""
+        ...
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, handle: Handle) -> int:
+        """Bit mask of why clocks are not higher."""
+        ...
+
+    def nvmlDeviceGetSupportedEventTypes(self, handle: Handle) -> int:
+        """Bit mask of events that can be registered."""
+        ...
+
+    def nvmlEventSetCreate(self) -> Any:
+        """An empty set of events to wait for."""
+
+    def nvmlDeviceRegisterEvents(self, handle: Handle, eventTypes: int, eventSet: Any) -> None:
+        """Collect these events of one physical GPU from now on."""
+
+    def nvmlEventSetWait(self, eventSet: Any, timeoutms: int) -> Any:
+        """`.device`, `.eventType` and `.eventData` of the next event; raises a timeout where there is none."""
+
+    def nvmlEventSetFree(self, eventSet: Any) -> None:
+        """Forget the set."""
+
+
+def load() -> Library:
+    """The real one; not opened yet, so this works without a driver."""
+    library: Library = pynvml
+    return library
+
+
+def reopen(library: Library) -> None:
+    """Close the session if there is one, and open a new one.
+
+    NVML reads the partitioning once a session: when another process destroys a MIG device, an old session still hands
+    it out. It costs 10 ms on an H100 (driver 580); handles and event sets do not survive it.
+
+    Raises:
+        PreflightError: there is no NVML or no driver.
+    """
+    try:
+        library.nvmlShutdown()
+    except NVMLError as error:
+        if error.value not in (ERROR_UNINITIALIZED, ERROR_LIBRARY_NOT_FOUND):
+            raise
+    try:
+        library.nvmlInit()
+    except NVMLError as error:
+        if error.value == ERROR_LIBRARY_NOT_FOUND:
+            raise PreflightError(
+                "NVML (libnvidia-ml.so.1) is not on this machine: install NVIDIA's driver, or, to see a run without "
+                f"a GPU, use {EXAMPLE_SIMULATOR}."
+            ) from error
+        raise PreflightError(
+            f"NVIDIA's driver does not answer (NVML says: {error}): check that it is loaded with nvidia-smi, or, to "
+            f"see a run without a GPU, use {EXAMPLE_SIMULATOR}."
+        ) from error
+
+
+def text(value: str | bytes) -> str:
+    """NVML's strings are bytes in some releases of `pynvml`."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def supported(call: Callable[..., _T], *args: Any) -> _T | None:
+    """What the call returns, or None where this board, driver or user cannot have that reading.
+
+    Raises:
+        NVMLError: the device itself is in trouble, such as a lost GPU.
+    """
+    try:
+        return call(*args)
+    except pynvml.NVMLLibraryMismatchError:  # pynvml's own, for a driver too old for the call
+        return None
+    except NVMLError as error:
+        if error.value in _CANNOT_SAY:
+            return None
+        raise

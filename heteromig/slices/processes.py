@@ -1,0 +1,100 @@
+"""What `/proc` says of processes: parents, memory, names."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+_STAT_BYTES = 2048  # 52 numbers of at most 20 digits, and a name of at most 64 bytes
+_COMMAND_BYTES = 256
+_ENVIRONMENT_BYTES = 1 << 21  # ARG_MAX under the usual stack limit of 8 MiB: execve(2) accepts no more
+_KERNEL_THREAD = 0x00200000  # PF_KTHREAD of linux/sched.h, in field 9 of proc_pid_stat(5)
+_PAGE_BYTES = os.sysconf("SC_PAGESIZE")
+
+Image = tuple[bytes, bytes, bytes]
+"""What a process executes: its start time, and where its environment begins and ends."""
+
+
+class ProcessStat(NamedTuple):
+    """Fields of `/proc/<pid>/stat`; see proc_pid_stat(5).
+
+    `image` changes whenever the process executes something else, because every exec chooses the addresses of the
+    environment anew. They are 0 where we may not look into the process, and while it is exiting or within exec.
+    """
+
+    parent: int
+    is_kernel_thread: bool
+    resident_bytes: int
+    image: Image
+
+
+def read_stat(pid: int | str) -> ProcessStat | None:
+    """One process, or None when there is none of that id."""
+    data = _read(f"/proc/{pid}/stat", _STAT_BYTES)
+    # The name, in parentheses, may hold blanks and parentheses itself; the fields start after its end.
+    fields = data[data.rfind(b")") + 2 :].split()
+    if len(fields) < 49:  # noqa: PLR2004 - up to field 51, the first two being gone
+        return None
+    return ProcessStat(
+        parent=int(fields[1]),
+        is_kernel_thread=bool(int(fields[6]) & _KERNEL_THREAD),
+        resident_bytes=int(fields[21]) * _PAGE_BYTES,
+        image=(fields[19], fields[47], fields[48]),
+    )
+
+
+def read_variable(pid: int | str, name: bytes) -> bytes | None:
+    """The value of a variable in the environment that the process was started with; None if unset or not ours to read.
+
+    A process that forked and did not exec yet still has its parent's.
+    """
+    environment = b"\0" + _read(f"/proc/{pid}/environ", _ENVIRONMENT_BYTES)
+    at = environment.find(b"\0" + name + b"=")
+    if at < 0:
+        return None
+    return environment[at + len(name) + 2 :].partition(b"\0")[0]
+
+
+def read_command(pid: int) -> str:
+    """The command line, cut after some 250 bytes; empty when the process is gone or a zombie."""
+    return _read(f"/proc/{pid}/cmdline", _COMMAND_BYTES).rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
+
+
+class Ancestry:
+    """Parents of processes, each read once: make a new one for every reading."""
+
+    def __init__(self) -> None:
+        self._parents: dict[int, int] = {}
+
+    def of(self, pid: int) -> tuple[int, ...]:
+        """Pids of the parents, nearest first; as far as they could be read."""
+        ancestors: list[int] = []
+        while True:
+            pid = self._parent(pid)
+            if pid <= 0 or pid in ancestors:  # a pid reused while we read could close a circle
+                return tuple(ancestors)
+            ancestors.append(pid)
+
+    def _parent(self, pid: int) -> int:
+        parent = self._parents.get(pid)
+        if parent is None:
+            stat = read_stat(pid)
+            parent = self._parents[pid] = 0 if stat is None else stat.parent
+        return parent
+
+
+def _read(path: str, limit_bytes: int) -> bytes:
+    """Up to so many bytes of a file of `/proc`; empty when the process is gone or not ours.
+
+    Bare system calls: this runs for every process of the machine once a period, beside measured benchmarks.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(descriptor, limit_bytes)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
