@@ -1,0 +1,100 @@
+"""What harnesses print: their lines of interest as one table of patterns."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from heteromig.core.events import Event, ProgressMade, ResultReported, StartAnnounced
+from heteromig.core.units import MonotonicNs
+
+
+class LinePattern(Struct, frozen=True):
+    """Lines that say something.
+
+    Every matching line contains `needle`, so that a block of lines without it costs one search. `regex` is applied
+    with `re.MULTILINE` in mind: `^` and `$` are the ends of a line. `read` makes the event from worker, time and match;
+    None when the line says nothing after all.
+    """
+
+    needle: bytes
+    regex: re.Pattern[bytes]
+    read: Callable[[int, MonotonicNs, re.Match[bytes]], Event | None]
+
+
+def _read_start(worker: int, at_ns: MonotonicNs, _match: re.Match[bytes]) -> Event:
+    return StartAnnounced(at_ns=at_ns, worker=worker)
+
+
+def _read_result(worker: int, at_ns: MonotonicNs, match: re.Match[bytes]) -> Event:
+    return ResultReported(at_ns=at_ns, worker=worker, valid=match["validity"] == b"VALID")
+
+
+def _read_heartbeat(worker: int, at_ns: MonotonicNs, match: re.Match[bytes]) -> Event | None:
+    samples_per_s = float(match["rate"])
+    if not math.isfinite(samples_per_s):
+        return None
+    return ProgressMade(
+        at_ns=at_ns, worker=worker, completed_samples=int(match["completed"]), samples_per_s=samples_per_s
+    )
+
+
+MLPERF_LINES = (
+    # "Starting running actual test." of NVIDIA's harnesses (harness_default/main_default.cc:200 in v2.1; with glog's or
+    # "[I] " in front in bert, dlrm and rnnt), "Start running actual test" of the Triton ones (main_server.cc:336).
+    # "Finished running actual test." ends alike.
+    LinePattern(
+        needle=b"unning actual test",
+        regex=re.compile(rb"\bstart(?:ing)? running actual test\.?[ \t]*$", re.IGNORECASE | re.MULTILINE),
+        read=_read_start,
+    ),
+    # Of heteromig's own harness, at most once a second.
+    LinePattern(
+        needle=b"heartbeat: ",
+        regex=re.compile(
+            rb"\bheartbeat: completed=(?P<completed>\d{1,18}) "
+            rb"samples_per_second=(?P<rate>\d{1,18}(?:\.\d*)?(?:[eE][-+]?\d{1,3})?)[ \t]*$",
+            re.MULTILINE,
+        ),
+        read=_read_heartbeat,
+    ),
+    # LoadGen's summary ("Result is : VALID", results.cc:511) and NVIDIA's driver ("Result is VALID", harness.py:295).
+    LinePattern(
+        needle=b"Result is",
+        regex=re.compile(rb"\bResult is[ \t]*:?[ \t]*(?P<validity>VALID|INVALID)\b"),
+        read=_read_result,
+    ),
+)
+
+
+class HarnessLog:
+    """Turns one worker's output into events: of each kind the last in a block, and none twice in a row.
+
+    So the start is announced once, the heartbeat that counts is the newest, and of the two places where NVIDIA's
+    harness says VALID one is heard.
+    """
+
+    def __init__(self, worker: int, lines: tuple[LinePattern, ...] = MLPERF_LINES) -> None:
+        self._worker = worker
+        self._lines = lines
+        self._said: dict[int, bytes] = {}
+
+    def feed(self, block: bytes, at_ns: MonotonicNs) -> list[Event]:
+        """Events of `block`, which is whole lines."""
+        events = []
+        for number, line in enumerate(self._lines):
+            if line.needle not in block:
+                continue
+            match = None
+            for match in line.regex.finditer(block):  # noqa: B007 - the last one is wanted
+                pass
+            if match is None or self._said.get(number) == match[0]:
+                continue
+            event = line.read(self._worker, at_ns, match)
+            if event is not None:
+                self._said[number] = match[0]
+                events.append(event)
+        return events

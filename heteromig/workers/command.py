@@ -1,0 +1,21 @@
+"""What a worker runs: an argv list, never a shell line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec import Struct
+
+
+class Command(Struct, frozen=True):
+    """One program with everything that it sees.
+
+    `env` is complete: nothing of heteromig's own environment is added. The program is looked up along its PATH, after
+    `cwd` was entered. `clean_stop_signal` asks the program to finish what is outstanding and exit 0; None when it
+    knows no such signal (`make` does not).
+    """
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: Path
+    clean_stop_signal: int | None = None

@@ -1,0 +1,361 @@
+"""One process per worker that starts the harness, blocks on it, and leaves nothing behind.
+
+Run as a script of its own (`python -I -S guardian.py LIFELINE_FD REPORT_FD PARENT_PID DIRECTORY`), so it imports
+nothing but the standard library, and little of that. It reads
+`command.json` in DIRECTORY, appends the harness' output to `stdout.log` there, writes one line of JSON to the report
+pipe once the harness runs (or could not be started), and `exit.json` when the harness and all its descendants are gone.
+
+It is the leader of a session and a child subreaper (prctl(2)), so that descendants which fork twice or call setsid
+become its children rather than init's: as long as waitid(2) knows a child, the tree is not gone.
+
+The lifeline carries commands (`c`, `t`, `k`, see `COMMANDS`); its end of file, like a TERM, means that the controller
+is gone.
+"""
+# Importing pathlib would add a third to the start of every worker, hence no paths but strings here.
+# ruff: noqa: PTH104, PTH123, PTH208
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from typing import NamedTuple
+
+PR_SET_PDEATHSIG = 1
+"""prctl(2), linux/prctl.h: the signal to get when the parent dies."""
+PR_SET_CHILD_SUBREAPER = 36
+"""prctl(2), linux/prctl.h: become the parent of orphaned descendants."""
+
+COMMANDS = {ord("c"): "clean stop", ord("t"): "TERM", ord("k"): "KILL"}
+"""What the controller may write to the lifeline: the rungs of the stop ladder."""
+STRENGTH = ("clean stop", "TERM", "KILL", "lifeline")
+"""Ways to be stopped, weakest first; `exit.json` names the strongest one that was begun."""
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+STOPPED_STATES = "Tt"
+"""proc(5): stopped by a signal, or by a tracer; such a process acts on nothing but KILL until it is continued."""
+
+FIRST_RECHECK_S = 0.002
+LAST_RECHECK_S = 0.2
+"""While killing, look again this often: only processes stuck in the kernel take more than a few rounds."""
+
+
+class Process(NamedTuple):
+    """A process as `/proc/<pid>/stat` shows it; `pid` and `start_time` (clock ticks since boot) identify it."""
+
+    pid: int
+    ppid: int
+    session: int
+    start_time: int
+    state: str
+
+
+def read_process(pid: int) -> Process | None:
+    """The process `pid` as it is now (proc(5)); None when there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as stat:
+            # The second field is the program's name in parentheses and may itself hold spaces and parentheses.
+            fields = stat.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return Process(pid, int(fields[1]), int(fields[3]), int(fields[19]), fields[0].decode())
+
+
+def read_processes() -> list[Process]:
+    """Every process that `/proc` shows.
+
+    Not atomic: a tree that is forking can hide members, so whoever kills must ask again until none is left.
+    """
+    found = (read_process(int(name)) for name in os.listdir("/proc") if name.isdigit())
+    return [process for process in found if process is not None]
+
+
+def descendants(root: int) -> list[Process]:
+    """All live or stopped processes below `root`, parents before children; zombies are left out."""
+    children: dict[int, list[Process]] = {}
+    for process in read_processes():
+        children.setdefault(process.ppid, []).append(process)
+    found: list[Process] = []
+    queue = [root]
+    while queue:
+        for process in children.pop(queue.pop(0), []):
+            queue.append(process.pid)
+            found.append(process)
+    return [process for process in found if process.state not in "ZX"]
+
+
+def send_signal(process: Process, signum: int) -> bool:
+    """Signal exactly `process`, never one that got its pid later; False when it is gone or not ours to signal."""
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        now = read_process(process.pid)
+        if now is None or now.start_time != process.start_time:
+            return False
+        signal.pidfd_send_signal(pidfd, signum)
+    except (ProcessLookupError, PermissionError):
+        return False
+    else:
+        return True
+    finally:
+        os.close(pidfd)
+
+
+def prctl(option: int, value: int) -> None:
+    """Set one attribute of this process, numbered as in the manual page of prctl.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl({option}, {value}): {os.strerror(number)}")
+
+
+class Guardian:
+    """The harness, its descendants, and the three things to wait for: lifeline, signals, the outcome of exec."""
+
+    def __init__(self, lifeline_fd: int, report_fd: int, directory: str) -> None:
+        self._lifeline_fd = lifeline_fd
+        self._report_fd = report_fd
+        self._directory = directory
+        with open(f"{directory}/command.json", "rb") as spec:
+            command = json.load(spec)
+        self._argv: list[str] = command["argv"]
+        self._env: dict[str, str] = command["env"]
+        self._cwd: str = command["cwd"]
+        self._cpus: list[int] = command["cpus"]
+        self._clean_stop_signal: int | None = command["clean_stop_signal"]
+        self._harness_pid = -1
+        self._exec_fd = -1
+        self._spawn_failed = False
+        self._status: int | None = None
+        self._stopped_by: str | None = None
+        self._killing = False
+        self._killed: set[tuple[int, int]] = set()
+        self._poll = select.poll()
+        self._wakeup_fd = self._catch_signals()
+        self._poll.register(self._wakeup_fd, select.POLLIN)
+        self._poll.register(lifeline_fd, select.POLLIN)
+
+    def run(self) -> None:
+        """Start the harness; return when nothing of it is left and `exit.json` is on disk."""
+        try:
+            self._prepare()
+            self._start()
+        except OSError as error:
+            self._report({"error": f"The harness for {self._directory} cannot be started: {error}."})
+            return
+        recheck_s = FIRST_RECHECK_S
+        while not self._reap():
+            if self._killing:
+                self._kill_descendants()
+                self._wait(recheck_s)
+                recheck_s = min(2 * recheck_s, LAST_RECHECK_S)
+            else:
+                self._wait(None)
+        if self._exec_fd >= 0:
+            self._learn_exec()
+        if self._status is not None and not self._spawn_failed:
+            self._write_exit(self._status)
+
+    def _catch_signals(self) -> int:
+        """Turn the signals of interest into bytes on a pipe, and return its read end."""
+        read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+        for signum in (signal.SIGCHLD, *STOP_SIGNALS):
+            signal.signal(signum, _do_nothing)
+        return read_fd
+
+    def _prepare(self) -> None:
+        """Point this process' output to the log and pin it; the harness inherits both."""
+        log_fd = os.open(f"{self._directory}/stdout.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        os.dup2(log_fd, 1)
+        os.dup2(log_fd, 2)
+        os.close(log_fd)
+        if self._cpus:
+            os.sched_setaffinity(0, self._cpus)
+
+    def _start(self) -> None:
+        """Fork the harness; `_exec_fd` ends when its exec succeeded, or says why it did not."""
+        self._exec_fd, error_fd = os.pipe2(os.O_CLOEXEC)
+        self._poll.register(self._exec_fd, select.POLLIN)
+        # Blocked, so that the child can neither swallow a stop signal with our handler nor write to our wakeup pipe.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        self._started_utc_ns = time.time_ns()
+        self._started_ns = time.monotonic_ns()
+        self._harness_pid = os.fork()
+        if self._harness_pid == 0:
+            self._become_harness(error_fd)
+        os.close(error_fd)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+
+    def _become_harness(self, error_fd: int) -> None:
+        """In the child: keep nothing of the guardian but its output and its processors, then exec."""
+        failed_at = "exec"
+        try:
+            signal.set_wakeup_fd(-1)
+            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            # A group of its own: a harness that signals its whole group (`kill 0`) must not hit the guardian.
+            os.setpgid(0, 0)
+            for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+                signal.signal(signum, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            failed_at = "chdir"
+            os.chdir(self._cwd)
+            failed_at = "exec"
+            os.execvpe(self._argv[0], self._argv, self._env)  # noqa: S606 - a shell is what nobody wants here
+        except OSError as error:
+            os.write(error_fd, f"{failed_at} {error.errno}".encode())
+        finally:
+            os._exit(127)
+
+    def _learn_exec(self) -> None:
+        """Report how exec went, once that is known."""
+        failure = os.read(self._exec_fd, 64).decode()
+        self._poll.unregister(self._exec_fd)
+        os.close(self._exec_fd)
+        self._exec_fd = -1
+        if not failure:
+            process = read_process(self._harness_pid)
+            start_time = None if process is None else process.start_time
+            self._report({"pid": self._harness_pid, "start_time": start_time})
+            return
+        self._spawn_failed = True
+        failed_at, number = failure.split()
+        reason = os.strerror(int(number))
+        if failed_at == "chdir":
+            sentence = f"The working directory {self._cwd} of the harness cannot be entered: {reason}."
+        else:
+            sentence = (
+                f"The program {self._argv[0]} cannot be run in {self._cwd}: {reason}. "
+                "Check that it exists, is executable and is found along PATH."
+            )
+        self._report({"error": sentence})
+
+    def _report(self, message: dict[str, int | str | None]) -> None:
+        with contextlib.suppress(BrokenPipeError):  # The controller is gone; the lifeline says so as well.
+            os.write(self._report_fd, json.dumps(message).encode() + b"\n")
+        os.close(self._report_fd)
+
+    def _wait(self, timeout_s: float | None) -> None:
+        """Block until something happened, at most `timeout_s`; take in all of it but the deaths of children."""
+        ready = {fd for fd, _ in self._poll.poll(None if timeout_s is None else timeout_s * 1000)}
+        if self._exec_fd in ready:
+            self._learn_exec()
+        if self._wakeup_fd in ready and not set(STOP_SIGNALS).isdisjoint(os.read(self._wakeup_fd, 4096)):
+            self._stop("lifeline")
+        if self._lifeline_fd in ready:
+            commands = os.read(self._lifeline_fd, 64)
+            for command in commands:
+                self._stop(COMMANDS[command])
+            if not commands:
+                self._poll.unregister(self._lifeline_fd)
+                self._stop("lifeline")
+
+    def _stop(self, rung: str) -> None:
+        """Take one rung of the stop ladder."""
+        if self._status is None and (
+            self._stopped_by is None or STRENGTH.index(rung) > STRENGTH.index(self._stopped_by)
+        ):
+            self._stopped_by = rung
+        if rung == "clean stop":
+            if self._status is None and self._clean_stop_signal is not None:
+                # To the process alone. It is not reaped, so the number still is its own.
+                os.kill(self._harness_pid, self._clean_stop_signal)
+        elif rung == "TERM":
+            for process in descendants(os.getpid()):
+                send_signal(process, signal.SIGTERM)
+                if process.state in STOPPED_STATES:
+                    send_signal(process, signal.SIGCONT)
+        else:
+            self._killing = True
+
+    def _kill_descendants(self) -> None:
+        """KILL all that are there now; forks that this misses are found by the next call."""
+        left = descendants(os.getpid())
+        if self._status is None:
+            # Atomic against forks within the harness' group, and exact: an unreaped leader keeps its number. There
+            # may be no such group yet, or nobody in it that is ours to signal.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._harness_pid, signal.SIGKILL)
+        for process in left:
+            send_signal(process, signal.SIGKILL)
+            if process.pid != self._harness_pid:
+                self._killed.add((process.pid, process.start_time))
+
+    def _reap(self) -> bool:
+        """Reap what has ended; True when no child, hence no descendant, is left."""
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return True
+            if ended is None:
+                return False
+            if ended.si_pid == self._harness_pid:
+                self._ended_utc_ns = time.time_ns()
+                self._ended_ns = time.monotonic_ns()
+                if self._stopped_by != "TERM":
+                    # Descendants that were asked to TERM have the controller's grace; other leftovers have none.
+                    self._killing = True
+                    self._kill_descendants()
+                self._status = os.waitpid(ended.si_pid, 0)[1]
+            else:
+                os.waitpid(ended.si_pid, 0)
+
+    def _write_exit(self, status: int) -> None:
+        """Write `exit.json` so that it is there as a whole or not at all, even after a power cut."""
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        content = {
+            "pid": self._harness_pid,
+            "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
+            "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
+            "killed_descendants": len(self._killed),
+            "stopped_by": self._stopped_by,
+            "utime_s": usage.ru_utime,
+            "stime_s": usage.ru_stime,
+            "maxrss_bytes": usage.ru_maxrss * 1024,
+            "wall_s": (self._ended_ns - self._started_ns) / 1e9,
+            "started_utc_ns": self._started_utc_ns,
+            "ended_utc_ns": self._ended_utc_ns,
+        }
+        temporary = f"{self._directory}/.exit.json"
+        with open(temporary, "x", encoding="ascii") as file:
+            json.dump(content, file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, f"{self._directory}/exit.json")
+        directory_fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        os.fsync(directory_fd)
+        os.close(directory_fd)
+
+
+def _do_nothing(_signum: int, _frame: object) -> None:
+    """A handler must exist for a signal to reach the wakeup pipe."""
+
+
+def main(lifeline_fd: int, report_fd: int, parent_pid: int, directory: str) -> None:
+    """Guard one harness until all of it is gone."""
+    for fd in (lifeline_fd, report_fd):
+        os.set_inheritable(fd, False)  # noqa: FBT003 - the function takes it by position only
+    os.set_blocking(lifeline_fd, False)
+    guardian = Guardian(lifeline_fd, report_fd, directory)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() == parent_pid:  # Else the controller died before its death could be announced.
+        guardian.run()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

@@ -1,0 +1,359 @@
+"""One process tree on one slice: spawned, watched through its logs, stopped rung by rung, and reaped.
+
+Nothing here blocks but `close` and the sweep after a guardian that was killed, and both are bounded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from heteromig.core.errors import PreflightError
+from heteromig.core.events import (
+    Event,
+    ProgressMade,
+    ResultReported,
+    SpawnFailed,
+    StartAnnounced,
+    StillTimed,
+    TimedSectionBegan,
+    TimedSectionEnded,
+    WorkerExited,
+    WorkerSpawned,
+)
+from heteromig.core.units import MonotonicNs, UtcNs
+from heteromig.logs.harness import MLPERF_LINES, HarnessLog, LinePattern
+from heteromig.logs.loadgen import DETAIL_LOG, DetailLog
+from heteromig.logs.tail import Tail, displayable
+from heteromig.workers import guardian
+from heteromig.workers.command import Command
+from heteromig.workers.guardian import read_process
+from heteromig.workers.sweep import kill_tree, note_reaped, note_started, sweep_orphans
+
+STDOUT_LOG = "stdout.log"
+COMMAND_FILE = "command.json"
+EXIT_FILE = "exit.json"
+
+INTERPRETER_OPTIONS = ("-I", "-S")
+"""The guardian needs neither site-packages nor the user's Python settings, and starts 5 ms sooner without."""
+
+SWEEP_TIMEOUT_S = 0.5
+"""Orphans of a killed guardian are gone within milliseconds of their KILL, unless they are stuck in the kernel."""
+
+CLOSE_TIMEOUT_S = 5.0
+
+_ORDER: dict[type[Event], int] = {
+    StartAnnounced: 0,
+    TimedSectionBegan: 1,
+    ProgressMade: 2,
+    TimedSectionEnded: 3,
+    ResultReported: 4,
+}
+"""One look at two files can find several facts; this is the order in which they came about."""
+
+
+class ExitRecord(msgspec.Struct, frozen=True):
+    """`exit.json`: how the harness ended, as its guardian saw it.
+
+    `stopped_by` is the strongest way in which it was being stopped when it ended: `clean stop`, `TERM`, `KILL`,
+    `lifeline` (the controller was gone), or None. The times and the memory are of the whole tree as far as it was
+    waited for, `wall_s` is of the harness. `killed_descendants` were left when it ended, or were killed with it.
+    """
+
+    pid: int
+    exit_code: int | None
+    signal: int | None
+    killed_descendants: int
+    stopped_by: str | None
+    utime_s: float
+    stime_s: float
+    maxrss_bytes: int
+    wall_s: float
+    started_utc_ns: UtcNs
+    ended_utc_ns: UtcNs
+
+
+class _Spawned(msgspec.Struct, frozen=True):
+    """The guardian's report when the harness runs. `start_time` is None when it was gone again already."""
+
+    pid: int
+    start_time: int | None
+
+
+class _Failed(msgspec.Struct, frozen=True):
+    """The guardian's report when it does not."""
+
+    error: str
+
+
+class Worker:
+    """Supervises one harness through its guardian.
+
+    The loop calls `spawn`, waits for `report_fd` and `pidfd` to become readable, calls `read_report` and `reap` then,
+    and `read_logs` at every tick and once more when `reap` returned something, before it passes that on.
+    """
+
+    def __init__(
+        self,
+        *,
+        index: int,
+        directory: Path,
+        command: Command,
+        cpus: tuple[int, ...] = (),
+        log_dir: Path | None = None,
+        lines: tuple[LinePattern, ...] = MLPERF_LINES,
+    ) -> None:
+        """A worker that is not spawned.
+
+        Args:
+            index: number of the worker in the plan.
+            directory: exists; receives `command.json`, `stdout.log` and `exit.json`.
+            command: what to run.
+            cpus: processors for the whole tree, empty for those of the controller.
+            log_dir: where LoadGen's logs will appear; None when there are none.
+            lines: what to look for in the harness' output.
+        """
+        self.index = index
+        self.directory = directory
+        self.command = command
+        self.cpus = cpus
+        self.pid: int | None = None
+        self.exit: ExitRecord | None = None
+        self._start_time: int | None = None
+        self._guardian: subprocess.Popen[bytes] | None = None
+        self._reaped = False
+        self._lifeline_fd = -1
+        self._report_fd = -1
+        self._pidfd = -1
+        self._report_text = b""
+        self._report: WorkerSpawned | SpawnFailed | None = None
+        self._report_taken = False
+        self._output = Tail(directory / STDOUT_LOG)
+        self._harness_log = HarnessLog(index, lines)
+        self._detail = None if log_dir is None else Tail(log_dir / DETAIL_LOG)
+        self._detail_log = DetailLog(index)
+        self._found: list[Event] = []
+
+    def spawn(self) -> None:
+        """Start the guardian, which starts the harness. What becomes of that is learnt from `read_report`.
+
+        Raises:
+            PreflightError: the worker's directory cannot be written, already holds a worker, or there is no memory
+                or process to be had for the guardian.
+        """
+        lifeline_fd = report_fd = -1
+        try:
+            self._write_command()
+            lifeline_fd, self._lifeline_fd = os.pipe2(os.O_CLOEXEC)
+            self._report_fd, report_fd = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(self._lifeline_fd, False)
+            os.set_blocking(self._report_fd, False)
+            self._guardian = subprocess.Popen(
+                (
+                    sys.executable,
+                    *INTERPRETER_OPTIONS,
+                    guardian.__file__,
+                    str(lifeline_fd),
+                    str(report_fd),
+                    str(os.getpid()),
+                    os.fspath(self.directory),
+                ),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(lifeline_fd, report_fd),
+                start_new_session=True,
+            )
+            note_started(self._guardian.pid)
+            self._pidfd = os.pidfd_open(self._guardian.pid)
+        except OSError as error:
+            raise PreflightError(
+                f"Worker {self.index} cannot be started in {self.directory}: {error}. "
+                "Give it a fresh directory that can be written to."
+            ) from error
+        finally:
+            # The guardian's ends must be the guardian's alone, else no end of file would ever be seen.
+            for fd in (lifeline_fd, report_fd):
+                if fd >= 0:
+                    os.close(fd)
+
+    @property
+    def report_fd(self) -> int:
+        """Readable when `read_report` has something to say. Valid from `spawn` to `close`."""
+        return self._report_fd
+
+    @property
+    def pidfd(self) -> int:
+        """Readable when `reap` has something to say. Valid from `spawn` to `close`."""
+        return self._pidfd
+
+    @property
+    def guardian_pid(self) -> int | None:
+        """The guardian, which leads the worker's session; None before `spawn`."""
+        return None if self._guardian is None else self._guardian.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Spawned, and its guardian is not reaped."""
+        return self._guardian is not None and not self._reaped
+
+    @property
+    def last_line(self) -> str:
+        """What the harness printed last, fit for display."""
+        return displayable(self._output.last_line)
+
+    def read_report(self, at_ns: MonotonicNs) -> WorkerSpawned | SpawnFailed | None:
+        """Whether the harness runs, once; None when that is not known yet or was told before.
+
+        Once this has returned something, stop waiting for `report_fd`: it stays readable.
+        """
+        self._take_in_report(at_ns)
+        if self._report is None or self._report_taken:
+            return None
+        self._report_taken = True
+        return self._report
+
+    def reap(self, at_ns: MonotonicNs) -> WorkerExited | None:
+        """How the harness ended, once, after all of its tree is gone; None when it runs, or was never spawned.
+
+        Once `is_alive` is False, stop waiting for `pidfd`: it stays readable. A harness that could not be started has
+        no exit: `read_report` says so instead.
+        """
+        if self._guardian is None or self._reaped or self._guardian.poll() is None:
+            return None
+        self._reaped = True
+        note_reaped(self._guardian.pid)
+        if self._guardian.returncode != 0:
+            sweep_orphans(SWEEP_TIMEOUT_S)
+        self._take_in_report(at_ns)
+        if isinstance(self._report, SpawnFailed):
+            return None
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            self.exit = msgspec.json.decode((self.directory / EXIT_FILE).read_bytes(), type=ExitRecord)
+        return WorkerExited(
+            at_ns=at_ns,
+            worker=self.index,
+            exit_code=None if self.exit is None else self.exit.exit_code,
+            signal=None if self.exit is None else self.exit.signal,
+        )
+
+    def clean_stop(self) -> None:
+        """Ask the harness process, and nobody else, to finish what is outstanding; nothing if it cannot."""
+        self._tell(b"c")
+
+    def terminate(self) -> None:
+        """TERM every process of the tree."""
+        self._tell(b"t")
+
+    def kill(self) -> None:
+        """KILL every process of the tree, again until none is left."""
+        self._tell(b"k")
+
+    def kill_hard(self) -> None:
+        """KILL the guardian and the tree from here: the last rung, for a guardian that does not react."""
+        if self._guardian is not None and not self._reaped:
+            kill_tree(self._guardian.pid)
+
+    def read_logs(self, at_ns: MonotonicNs) -> list[Event]:
+        """What the harness and LoadGen wrote since the last call, as events in the order of their coming about."""
+        self._look(at_ns)
+        found, self._found = self._found, []
+        return sorted(found, key=lambda event: _ORDER[type(event)])
+
+    def still_timed(self, at_ns: MonotonicNs) -> StillTimed | None:
+        """Look now: the harness is alive, and its log shows a timed section that has begun and not ended.
+
+        The wall clock is read before the looking, so the statement holds for that time. Whatever else the look finds
+        is told by the next `read_logs`.
+        """
+        at_utc_ns = time.time_ns()
+        self._look(at_ns)
+        if self._detail is None or self._detail.is_behind or not self._detail_log.is_timed or self.pid is None:
+            return None
+        process = read_process(self.pid)
+        if process is None or process.start_time != self._start_time or process.state in "ZX":
+            return None
+        return StillTimed(at_ns=at_ns, worker=self.index, at_utc_ns=at_utc_ns)
+
+    def close(self) -> None:
+        """Let go of everything; a tree that still lives is killed first."""
+        if self._guardian is not None and not self._reaped:
+            self.kill_hard()
+            try:
+                self._guardian.wait(CLOSE_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._guardian.returncode = -signal.SIGKILL  # Stuck in the kernel; nothing more can be done to it.
+            self._reaped = True
+            note_reaped(self._guardian.pid)
+            sweep_orphans(SWEEP_TIMEOUT_S)
+        for fd in (self._lifeline_fd, self._report_fd, self._pidfd):
+            if fd >= 0:
+                os.close(fd)
+        self._lifeline_fd = self._report_fd = self._pidfd = -1
+        self._output.close()
+        if self._detail is not None:
+            self._detail.close()
+
+    def _write_command(self) -> None:
+        command = {
+            "argv": self.command.argv,
+            "env": self.command.env,
+            "cwd": os.fspath(self.command.cwd),
+            "cpus": self.cpus,
+            "clean_stop_signal": self.command.clean_stop_signal,
+        }
+        # The standard library's encoder, because environments may hold bytes that are no UTF-8.
+        with (self.directory / COMMAND_FILE).open("x", encoding="ascii") as file:
+            json.dump(command, file, indent=2)
+            file.write("\n")
+
+    def _tell(self, command: bytes) -> None:
+        if self._lifeline_fd >= 0:
+            # A guardian that is dead already is reaped soon; one that does not read is for `kill_hard`.
+            with contextlib.suppress(BrokenPipeError, BlockingIOError):
+                os.write(self._lifeline_fd, command)
+
+    def _take_in_report(self, at_ns: MonotonicNs) -> None:
+        if self._report is not None or self._guardian is None:
+            return
+        try:
+            while chunk := os.read(self._report_fd, 4096):
+                self._report_text += chunk
+        except BlockingIOError:
+            return
+        try:
+            report = msgspec.json.decode(self._report_text, type=_Spawned)
+        except msgspec.DecodeError:
+            self._report = SpawnFailed(at_ns=at_ns, worker=self.index, message=self._failure())
+            return
+        self.pid = report.pid
+        self._start_time = report.start_time
+        self._report = WorkerSpawned(at_ns=at_ns, worker=self.index, guardian_pid=self._guardian.pid, pid=report.pid)
+
+    def _failure(self) -> str:
+        try:
+            return msgspec.json.decode(self._report_text, type=_Failed).error
+        except msgspec.DecodeError:
+            return (
+                f"The guardian of worker {self.index} ended before its harness ran; "
+                f"{self.directory / STDOUT_LOG} may say why."
+            )
+
+    def _look(self, at_ns: MonotonicNs) -> None:
+        at_end = self._reaped
+        while block := self._output.read(at_end=at_end):
+            self._found += self._harness_log.feed(block, at_ns)
+            if not at_end:
+                break
+        while self._detail is not None and (block := self._detail.read(at_end=at_end)):
+            self._found += self._detail_log.feed(block, at_ns)
+            if not at_end:
+                break
