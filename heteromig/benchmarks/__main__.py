@@ -1,0 +1,26 @@
+"""`python -m heteromig.benchmarks run|build|list`.
+
+Stop signals are taken over first: whatever comes later can be slow to import.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from heteromig.benchmarks.signals import StopRequested, StopSignals
+
+
+def _main() -> int:
+    signals = StopSignals()
+    try:
+        signals.install()
+        from heteromig.benchmarks.arguments import main  # noqa: PLC0415 - a stop during this import is a clean one
+
+        return main(sys.argv[1:], signals)
+    except StopRequested as stop:
+        print(f"Stopped by {stop.name} before the timed section.", flush=True)
+        return stop.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

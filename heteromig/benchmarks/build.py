@@ -1,0 +1,117 @@
+"""Build an engine: model, optimised engine, sample set and reference answers, in one directory at once or not at all.
+
+Everything is written into a temporary directory beside the destination, which is renamed last. A builder holds a lock
+beside the destination, so that two never mix and whatever an interrupted one left can be swept up by the next.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from heteromig.benchmarks import engines
+from heteromig.benchmarks.graphs import run_unoptimised
+from heteromig.benchmarks.models import make_model
+from heteromig.benchmarks.onnxruntime_cpu import OnnxRuntimeCpu
+from heteromig.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from heteromig.benchmarks.catalog import BenchmarkSpec
+    from heteromig.benchmarks.inference import Engine
+
+
+def build_engine(spec: BenchmarkSpec, *, scenario: str, accuracy: str, profile: str, output: Path) -> None:
+    """Build the engine at `output`, replacing what is there.
+
+    Raises:
+        UsageError: the destination cannot be written.
+        PreflightError: the runtime is not installed.
+    """
+    output = output.absolute()
+    try:
+        _refuse_foreign(output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with _sole_builder(output), _temporary(output) as folder:
+            _fill(folder, spec, scenario, accuracy, profile, OnnxRuntimeCpu())
+            _put_in_place(folder, output)
+    except OSError as error:
+        raise UsageError(
+            f"The engine cannot be written to {output}: {error.strerror or error}. Choose another folder or free it."
+        ) from error
+
+
+def _fill(folder: Path, spec: BenchmarkSpec, scenario: str, accuracy: str, profile: str, engine: Engine) -> None:
+    model = make_model(spec.name, spec.sample_count)
+    serialised: bytes = model.onnx.SerializeToString()
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        engine.build(serialised, accuracy, Path(scratch), folder / engines.ENGINE)
+    np.savez(folder / engines.SAMPLES, **model.samples)
+    np.savez(
+        folder / engines.REFERENCE, answers=run_unoptimised(model.onnx, model.samples)[0]
+    )
+    files = {
+        name: engines.file_record(folder / name)
+        for name in (engines.ENGINE, engines.SAMPLES, engines.REFERENCE)
+    }
+    manifest = engines.Manifest(
+        schema_version=engines.SCHEMA_VERSION,
+        benchmark=spec.name,
+        scenario=scenario,
+        accuracy=accuracy,
+        profile=profile,
+        definition=engines.definition_hash(),
+        runtime=engines.runtime_version(),
+        model_sha256=hashlib.sha256(serialised).hexdigest(),
+        engine_sha256=files[engines.ENGINE].sha256,
+        files=files,
+    )
+    (folder / engines.MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
+
+
+@contextmanager
+def _sole_builder(output: Path) -> Iterator[None]:
+    with (output.parent / f".{output.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for leftover in output.parent.glob(f".{output.name}.*.building"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield
+
+
+@contextmanager
+def _temporary(output: Path) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".building", dir=output.parent))
+    try:
+        folder.chmod(0o755)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put_in_place(folder: Path, output: Path) -> None:
+    """Rename; what is in the way is renamed first, so that a reader sees the old engine, the new one, or none."""
+    with _temporary(output) as retired:
+        if output.exists():
+            output.rename(retired / "old")
+        folder.rename(output)
+
+
+def _refuse_foreign(output: Path) -> None:
+    """An engine may be replaced in any condition; anything else that is in the way is somebody's."""
+    if not output.exists():
+        return
+    known = {engines.MANIFEST, engines.ENGINE, engines.SAMPLES, engines.REFERENCE}
+    foreign = [output.name] if not output.is_dir() else sorted(p.name for p in output.iterdir() if p.name not in known)
+    if foreign:
+        raise UsageError(
+            f"{output} is no engine directory (it holds {foreign[0]!r}) and is left alone: choose another --output."
+        )

@@ -1,0 +1,269 @@
+"""One LoadGen run of one benchmark: load, warm up, announce, test, report.
+
+The timed section runs on a thread, LoadGen's test call does not return before its end and Python's signal handlers run
+on the main thread only. The main thread waits for messages and prints the heartbeat.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.metadata
+import math
+import os
+import threading
+import time
+from enum import Enum
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import mlperf_loadgen
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from heteromig.benchmarks import calibration, engines
+from heteromig.benchmarks.accuracy import judge
+from heteromig.benchmarks.catalog import OFFLINE, BenchmarkSpec
+from heteromig.benchmarks.onnxruntime_cpu import OnnxRuntimeCpu
+from heteromig.benchmarks.sut import OfflineSut, ServerSut, Sut, fail
+from heteromig.core.errors import PreflightError, UsageError
+
+if TYPE_CHECKING:
+    from heteromig.benchmarks.calibration import Calibration
+    from heteromig.benchmarks.signals import StopSignals
+
+STARTING = "Starting running actual test."
+FINISHED = "Finished running actual test."
+"""NVIDIA's harnesses print these two lines around LoadGen's test call, so that one pattern finds both."""
+
+HEARTBEAT_S = 1.0
+SERVER_STOP_S = 0.25
+"""A Server test ends early when this many seconds' worth of queries are outstanding: how long a clean stop takes."""
+SERVER_MIN_QUERIES = 1000
+"""LoadGen judges the 99th percentile by early stopping, which needs 662 queries when none is late and more when some
+are."""
+_LOADGEN_LOGS = "mlperf_log_*"
+_NO_AUDIT = "no-audit-config"
+"""LoadGen obeys any `audit.config` in the working directory unless it is given another name."""
+
+
+class RunOptions(Struct, frozen=True):
+    """What one run was asked for; times in milliseconds, `target_qps` None to calibrate."""
+
+    spec: BenchmarkSpec
+    scenario: str
+    mode: str
+    accuracy: str
+    profile: str
+    engine: Path
+    log_dir: Path
+    min_duration_ms: int
+    min_query_count: int
+    target_qps: float | None
+    warmup_s: float
+
+
+class _Message(Enum):
+    FIRST = "first completions"
+    STOP = "a stop signal"
+    DONE = "LoadGen returned"
+
+
+def run(options: RunOptions, signals: StopSignals) -> None:
+    """Run the benchmark and leave LoadGen's logs, `device.json` and `accuracy.json` in the log directory.
+
+    Raises:
+        UsageError: the log directory does not exist or holds the logs of another run.
+        PreflightError: the engine is not there, not intact or not the right one.
+        EvidenceError: LoadGen's accuracy log does not cover the sample set.
+        StopRequested: a stop signal arrived before the timed section.
+    """
+    _check_log_dir(options.log_dir)
+    manifest = _usable_engine(options)
+    print("Creating QSL.")
+    with np.load(options.engine / engines.SAMPLES, allow_pickle=False) as archive:
+        samples = {name: archive[name] for name in archive.files}
+    count = len(next(iter(samples.values())))
+    print(f"Finished Creating QSL. {count} samples.")
+    print("Setting up SUT.")
+    engine = OnnxRuntimeCpu()
+    answer = engine.load(options.engine / engines.ENGINE, samples)
+    print("Finished setting up SUT.")
+    print(f"Starting warmup. Running for about {options.warmup_s:g} seconds.")
+    began_s = time.monotonic()
+    rates = calibration.calibrate(
+        answer, sample_count=count, batch=options.spec.batch, budget_s=options.warmup_s
+    )
+    print(f"Finished warmup. Ran for {time.monotonic() - began_s:.2f}s. {rates.batch_qps:.1f} samples per CPU second.")
+    expected_qps = options.target_qps or _expected_qps(options.scenario, rates)
+    _write_json(
+        options.log_dir / "device.json",
+        {
+            "device": engine.device,
+            "engine": engine.name,
+            "engine_version": engine.version,
+            "loadgen_version": importlib.metadata.version("mlcommons-loadgen"),
+            "model_sha256": manifest.model_sha256,
+            "engine_sha256": manifest.engine_sha256,
+            "cpus": sorted(os.sched_getaffinity(0)),
+            "expected_qps": expected_qps,
+        },
+    )
+    inbox: SimpleQueue[Any] = SimpleQueue()
+    sut = _sut(options, answer, expected_qps, inbox)
+    _test(options, sut, inbox, signals, _settings(options, expected_qps), count)
+    if sut.not_computed:
+        print(f"Stopped cleanly: {sut.not_computed} samples were completed without being computed.")
+    elif options.mode == "accuracy":
+        _report_accuracy(options)
+
+
+def _check_log_dir(log_dir: Path) -> None:
+    if not log_dir.is_dir():
+        raise UsageError(f"The log directory {log_dir} does not exist: create it first.")
+    if any(log_dir.glob(_LOADGEN_LOGS)):
+        raise UsageError(f"{log_dir} holds the logs of another run, which are kept: give an empty --log-dir.")
+
+
+def _usable_engine(options: RunOptions) -> engines.Manifest:
+    state = engines.inspect_engine(
+        options.engine,
+        benchmark=options.spec.name,
+        scenario=options.scenario,
+        accuracy=options.accuracy,
+        profile=options.profile,
+    )
+    if state.manifest is None:
+        raise PreflightError(
+            f"{state.reason} It is {state.status.value} and is not used: build it with "
+            f"`python -m heteromig.benchmarks build --benchmark {options.spec.name} --scenario {options.scenario} "
+            f"--accuracy {options.accuracy} --profile {options.profile} --output {options.engine}`."
+        )
+    return state.manifest
+
+
+def _expected_qps(scenario: str, rates: Calibration) -> float:
+    if scenario == OFFLINE:
+        return rates.batch_qps * calibration.OFFLINE_MARGIN
+    return rates.single_qps * calibration.SERVER_UTILISATION
+
+
+def _max_outstanding(expected_qps: float) -> int:
+    return max(1, math.ceil(expected_qps * SERVER_STOP_S))
+
+
+def _sut(options: RunOptions, answer: Any, expected_qps: float, inbox: SimpleQueue[Any]) -> Sut:
+    def on_first() -> None:
+        inbox.put(_Message.FIRST)
+
+    if options.scenario == OFFLINE:
+        return OfflineSut(answer, options.spec.batch, on_first)
+    return ServerSut(answer, options.spec.batch, _max_outstanding(expected_qps), on_first)
+
+
+def _settings(options: RunOptions, expected_qps: float) -> Any:
+    seeds = mlperf_loadgen.TestSettings()
+    # Kind 0 reads the configuration that LoadGen carries inside and no file; the official seeds come from there only.
+    if seeds.FromConfig("", "*", options.scenario.capitalize(), 0):
+        raise PreflightError("This LoadGen carries no configuration of its own: install mlcommons-loadgen 5.1 or later.")
+    settings = mlperf_loadgen.TestSettings()
+    settings.qsl_rng_seed = seeds.qsl_rng_seed
+    settings.sample_index_rng_seed = seeds.sample_index_rng_seed
+    settings.schedule_rng_seed = seeds.schedule_rng_seed
+    settings.mode = (
+        mlperf_loadgen.TestMode.AccuracyOnly if options.mode == "accuracy" else mlperf_loadgen.TestMode.PerformanceOnly
+    )
+    settings.min_duration_ms = options.min_duration_ms
+    settings.min_query_count = options.min_query_count
+    settings.accuracy_log_probability = 0.0
+    if options.scenario == OFFLINE:
+        settings.scenario = mlperf_loadgen.TestScenario.Offline
+        settings.offline_expected_qps = expected_qps
+    else:
+        settings.scenario = mlperf_loadgen.TestScenario.Server
+        settings.server_target_qps = expected_qps
+        settings.server_target_latency_ns = options.spec.server_latency_ns
+        settings.server_target_latency_percentile = 0.99
+        settings.server_max_async_queries = _max_outstanding(expected_qps)
+        settings.min_query_count = max(options.min_query_count, SERVER_MIN_QUERIES)
+    return settings
+
+
+def _test(
+    options: RunOptions, sut: Sut, inbox: SimpleQueue[Any], signals: StopSignals, settings: Any, count: int
+) -> None:
+    logs = mlperf_loadgen.LogSettings()
+    logs.enable_trace = False
+    logs.log_output.outdir = str(options.log_dir)
+    logs.log_output.copy_summary_to_stdout = True
+    loadgen_sut = mlperf_loadgen.ConstructFastSUT(sut.issue, sut.flush)
+    loadgen_qsl = mlperf_loadgen.ConstructQSL(count, count, _in_memory, _in_memory)
+
+    def test() -> None:
+        try:
+            mlperf_loadgen.StartTestWithLogSettings(loadgen_sut, loadgen_qsl, settings, logs, _NO_AUDIT)
+        except BaseException:  # noqa: BLE001 - the main thread would wait for ever
+            fail()
+        inbox.put(_Message.DONE)
+
+    # A query may hold millions of ids: the collector must not walk them while time is measured.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    print(STARTING)
+    signals.deliver_to(inbox, _Message.STOP)
+    thread = threading.Thread(target=test, name="loadgen", daemon=True)
+    thread.start()
+    _watch(sut, inbox)
+    thread.join()
+    signals.ignore()
+    print(FINISHED)
+    mlperf_loadgen.DestroyQSL(loadgen_qsl)
+    mlperf_loadgen.DestroyFastSUT(loadgen_sut)
+
+
+def _watch(sut: Sut, inbox: SimpleQueue[Any]) -> None:
+    """Wait for LoadGen to return; print heartbeats, pass a stop on."""
+    last_s, last_completed = time.monotonic(), 0
+    next_s = math.inf
+    while True:
+        try:
+            timeout_s = None if next_s == math.inf else max(0.0, next_s - time.monotonic())
+            message = inbox.get(timeout=timeout_s)
+        except Empty:
+            message = _Message.FIRST
+        if message is _Message.DONE:
+            return
+        if message is _Message.STOP:
+            sut.stop()
+            next_s = math.inf
+        elif not sut.not_computed:
+            now_s, completed = time.monotonic(), sut.completed
+            rate = (completed - last_completed) / max(now_s - last_s, 1e-9)
+            print(f"heartbeat: completed={completed} samples_per_second={rate:.1f}")
+            last_s, last_completed = now_s, completed
+            next_s = now_s + HEARTBEAT_S
+
+
+def _in_memory(_indices: list[int]) -> None:
+    """The whole sample set was loaded at the start and stays."""
+
+
+def _report_accuracy(options: RunOptions) -> None:
+    with np.load(options.engine / engines.REFERENCE, allow_pickle=False) as archive:
+        reference = archive["answers"]
+    verdict = judge(options.log_dir / "mlperf_log_accuracy.json", reference, options.spec.metric, options.accuracy)
+    _write_json(options.log_dir / "accuracy.json", msgspec.to_builtins(verdict))
+    print(
+        f"Accuracy: {verdict.metric} {verdict.value_percent:.4g} %, target {options.accuracy} %: "
+        f"{'PASSED' if verdict.passed else 'FAILED'}"
+    )
+
+
+def _write_json(path: Path, content: Any) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
+    temporary.replace(path)
+
+

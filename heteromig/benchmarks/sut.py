@@ -1,0 +1,187 @@
+"""Systems under test: what LoadGen sends queries to. They compute, complete, and can be told to stop computing.
+
+Each has one worker thread. LoadGen calls `issue` and `flush` on a thread of its own, and its test returns when all
+that it issued is complete. It cannot be aborted; to stop it, everything outstanding is completed without being
+computed (the run is then no measurement, and says so). Raising into LoadGen would end the process without a word, so
+whatever fails in here ends the process with a traceback instead.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from itertools import repeat
+from typing import TYPE_CHECKING, Protocol
+
+import mlperf_loadgen
+import numpy as np
+
+from heteromig.benchmarks.signals import die
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from heteromig.benchmarks.inference import Answer
+
+FAILED_EXIT_CODE = 1
+_DRAIN_CHUNK = 65536
+"""Samples completed at once while draining: enough to cost nothing per call, few enough to keep memory flat."""
+
+
+class Sut(Protocol):
+    """What the program asks of a system under test."""
+
+    completed: int
+    """Samples completed so far, computed or not."""
+    not_computed: int
+    """Those of them that were not computed."""
+
+    def issue(self, ids: list[int], indices: list[int]) -> None:
+        """Take a query; LoadGen's thread."""
+        ...
+
+    def flush(self) -> None:
+        """No more queries will come; LoadGen's thread."""
+        ...
+
+    def stop(self) -> None:
+        """Complete what is outstanding and what is still to come without computing it."""
+        ...
+
+
+def fail() -> None:
+    """Print the exception being handled and end the process."""
+    traceback.print_exc()
+    sys.stderr.flush()
+    die(FAILED_EXIT_CODE)
+
+
+class _Completion:
+    """Computes samples and hands them to LoadGen, or hands them over without computing."""
+
+    def __init__(self, answer: Answer, on_first: Callable[[], None]) -> None:
+        self.completed = 0
+        self.not_computed = 0
+        self._answer = answer
+        self._on_first = on_first
+
+    def compute(self, ids: list[int], indices: list[int]) -> None:
+        rows = np.ascontiguousarray(self._answer(indices))
+        address = rows.__array_interface__["data"][0]
+        row_bytes = rows.nbytes // len(rows)
+        responses = map(
+            mlperf_loadgen.QuerySampleResponse,
+            ids,
+            range(address, address + rows.nbytes, row_bytes),
+            repeat(row_bytes),
+        )
+        # LoadGen copies what it logs before this returns; `rows` lives until then.
+        mlperf_loadgen.QuerySamplesComplete(list(responses))
+        if not self.completed:
+            self._on_first()
+        self.completed += len(ids)
+
+    def release(self, ids: list[int]) -> None:
+        for start in range(0, len(ids), _DRAIN_CHUNK):
+            chunk = ids[start : start + _DRAIN_CHUNK]
+            mlperf_loadgen.QuerySamplesComplete(
+                list(map(mlperf_loadgen.QuerySampleResponse, chunk, repeat(0), repeat(0)))
+            )
+            self.completed += len(chunk)
+            self.not_computed += len(chunk)
+
+
+class OfflineSut(_Completion):
+    """One huge query, computed chunk by chunk in the order given, each chunk completed at once."""
+
+    def __init__(self, answer: Answer, batch: int, on_first: Callable[[], None]) -> None:
+        super().__init__(answer, on_first)
+        self._batch = batch
+        self._stopping = False
+
+    def issue(self, ids: list[int], indices: list[int]) -> None:
+        """Start the worker; LoadGen's thread goes on to wait for completions."""
+        threading.Thread(target=self._work, args=(ids, indices), name="worker", daemon=True).start()
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def stop(self) -> None:
+        """The chunk at hand is finished, the rest released."""
+        self._stopping = True
+
+    def _work(self, ids: list[int], indices: list[int]) -> None:
+        try:
+            for start in range(0, len(ids), self._batch):
+                if self._stopping:
+                    self.release(ids[start:])
+                    return
+                end = start + self._batch
+                self.compute(ids[start:end], indices[start:end])
+        except BaseException:  # noqa: BLE001 - nothing may escape into a thread that LoadGen waits for
+            fail()
+
+
+class ServerSut(_Completion):
+    """Queries as they arrive, up to a batch of those that wait.
+
+    LoadGen ends a Server test early when more than `max_outstanding` queries are incomplete. That is the one way to
+    stop it, so a stop holds completions back until it flushes. A test that is not being stopped never gets there:
+    when that many wait, `issue` blocks until one is done. LoadGen counts latency from the scheduled time, so a
+    blocked issue hides none of it.
+    """
+
+    def __init__(self, answer: Answer, batch: int, max_outstanding: int, on_first: Callable[[], None]) -> None:
+        super().__init__(answer, on_first)
+        self._batch = batch
+        self._max_outstanding = max_outstanding
+        self._changed = threading.Condition()
+        self._waiting: list[tuple[int, int]] = []
+        self._outstanding = 0
+        self._stopping = False
+        self._flushed = False
+        threading.Thread(target=self._work, name="worker", daemon=True).start()
+
+    def issue(self, ids: list[int], indices: list[int]) -> None:
+        """Queue the samples; blocks while too many are outstanding."""
+        with self._changed:
+            self._waiting.extend(zip(ids, indices, strict=True))
+            self._outstanding += len(ids)
+            self._changed.notify_all()
+            while self._outstanding >= self._max_outstanding and not self._stopping:
+                self._changed.wait()
+
+    def flush(self) -> None:
+        """The last query was issued: what a stop holds back may go."""
+        with self._changed:
+            self._flushed = True
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Compute no more; hold until LoadGen flushes."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+
+    def _work(self) -> None:
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(self._has_work)
+                    stopping = self._stopping
+                    count = len(self._waiting) if stopping else self._batch
+                    taken, self._waiting = self._waiting[:count], self._waiting[count:]
+                ids = [sample_id for sample_id, _ in taken]
+                if stopping:
+                    self.release(ids)
+                else:
+                    self.compute(ids, [index for _, index in taken])
+                with self._changed:
+                    self._outstanding -= len(taken)
+                    self._changed.notify_all()
+        except BaseException:  # noqa: BLE001 - nothing may escape into a thread that LoadGen waits for
+            fail()
+
+    def _has_work(self) -> bool:
+        return bool(self._waiting) and (self._flushed or not self._stopping)
