@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
-from typing import NamedTuple
 
-from heteromig.slices.processes import Image, read_stat, read_variable
+from msgspec import Struct
+
+from heteromig.slices.processes import Image, StatFile, read_variable
 
 _VARIABLE = b"CUDA_VISIBLE_DEVICES"
 _LIFETIME_NS = 100_000_000
+_KEPT_OPEN_AT_MOST = os.sysconf("SC_OPEN_MAX") // 2
 
 
-class _Known(NamedTuple):
-    """What need not be read again as long as the process goes on executing the same `image`."""
+class _Known(Struct, eq=False):
+    """A process, and what need not be read again as long as it goes on executing the same `image`."""
 
-    image: Image
-    device: bytes | None
+    stat: StatFile
+    image: Image | None = None
+    device: bytes | None = None
 
 
 class Census:
@@ -54,25 +57,25 @@ class Census:
         return self._on_device
 
     def _count(self) -> None:
-        known: dict[str, _Known] = {}
-        kernel_threads: set[str] = set()
-        on_device: dict[bytes, list[tuple[int, int]]] = {}
-        for pid in os.listdir("/proc"):  # noqa: PTH208 - names are enough, and this runs beside benchmarks
-            if not pid.isdigit():
-                continue
-            if pid in self._kernel_threads:
-                kernel_threads.add(pid)
-                continue
-            stat = read_stat(pid)
-            if stat is None:
-                continue
-            if stat.is_kernel_thread:
-                kernel_threads.add(pid)
-                continue
-            one = self._known.get(pid)
-            if one is None or one.image != stat.image:
-                one = _Known(image=stat.image, device=read_variable(pid, _VARIABLE))
-            known[pid] = one
-            if one.device is not None:
-                on_device.setdefault(one.device, []).append((int(pid), stat.resident_bytes))
-        self._known, self._kernel_threads, self._on_device = known, kernel_threads, on_device
+        pids = {name for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208 - names are enough
+        self._kernel_threads &= pids
+        for pid in self._known.keys() - pids:
+            self._known.pop(pid).stat.close()
+        self._on_device = {}
+        for pid in pids - self._kernel_threads:
+            self._visit(pid)
+
+    def _visit(self, pid: str) -> None:
+        one = self._known.get(pid)
+        if one is None:
+            one = self._known[pid] = _Known(StatFile(pid, keep=len(self._known) < _KEPT_OPEN_AT_MOST))
+        stat = one.stat.read()
+        if stat is None or stat.is_kernel_thread:
+            self._known.pop(pid).stat.close()
+            if stat is not None:
+                self._kernel_threads.add(pid)
+            return
+        if one.image != stat.image:
+            one.image, one.device = stat.image, read_variable(pid, _VARIABLE)
+        if one.device is not None:
+            self._on_device.setdefault(one.device, []).append((int(pid), stat.resident_bytes))

@@ -8,7 +8,6 @@ import stat
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 
 from heteromig.core.errors import PreflightError
 from heteromig.slices.source import SliceSource
@@ -26,14 +25,6 @@ class HeldLocks:
 
     def __init__(self, held: ExitStack) -> None:
         self._held = held
-
-    def __enter__(self) -> HeldLocks:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let others have the GPUs; without effect the second time."""
@@ -113,7 +104,7 @@ def _lock(directory_fd: int, name: str, uuid: str) -> int:
 
 
 def _open_file(directory_fd: int, name: str) -> int:
-    """Open or make the file. O_CREAT on an existing file of another user fails in a sticky directory (protected_regular)."""
+    """Open the file or make it, in two steps: sticky directories refuse O_CREAT on a file of somebody else."""
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     while True:
         try:

@@ -30,7 +30,44 @@ class ProcessStat(NamedTuple):
 
 def read_stat(pid: int | str) -> ProcessStat | None:
     """One process, or None when there is none of that id."""
-    data = _read(f"/proc/{pid}/stat", _STAT_BYTES)
+    return _parse_stat(_read(f"/proc/{pid}/stat", _STAT_BYTES))
+
+
+class StatFile:
+    """`/proc/<pid>/stat` for reading again and again, at half the cost when it is kept open.
+
+    A kept file belongs to the process and not to its id: once the process is gone, the id is looked up anew.
+    """
+
+    def __init__(self, pid: int | str, *, keep: bool) -> None:
+        """Nothing is opened yet. `keep` says whether to keep the file open between reads."""
+        self._path = f"/proc/{pid}/stat"
+        self._keep = keep
+        self._descriptor: int | None = None
+
+    def read(self) -> ProcessStat | None:
+        """The process of that id, or None when there is none."""
+        if not self._keep:
+            return _parse_stat(_read(self._path, _STAT_BYTES))
+        if self._descriptor is not None:
+            try:
+                return _parse_stat(os.pread(self._descriptor, _STAT_BYTES, 0))
+            except ProcessLookupError:
+                self.close()
+        try:
+            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            return _parse_stat(os.pread(self._descriptor, _STAT_BYTES, 0))
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+
+    def close(self) -> None:
+        """Keep nothing open; without effect the second time."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _parse_stat(data: bytes) -> ProcessStat | None:
     # The name, in parentheses, may hold blanks and parentheses itself; the fields start after its end.
     fields = data[data.rfind(b")") + 2 :].split()
     if len(fields) < 49:  # noqa: PLR2004 - up to field 51, the first two being gone
