@@ -1,0 +1,86 @@
+"""What the loop tells whoever shows a run, and the promise that showing it never influences it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from heteromig.core.guards import Finding
+from heteromig.core.machine import Run
+from heteromig.core.phases import Phase
+from heteromig.core.units import MonotonicNs
+
+
+class Reporter(Protocol):
+    """Shows one run while it goes on. All times are monotonic."""
+
+    @property
+    def wants_ticks(self) -> bool:
+        """Whether `tick` is to be called, once a second; asked again before each."""
+        ...
+
+    def begin(self, run_directory: str) -> None:
+        """The run directory exists; times are shown from here on."""
+        ...
+
+    def transition(self, run: Run, source: Phase, destination: Phase, at_ns: MonotonicNs) -> None:
+        """The phase has changed; the findings are those of the last of `run.transitions`."""
+        ...
+
+    def rejection(self, run: Run, finding: Finding, at_ns: MonotonicNs) -> None:
+        """A guard said no, for a reason that was not given before in this phase."""
+        ...
+
+    def tick(self, run: Run, now_ns: MonotonicNs, last_lines: Mapping[int, str]) -> None:
+        """Time to draw anew; `last_lines` is the last output line of each worker, as it came."""
+        ...
+
+    def end(self) -> None:
+        """The run is over, or the controller is about to fail; called once."""
+        ...
+
+
+class Unfailing:
+    """A reporter that passes everything on to another until that one fails, and then only keeps `failure`.
+
+    A mistake in a view must not cost an hour of measuring.
+    """
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self.failure: Exception | None = None
+
+    @property
+    def wants_ticks(self) -> bool:
+        """As the reporter within, while it works."""
+        return self.failure is None and self._reporter.wants_ticks
+
+    def begin(self, run_directory: str) -> None:
+        """Passed on."""
+        self._try(lambda: self._reporter.begin(run_directory))
+
+    def transition(self, run: Run, source: Phase, destination: Phase, at_ns: MonotonicNs) -> None:
+        """Passed on."""
+        self._try(lambda: self._reporter.transition(run, source, destination, at_ns))
+
+    def rejection(self, run: Run, finding: Finding, at_ns: MonotonicNs) -> None:
+        """Passed on."""
+        self._try(lambda: self._reporter.rejection(run, finding, at_ns))
+
+    def tick(self, run: Run, now_ns: MonotonicNs, last_lines: Mapping[int, str]) -> None:
+        """Passed on."""
+        self._try(lambda: self._reporter.tick(run, now_ns, last_lines))
+
+    def end(self) -> None:
+        """Passed on even after a failure, so that the terminal gets its cursor back."""
+        failure, self.failure = self.failure, None
+        self._try(self._reporter.end)
+        self.failure = failure or self.failure
+
+    def _try(self, call: Callable[[], None]) -> None:
+        if self.failure is not None:
+            return
+        try:
+            call()
+        except Exception as failure:  # noqa: BLE001 - whatever it is, the run goes on
+            self.failure = failure
