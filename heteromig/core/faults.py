@@ -29,16 +29,21 @@ _WATCHED_PHASES = (Phase.BACKGROUND_STARTING, *MEASURING_PHASES)
 
 
 def faults(view: View, event: ev.AnyEvent, phase: Phase) -> tuple[Fault, ...]:
-    """All that `event` makes wrong in `phase`; `view` already knows of the event."""
+    """All that `event` makes wrong in `phase`; `view` already knows of the event.
+
+    Once the certificate is there, the verdict is on its way to the disk: nothing changes it any more.
+    """
+    if view.certificate is not None:
+        return ()
     return tuple(_faults(view, event, phase))
 
 
 def _faults(view: View, event: ev.AnyEvent, phase: Phase) -> Iterator[Fault]:  # noqa: C901, PLR0912 - one arm an event
     match event:
         case ev.SignalReceived():
-            name = signal.Signals(event.signum).name
-            if phase not in {Phase.VALIDATING, Phase.FINISHED}:
-                yield _stop(SIGNAL_BASE + event.signum, f"{name} was received during {phase.value}.")
+            if phase is not Phase.VALIDATING:
+                name = _signal_name(event.signum)
+                yield _stop(SIGNAL_BASE + event.signum, f"{_capital(name)} was received during {phase.value}.")
         case ev.DiscoveryFailed() | ev.LockRefused():
             yield _stop(ExitCode.DEVICE, event.message)
         case ev.SlicesDiscovered():
@@ -87,7 +92,9 @@ def _unbuilt(view: View) -> Iterator[Fault]:
 
 
 def _spawn_failed(view: View, event: ev.SpawnFailed) -> Iterator[Fault]:
-    worker = view.workers[event.worker]
+    worker = view.worker(event.worker)
+    if worker is None:
+        return
     sentence = f"The harness of {worker.name} could not be started: {event.message}"
     if worker.role is Role.BACKGROUND:
         yield _background(view.spec, ExitCode.WORKER, sentence)
@@ -96,8 +103,8 @@ def _spawn_failed(view: View, event: ev.SpawnFailed) -> Iterator[Fault]:
 
 
 def _exited(view: View, event: ev.WorkerExited, phase: Phase) -> Iterator[Fault]:
-    worker = view.workers[event.worker]
-    if worker.stopped_by is not None or worker.spawn_failure is not None:
+    worker = view.worker(event.worker)
+    if worker is None or worker.stopped_by is not None or worker.spawn_failure is not None:
         return
     log = f"see {worker.assignment.directory}/stdout.log"
     if event.exit_code == 0:
@@ -116,18 +123,22 @@ def _how_it_ended(event: ev.WorkerExited) -> str:
     if event.exit_code is not None:
         return f"exited with status {event.exit_code}"
     if event.signal is not None:
-        try:
-            return f"died of {signal.Signals(event.signal).name}"
-        except ValueError:
-            return f"died of signal {event.signal}"
+        return f"died of {_signal_name(event.signal)}"
     return "lost its guardian"
 
 
+def _signal_name(signum: int) -> str:
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return f"signal {signum}"  # a real-time signal has no name
+
+
 def _left_timed_section(view: View, event: ev.TimedSectionEnded, phase: Phase) -> Iterator[Fault]:
-    worker = view.workers[event.worker]
-    if worker.role is not Role.BACKGROUND or phase not in _WATCHED_PHASES or view.main_ended:
+    worker = view.worker(event.worker)
+    if worker is None or worker.role is not Role.BACKGROUND or worker.state is not WorkerState.ENDED:
         return
-    if worker.state is not WorkerState.ENDED:
+    if phase not in _WATCHED_PHASES or view.main_ended:
         return
     assert view.plan is not None  # noqa: S101 - a background is part of a plan
     yield _background(
@@ -240,10 +251,11 @@ def _not_started(view: View) -> tuple[WorkerView, ...]:
 
 
 def _still_busy(view: View) -> Iterator[Fault]:
-    if view.live_workers or view.plan is None:
+    sample, plan = view.sample, view.plan
+    if view.live_workers or sample is None or plan is None or sample.taken_ns < view.last_exit_ns:
         return
-    ours = {worker.slice_uuid for worker in view.plan.workers}
-    for reading in view.sample.slices if view.sample else ():
+    ours = {worker.slice_uuid for worker in plan.workers}
+    for reading in sample.slices:
         if reading.slice_uuid in ours and reading.occupants:
             pids = ", ".join(str(occupant.pid) for occupant in reading.occupants)
             yield _stop(ExitCode.DEVICE, f"Slice {reading.slice_uuid} is not empty after draining: pid {pids}.")

@@ -12,6 +12,7 @@ from enum import Enum
 from msgspec import Struct
 
 from heteromig.core import events as ev
+from heteromig.core.devices import DeviceSample
 from heteromig.core.phases import WorkerState
 from heteromig.core.units import NS_PER_MS
 from heteromig.core.view import View
@@ -63,12 +64,7 @@ def slices_idle(view: View, event: ev.AnyEvent) -> Finding:
     if stale is not None:
         return stale
     assert view.sample is not None  # noqa: S101 - a fresh sample exists
-    if any(reading.occupants is None for reading in view.sample.slices):
-        return _unobservable(slices_idle, passed=True, why="the device does not show processes per slice")
-    busy = [
-        reading.slice_uuid for reading in view.sample.slices if reading.occupants and _planned(view, reading.slice_uuid)
-    ]
-    return _finding(slices_idle, not busy, f"busy: {', '.join(busy)}" if busy else "every slice is empty")
+    return _nobody_on(slices_idle, view, view.sample)
 
 
 def every_engine_present(view: View, _event: ev.AnyEvent) -> Finding:
@@ -84,12 +80,6 @@ def only_building(view: View, _event: ev.AnyEvent) -> Finding:
     """The run was asked for engines and nothing else."""
     building = view.spec.goal.value == "build"
     return _finding(only_building, building, f"the goal is to {view.spec.goal.value}")
-
-
-def build_exited(view: View, event: ev.AnyEvent) -> Finding:
-    """The event is the end of a build."""
-    done = isinstance(event, ev.WorkerExited)
-    return _finding(build_exited, done, f"{len(view.live_workers)} builds are running")
 
 
 def all_backgrounds_timed(view: View, _event: ev.AnyEvent) -> Finding:
@@ -185,22 +175,26 @@ def slices_empty(view: View, _event: ev.AnyEvent) -> Finding:
     sample = view.sample
     if sample is None or sample.taken_ns < view.last_exit_ns:
         return _unobservable(slices_empty, passed=False, why="no sample since the last worker was reaped")
-    readings = [reading for reading in sample.slices if _planned(view, reading.slice_uuid)]
-    if any(reading.occupants is None for reading in readings):
-        return _unobservable(slices_empty, passed=True, why="the device does not show processes per slice")
-    busy = [reading.slice_uuid for reading in readings if reading.occupants]
-    return _finding(slices_empty, not busy, f"busy: {', '.join(busy)}" if busy else "every slice is empty")
+    return _nobody_on(slices_empty, view, sample)
 
 
 def gave_up_waiting(view: View, event: ev.AnyEvent) -> Finding:
     """The last deadline of draining has passed: what is left is named in the verdict."""
-    last = isinstance(event, ev.DeadlinePassed) and event.timer in {ev.Timer.KILLED, ev.Timer.SETTLE}
-    over = last and (event.timer is ev.Timer.KILLED or not view.live_workers)  # type: ignore[union-attr]  # see `last`
+    last = ev.Timer.KILLED if view.live_workers else ev.Timer.SETTLE
+    over = isinstance(event, ev.DeadlinePassed) and event.timer is last
     return _finding(gave_up_waiting, over, "the last deadline has passed" if over else "there is time left")
 
 
-def _planned(view: View, slice_uuid: str) -> bool:
-    return view.plan is not None and any(worker.slice_uuid == slice_uuid for worker in view.plan.workers)
+def _nobody_on(guard: Callable[..., Finding], view: View, sample: DeviceSample) -> Finding:
+    """Whether the slices of the plan are empty; one that is seen to be busy weighs more than one that is not seen."""
+    planned = frozenset(worker.slice_uuid for worker in view.plan.workers) if view.plan else frozenset()
+    readings = [reading for reading in sample.slices if reading.slice_uuid in planned]
+    busy = [reading.slice_uuid for reading in readings if reading.occupants]
+    if busy:
+        return _finding(guard, passed=False, evidence=f"busy: {', '.join(busy)}")
+    if any(reading.occupants is None for reading in readings):
+        return _unobservable(guard, passed=True, why="the device does not show processes per slice")
+    return _finding(guard, passed=True, evidence="every slice is empty")
 
 
 def _stale(guard: Callable[..., Finding], view: View, event: ev.AnyEvent) -> Finding | None:

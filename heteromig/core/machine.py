@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -71,6 +71,7 @@ class Run:
             view = msgspec.structs.replace(view, must_stop=view.must_stop or fault.stops)
         self.view = view
         self._effects = []
+        self._findings = []
         ENGINE.events[type(event).__name__].trigger(self, event)
         return self._effects
 
@@ -134,7 +135,8 @@ def _begin(run: Run, _event: ev.AnyEvent) -> None:
 
 
 def _lock(run: Run, _event: ev.AnyEvent) -> None:
-    if run.view.inventory is not None:
+    assert run.view.inventory is not None  # noqa: S101 - this event brought it
+    if not run.view.locked:
         run.request(ef.LockGpus(gpu_uuids=tuple(gpu.uuid for gpu in run.view.inventory.gpus)))
 
 
@@ -147,8 +149,10 @@ def _enter_building(run: Run, _event: ev.AnyEvent) -> None:
 
 def _build_next(run: Run, _event: ev.AnyEvent) -> None:
     plan, missing = run.view.plan, run.view.missing_engines
-    if plan is None or not missing:
-        return
+    assert plan is not None  # noqa: S101 - engines belong to a plan
+    assert missing  # noqa: S101 - otherwise the run would have gone on
+    if run.view.live_workers:
+        return  # one build at a time, so that each has its slice to itself
     need = missing[0][0]
     target = next(worker for worker in plan.workers if worker.profile == need.profile)
     run.spawn([build_assignment(need, len(run.view.workers), target)])
@@ -255,14 +259,18 @@ def _drain_exit(run: Run, _event: ev.AnyEvent) -> None:
 
 
 def _drain_deadline(run: Run, event: ev.AnyEvent) -> None:
-    live = tuple(worker.index for worker in run.view.live_workers)
     timer = event.timer if isinstance(event, ev.DeadlinePassed) else None
     if timer is ev.Timer.PHASE_TIMEOUT:
-        _clean_stop(run, live)
+        _clean_stop(run, _live_on(run, None))
     elif timer is ev.Timer.CLEAN_STOP:
-        _terminate(run, live)
+        _terminate(run, _live_on(run, "clean stop"))
     elif timer is ev.Timer.GRACE:
-        _kill(run, live)
+        _kill(run, _live_on(run, "TERM"))
+
+
+def _live_on(run: Run, rung: str | None) -> tuple[int, ...]:
+    """Those to reap yet that the stop ladder has brought so far: a signal may have overtaken a deadline."""
+    return tuple(worker.index for worker in run.view.live_workers if worker.stopped_by == rung)
 
 
 def _drain_signal(run: Run, _event: ev.AnyEvent) -> None:
@@ -379,10 +387,12 @@ TABLE: list[TransitionConfigDict] = [
     _row(ev.ProgressMade, Phase.BACKGROUND_STARTING, Phase.BUFFERING, _STARTED),
     _row(ev.ProgressMade, Phase.BACKGROUND_STARTING, None, action=_look_now),
     _row(ev.SampleTaken, Phase.BACKGROUND_STARTING, Phase.BUFFERING, _STARTED),
+    _row(ev.SamplerLost, Phase.BACKGROUND_STARTING, Phase.BUFFERING, _STARTED, quiet=True),
     _row(ev.DeadlinePassed, Phase.BACKGROUND_STARTING, Phase.BUFFERING, [guards.start_timed_out_leniently], quiet=True),
     _row(ev.DeadlinePassed, Phase.BACKGROUND_STARTING, Phase.BUFFERING, _STARTED),
     _row(ev.DeadlinePassed, Phase.BUFFERING, Phase.MAIN_RUNNING, _SETTLED),
     _row(ev.SampleTaken, Phase.BUFFERING, Phase.MAIN_RUNNING, _SETTLED, quiet=True),
+    _row(ev.SamplerLost, Phase.BUFFERING, Phase.MAIN_RUNNING, _SETTLED, quiet=True),
     _row(ev.TimedSectionEnded, Phase.MAIN_RUNNING, None, action=_expect_main_exit),
     _row(ev.WorkerExited, Phase.MAIN_RUNNING, Phase.DRAINING, [guards.main_exited], quiet=True),
     _row(ev.WorkerExited, Phase.DRAINING, Phase.VALIDATING, _DRAINED),
@@ -422,3 +432,32 @@ ENGINE: Machine = Machine(
     send_event=True,
     after_state_change=_after_change,
 )
+
+
+def diagram() -> str:
+    """The table as a Mermaid state diagram: an arrow for each distinct (source, destination, guards).
+
+    Rows without a destination change no phase and are left out.
+    """
+    arrows: dict[tuple[str, str, str], list[str]] = {}
+    for event, source, destination, conditions in _moves():
+        arrows.setdefault((source, destination, conditions), []).append(event)
+    lines = ["stateDiagram-v2"]
+    lines += [f'    state "{phase.value}" as {phase.name}' for phase in Phase]
+    lines.append(f"    [*] --> {Phase.DISCOVERING.name}")
+    for (source, destination, conditions), events in arrows.items():
+        heard = "anything wrong" if len(events) == len(FACTS) else " or ".join(events)
+        lines.append(f"    {source} --> {destination}: {heard}{f' [{conditions}]' if conditions else ''}")
+    lines.append(f"    {Phase.FINISHED.name} --> [*]")
+    return "\n".join(lines)
+
+
+def _moves() -> Iterator[tuple[str, str, str, str]]:
+    """(event, source, destination, guards) of every row that changes the phase, by name."""
+    for row in TABLE:
+        destination = row["dest"]
+        if isinstance(destination, Phase):
+            names = " & ".join(condition.__name__ for condition in cast("list[Callable[..., bool]]", row["conditions"]))
+            sources = row["source"] if isinstance(row["source"], list) else [row["source"]]
+            for source in sources:
+                yield row["trigger"], cast("Phase", source).name, destination.name, names

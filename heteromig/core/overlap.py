@@ -105,13 +105,23 @@ def certify(
     elif result.valid is None:
         why = "; ".join(result.complaints) or "its result is nowhere in its logs"
         reasons.append(Reason(ExitCode.INCONCLUSIVE, f"Main {main.benchmark} has no result: {why}."))
-    if main.section is None:
+    section = main.section
+    if section is None:
         reasons.append(Reason(ExitCode.INCONCLUSIVE, f"Main {main.benchmark}: {main.missing}"))
-    compared = tuple(_compare(main.section, background) for background in backgrounds)
+    elif section.end.utc_ns <= section.begin.utc_ns:
+        reasons.append(
+            Reason(
+                ExitCode.INCONCLUSIVE,
+                f"Main {main.benchmark}: its timed section ends before it begins, so the clock of the host was set "
+                "back meanwhile. Run again.",
+            )
+        )
+        section = None
+    compared = tuple(_compare(section, background) for background in backgrounds)
     for background, evidence in zip(compared, backgrounds, strict=True):
         reasons.extend(_complaints(background, evidence, end_time_buffer_min_s))
     return CertificateSummary(
-        overlap=_worst(main.section, compared),
+        overlap=_worst(section, compared),
         main_section=main.section,
         main_result=result,
         reasons=tuple(reasons),
@@ -157,7 +167,7 @@ def _compare(main: TimedSection | None, background: WorkerEvidence) -> Backgroun
         slack_before_s=before_ns / NS_PER_S,
         slack_after_s=after_ns / NS_PER_S,
         uncertainty_s=max(before_unsure_ns, after_unsure_ns) / NS_PER_S,
-        coverage=max(0.0, inside_ns / length_ns) if length_ns > 0 else None,
+        coverage=max(0.0, inside_ns / length_ns),
         covered=covered,
     )
 

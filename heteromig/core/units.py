@@ -35,7 +35,7 @@ def parse_duration_ms(text: str | int) -> int:
 
 def format_duration_s(seconds: float) -> str:
     """`2.1 s`, `1:05 min` or `1:02:05 h`, for people."""
-    if seconds < 60:  # noqa: PLR2004 - seconds in a minute
+    if round(seconds, 1) < 60:  # noqa: PLR2004 - seconds in a minute
         return f"{seconds:.1f} s"
     whole = round(seconds)
     minutes, rest_s = divmod(whole, 60)
@@ -48,8 +48,8 @@ def format_duration_s(seconds: float) -> str:
 def format_bytes(count_bytes: int) -> str:
     """`512 B`, `9.5 GiB`: binary multiples, one decimal from KiB on."""
     size = float(count_bytes)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":  # noqa: PLR2004 - binary multiples
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:  # noqa: PLR2004 - binary multiples
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
-    raise AssertionError  # pragma: no cover - the loop returns at its last unit
+    return f"{size:.1f} GiB"

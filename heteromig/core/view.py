@@ -88,6 +88,10 @@ class View(Struct, frozen=True):
     must_stop: bool = False
     certificate: CertificateSummary | None = None
 
+    def worker(self, index: int) -> WorkerView | None:
+        """The worker of that number; None where no such worker was ever planned."""
+        return self.workers[index] if 0 <= index < len(self.workers) else None
+
     @property
     def main(self) -> WorkerView | None:
         """The measured worker, once planned."""
@@ -187,6 +191,8 @@ class View(Struct, frozen=True):
                 return self
 
     def _discovered(self, event: ev.SlicesDiscovered) -> View:
+        if self.inventory is not None:
+            return self  # the plan rests on the first enumeration; samples show whether the geometry has changed
         try:
             plan = make_plan(self.spec, event.inventory, event.cpus)
         except HeteromigError as error:
@@ -260,7 +266,7 @@ WORKER_STATES: dict[type[ev.Event], dict[WorkerState, WorkerState]] = {
 """The lifecycle of one worker: event -> state -> next state. A pair that is not here leaves the state as it is."""
 
 
-def _worker_after(worker: WorkerView, event: WorkerEvent) -> WorkerView:  # noqa: PLR0911 - one arm an event
+def _worker_after(worker: WorkerView, event: WorkerEvent) -> WorkerView:  # noqa: C901, PLR0911 - one arm an event
     state = WORKER_STATES.get(type(event), {}).get(worker.state, worker.state)
     at_ns = event.at_ns
     replace = msgspec.structs.replace
@@ -274,6 +280,8 @@ def _worker_after(worker: WorkerView, event: WorkerEvent) -> WorkerView:  # noqa
         case ev.TimedSectionBegan():
             return replace(worker, state=state, timed_ns=worker.timed_ns or at_ns)
         case ev.ProgressMade():
+            if event.completed_samples == 0:
+                state = worker.state  # a heartbeat without completions shows no work
             busy_ns = at_ns if state is WorkerState.BUSY else None
             return replace(
                 worker,
