@@ -95,10 +95,15 @@ def make_plan(spec: RunSpec, inventory: Inventory, cpus: tuple[int, ...]) -> Pla
     `cpus` are the processors that the run may use; they matter for simulated slices only.
 
     Raises:
-        PreflightError: there are too few slices.
+        PreflightError: there are too few slices, or they are real and the harness would not use them.
         UsageError: an explicit background list is longer than the free slices.
     """
     slices = inventory.slices
+    if not inventory.simulated and not spec.uses_gpu:
+        raise PreflightError(
+            f"The {spec.harness} harness computes on the CPU in this version, and would say nothing about the slices of "
+            f"{spec.slices}. Try it on simulated slices: --slices sim:a100-sxm-80gb."
+        )
     wanted = spec.background.candidates
     needed = 2 if wanted else 1
     if len(slices) < needed:

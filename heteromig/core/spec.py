@@ -86,7 +86,11 @@ class TimingSpec(Struct, frozen=True, rename="kebab"):
 
 
 class RunSpec(Struct, frozen=True, rename="kebab"):
-    """Everything that a run is told. `catalog` holds the benchmarks that the plan can mention."""
+    """Everything that a run is told.
+
+    `catalog` holds the benchmarks that the plan can mention. `uses_gpu` says whether the harness computes on a GPU; one
+    that does not is refused on real slices, because it would measure something else.
+    """
 
     goal: Goal
     slices: str
@@ -105,6 +109,7 @@ class RunSpec(Struct, frozen=True, rename="kebab"):
     sample_period_ms: int
     runs_dir: str
     engines_dir: str
+    uses_gpu: bool = False
 
     def benchmark(self, name: str) -> BenchmarkInfo:
         """The catalog's entry; names were checked when the spec was made."""

@@ -1,0 +1,77 @@
+"""`slices`, `states`, `verify` and `exit-codes`: commands that look and change nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("slices")(_slices)
+    app.command("states")(_states)
+    app.command("verify")(_verify)
+    app.command("exit-codes")(_exit_codes)
+
+
+def _slices(
+    slices: Annotated[
+        str, typer.Option("--slices", envvar="HETEROMIG_SLICES", help="mig, gpu, or sim:<board>[/<layout>].")
+    ] = "mig",
+    runs_dir: Annotated[
+        Path, typer.Option("--runs-dir", envvar="HETEROMIG_RUNS_DIR", help="Simulated UUIDs derive from it.")
+    ] = Path("runs"),
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the GPUs, the slices on each, and who is using them."""
+    import msgspec  # noqa: PLC0415 - keeps `--help` quick, as all imports here
+
+    from heteromig.slices.access import enumerate_slices  # noqa: PLC0415
+
+    inventory, sample = enumerate_slices(slices, runs_dir)
+    if json:
+        everything = {"schema_version": 1, "inventory": inventory, "sample": sample}
+        typer.echo(msgspec.json.format(msgspec.json.encode(everything), indent=2))
+        return
+    from heteromig.views.console import print_slices  # noqa: PLC0415
+
+    print_slices(inventory, sample)
+
+
+def _states() -> None:
+    """Print the state machine as a Mermaid diagram, generated from its table."""
+    from heteromig.core.machine import diagram  # noqa: PLC0415
+
+    typer.echo(diagram())
+
+
+def _verify(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="E.g. runs/latest.")],
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Recompute the verdict from the files of a run alone; exit with its code."""
+    import msgspec  # noqa: PLC0415
+
+    from heteromig.runner.verification import verify_run  # noqa: PLC0415
+
+    found = verify_run(run_dir)
+    if json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+    else:
+        from heteromig.views.console import print_verification  # noqa: PLC0415
+
+        print_verification(found, str(run_dir))
+    raise typer.Exit(found.verdict.exit_code)
+
+
+def _exit_codes() -> None:
+    """Print what each exit code means."""
+    from heteromig.core.verdict import EXIT_CODES  # noqa: PLC0415
+
+    width = max(len(status) for _, status, _ in EXIT_CODES)
+    for code, status, meaning in EXIT_CODES:
+        typer.echo(f"{code:>3}  {status:<{width}}  {meaning}")

@@ -1,0 +1,69 @@
+"""The command line: `heteromig run`, `plan`, `build`, `slices`, `states`, `verify`, `exit-codes`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import click
+import typer
+
+from heteromig import __version__
+from heteromig.cli import inspecting, running
+from heteromig.core.errors import HeteromigError
+
+app = typer.Typer(
+    name="heteromig",
+    help="Measure one benchmark on one GPU slice while others keep every other slice busy, and prove that they did.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+running.register(app)
+inspecting.register(app)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - Typer calls it by position
+    if wanted:
+        typer.echo(f"heteromig {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def heteromig(
+    *,
+    _version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """Options that go before the command."""
+
+
+def main() -> None:
+    """Run a command and exit with its code; every foreseen failure is one sentence on stderr."""
+    try:
+        status = app(standalone_mode=False)
+    except HeteromigError as error:
+        _complain(str(error))
+        status = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        status = 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing more can be said, and Python must not try when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except Exception:  # noqa: BLE001 - the last place where a bug can be turned into an exit code
+        traceback.print_exc()
+        _complain("This is a bug in heteromig. Please report it with the lines above.")
+        status = 1
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _complain(sentence: str) -> None:
+    typer.echo(f"heteromig: {sentence}", err=True)

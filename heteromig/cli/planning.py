@@ -1,0 +1,72 @@
+"""What `plan` prints: who would run what where, and every command; nothing is launched and nothing is written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import typer
+
+from heteromig.core.devices import Inventory
+from heteromig.core.phases import Role
+from heteromig.core.plan import Assignment, Plan, build_assignment, make_plan
+from heteromig.core.spec import Goal, RunSpec
+from heteromig.harnesses import HARNESSES
+from heteromig.slices.access import enumerate_slices
+from heteromig.views.plan_view import plan_text
+from heteromig.workers.command import Command
+
+RUN_DIR = "<run>"
+"""Stands for the run directory, which has no name before it runs."""
+
+
+def print_plan(spec: RunSpec, *, as_json: bool) -> None:
+    """Print the plan of `spec` on stdout.
+
+    Raises:
+        PreflightError: there are no slices, or too few.
+        UsageError: the backgrounds do not fit.
+    """
+    harness = HARNESSES[spec.harness]
+    harness.preflight(spec)
+    inventory, _ = enumerate_slices(spec.slices, Path(spec.runs_dir))
+    plan = make_plan(spec, inventory, tuple(sorted(os.sched_getaffinity(0))))
+    run_dir = Path(spec.runs_dir).absolute() / RUN_DIR
+    missing = harness.missing_engines(plan.engines, Path(spec.engines_dir).absolute())
+    builds = tuple(
+        build_assignment(
+            need,
+            len(plan.workers) + number,
+            next(worker for worker in plan.workers if worker.profile == need.profile),
+        )
+        for number, need in enumerate(plan.engines if spec.rebuild else [need for need, _ in missing])
+    )
+    workers = builds if spec.goal is Goal.BUILD else (*builds, *plan.backgrounds, plan.main)
+    commands = [(worker, harness.command(worker, spec, run_dir)) for worker in workers]
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(_as_json(spec, plan, inventory, commands)), indent=2))
+    else:
+        typer.echo(plan_text(spec, plan, inventory, commands))
+
+
+def _as_json(
+    spec: RunSpec, plan: Plan, inventory: Inventory, commands: list[tuple[Assignment, Command]]
+) -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "simulated": inventory.simulated,
+        "spec": spec,
+        "gpus": inventory.gpus,
+        "slices": inventory.slices,
+        "left_out": plan.left_out,
+        "background_duration_ms": plan.background_duration_ms,
+        "controller_cpus": plan.controller_cpus,
+        "builds": [_worker(*pair) for pair in commands if pair[0].role is Role.BUILD],
+        "workers": [_worker(*pair) for pair in commands if pair[0].role is not Role.BUILD],
+    }
+
+
+def _worker(assignment: Assignment, command: Command) -> dict[str, Any]:
+    return {**msgspec.to_builtins(assignment), "argv": command.argv, "env": command.env}

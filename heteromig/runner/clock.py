@@ -1,0 +1,37 @@
+"""The two clocks: monotonic inside, the wall clock for people and for LoadGen's stamps."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timezone
+from typing import Protocol
+
+from heteromig.core.units import NS_PER_S, MonotonicNs, UtcNs
+
+
+class Clock(Protocol):
+    """What time it is."""
+
+    def monotonic_ns(self) -> MonotonicNs:
+        """Nanoseconds of the monotonic clock."""
+
+    def utc_ns(self) -> UtcNs:
+        """Nanoseconds since the Unix epoch."""
+
+
+class SystemClock:
+    """The clocks of this host."""
+
+    def monotonic_ns(self) -> MonotonicNs:
+        """Nanoseconds of the monotonic clock."""
+        return time.monotonic_ns()
+
+    def utc_ns(self) -> UtcNs:
+        """Nanoseconds since the Unix epoch."""
+        return time.time_ns()
+
+
+def rfc3339(utc_ns: UtcNs) -> str:
+    """`2026-01-31T12:00:00.123Z`."""
+    moment = datetime.fromtimestamp(utc_ns / NS_PER_S, tz=timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

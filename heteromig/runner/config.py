@@ -1,0 +1,319 @@
+"""What to run, from four places: defaults < TOML file < `HETEROMIG_*` environment < flags.
+
+A `Config` holds what one place said; None is "said nothing". Environment and flags arrive together from the command
+line, which knows which of the two won.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from heteromig.core.errors import UsageError
+from heteromig.core.phases import EvidenceLevel
+from heteromig.core.spec import BackgroundSpec, Drain, Goal, MainSpec, Mode, RunSpec, TimingSpec
+from heteromig.core.units import parse_duration_ms
+from heteromig.harnesses import HARNESSES, Harness
+from heteromig.slices.source import parse_slices
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Duration = int | str
+"""Milliseconds, or text with a unit: `600000`, `"600s"`, `"10m"`."""
+
+Positive = Annotated[float, Meta(gt=0)]
+
+
+class MainConfig(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
+    """The `[main]` table."""
+
+    benchmark: str | None = None
+    scenario: str | None = None
+    mode: Mode | None = None
+    accuracy: str | float | None = None
+    duration: Duration | None = None
+    target_qps: Positive | None = None
+
+
+class BackgroundConfig(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
+    """The `[background]` table. `duration` may be `"automatic"`."""
+
+    benchmarks: str | list[str] | None = None
+    scenario: str | None = None
+    duration: Duration | None = None
+    timeout: Duration | None = None
+
+
+class TimingConfig(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
+    """The `[timing]` table."""
+
+    start_time_buffer: Duration | None = None
+    background_start_timeout: Duration | None = None
+    build_timeout: Duration | None = None
+    main_timeout: Duration | None = None
+    main_exit_timeout: Duration | None = None
+    end_time_buffer_min: Duration | None = None
+    clean_stop: Duration | None = None
+    grace: Duration | None = None
+
+
+class Config(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
+    """Everything that one place said."""
+
+    slices: str | None = None
+    harness: str | None = None
+    start_evidence: EvidenceLevel | None = None
+    drain: Drain | None = None
+    seed: int | None = None
+    pin: bool | None = None
+    lenient: bool | None = None
+    rebuild: bool | None = None
+    sample_period: Duration | None = None
+    runs_dir: str | None = None
+    engines_dir: str | None = None
+    main: MainConfig = MainConfig()
+    background: BackgroundConfig = BackgroundConfig()
+    timing: TimingConfig = TimingConfig()
+
+
+def read_config(path: Path) -> Config:
+    """The configuration in a TOML file.
+
+    Raises:
+        UsageError: it cannot be read, is no TOML, or has a key or value that does not exist.
+    """
+    try:
+        with path.open("rb") as file:
+            tree = tomllib.load(file)
+    except OSError as error:
+        raise UsageError(f"The configuration {path} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"The configuration {path} is not TOML: {error}.") from None
+    _refuse_unknown_keys(tree, Config, str(path), "")
+    try:
+        return msgspec.convert(tree, Config)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"The configuration {path}: {error}.") from None
+
+
+_S = TypeVar("_S", bound=Struct)
+
+
+def overlay(below: _S, above: _S) -> _S:
+    """`below`, with all that `above` says laid over it."""
+    changes: dict[str, Any] = {}
+    for field in msgspec.structs.fields(above):
+        value = getattr(above, field.name)
+        if isinstance(value, Struct):
+            changes[field.name] = overlay(getattr(below, field.name), value)
+        elif value is not None:
+            changes[field.name] = value
+    return msgspec.structs.replace(below, **changes)
+
+
+def resolve(config: Config, *, goal: Goal = Goal.RUN) -> RunSpec:
+    """The complete, checked specification of a run.
+
+    Raises:
+        UsageError: a benchmark, scenario, duration, harness or slice source does not exist or does not fit.
+    """
+    harness = _choose(HARNESSES, config.harness or "loadgen", "--harness")
+    source = parse_slices(config.slices or "mig")
+    main = _main(config.main, harness)
+    background = _background(config.background, harness, main.benchmark)
+    timing = _timing(config.timing, harness, main)
+    return RunSpec(
+        goal=goal,
+        slices=str(source),
+        harness=harness.name,
+        simulated=source.simulated,
+        main=main,
+        background=background,
+        timing=timing,
+        catalog=harness.catalog(),
+        start_evidence=config.start_evidence or EvidenceLevel.TIMED,
+        drain=config.drain or (Drain.KILL if background.duration_ms is None else Drain.WAIT),
+        seed=config.seed or 0,
+        pin=config.pin is not False,
+        lenient=bool(config.lenient),
+        rebuild=bool(config.rebuild),
+        sample_period_ms=_duration("--sample-period", config.sample_period, 1000, at_least_ms=100),
+        runs_dir=config.runs_dir or "runs",
+        uses_gpu=harness.uses_gpu,
+        engines_dir=config.engines_dir or str(Path(config.runs_dir or "runs") / ".engines"),
+    )
+
+
+_Named = TypeVar("_Named")
+
+
+def _choose(known: dict[str, _Named], name: str, what: str) -> _Named:
+    if name not in known:
+        raise UsageError(f"{what} {name!r} does not exist{_nearest(name, known)} Known: {', '.join(known)}.")
+    return known[name]
+
+
+def _nearest(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else "."
+
+
+def _main(config: MainConfig, harness: Harness) -> MainSpec:
+    name = config.benchmark or "resnet50"
+    info = harness.benchmark(name)
+    scenario = (config.scenario or "offline").lower()
+    accuracy = str(config.accuracy) if config.accuracy is not None else info.default_accuracy
+    harness.require_supported(name, scenario, accuracy)
+    return MainSpec(
+        benchmark=name,
+        scenario=scenario,
+        mode=config.mode or Mode.PERFORMANCE,
+        accuracy=accuracy,
+        duration_ms=_duration("--main-duration", config.duration, 600_000, at_least_ms=1),
+        target_qps=config.target_qps,
+    )
+
+
+def _background(config: BackgroundConfig, harness: Harness, main: str) -> BackgroundSpec:
+    wanted = config.benchmarks if config.benchmarks is not None else "all"
+    scenario = (config.scenario or "offline").lower()
+    sets = harness.sets()
+    names = [name.strip() for name in (wanted.split(",") if isinstance(wanted, str) else wanted)]
+    named_set = names[0] if len(names) == 1 and (names[0] in sets or names[0] == "none") else None
+    if named_set is None:
+        for name in names:
+            if name in {*sets, "none"}:
+                raise UsageError(
+                    f"--background-benchmarks {','.join(names)}: {name!r} is a set and stands alone; "
+                    "list benchmarks, or name one set."
+                )
+        candidates = tuple(names)
+    else:
+        model = harness.benchmark(main).model
+        members = sets.get(named_set, ())
+        candidates = tuple(
+            name
+            for name in members
+            if harness.benchmark(name).model != model and scenario in harness.benchmark(name).scenarios
+        )
+    for name in candidates:
+        harness.require_supported(name, scenario, harness.benchmark(name).default_accuracy)
+    automatic = config.duration is None or config.duration == "automatic"
+    return BackgroundSpec(
+        benchmarks=",".join(names),
+        explicit=named_set is None,
+        candidates=candidates,
+        scenario=scenario,
+        duration_ms=None
+        if automatic
+        else _duration("--background-duration", config.duration, 0, at_least_ms=1, also="automatic"),
+        timeout_ms=_duration("--background-timeout", config.timeout, 4 * 3_600_000, at_least_ms=1),
+    )
+
+
+def _timing(config: TimingConfig, harness: Harness, main: MainSpec) -> TimingSpec:
+    return TimingSpec(
+        start_time_buffer_ms=_duration("--start-time-buffer", config.start_time_buffer, harness.start_time_buffer_ms),
+        background_start_timeout_ms=_duration(
+            "--background-start-timeout", config.background_start_timeout, 600_000, at_least_ms=1
+        ),
+        build_timeout_ms=_duration("--build-timeout", config.build_timeout, 7_200_000, at_least_ms=1),
+        # Twice what an Offline run of that length may take, and ten minutes to load and to post-process.
+        main_timeout_ms=_duration("--main-timeout", config.main_timeout, 3 * main.duration_ms + 600_000, at_least_ms=1),
+        main_exit_timeout_ms=_duration("--main-exit-timeout", config.main_exit_timeout, 60_000, at_least_ms=1),
+        end_time_buffer_min_ms=_duration("--end-time-buffer-min", config.end_time_buffer_min, 30_000),
+        clean_stop_ms=_duration("--clean-stop", config.clean_stop, 10_000),
+        grace_ms=_duration("--grace", config.grace, 10_000),
+    )
+
+
+def _duration(
+    option: str, value: Duration | None, default_ms: int, *, at_least_ms: int = 0, also: str | None = None
+) -> int:
+    if value is None:
+        return default_ms
+    try:
+        duration_ms = parse_duration_ms(value)
+    except UsageError as error:
+        hint = f" {option} also takes {also!r}." if also else ""
+        raise UsageError(f"{option}: {error}{hint}") from None
+    if duration_ms < at_least_ms:
+        raise UsageError(f"{option} is {value}, and must be at least {at_least_ms} ms.")
+    return duration_ms
+
+
+def _refuse_unknown_keys(tree: dict[str, Any], struct: type[Struct], path: str, table: str) -> None:
+    known = {field.encode_name: field for field in msgspec.structs.fields(struct)}
+    for key, value in tree.items():
+        if key not in known:
+            where = f"table [{table}] of {path}" if table else path
+            raise UsageError(f"There is no key {key!r} in {where}{_nearest(key, known)} Known: {', '.join(known)}.")
+        nested = known[key].type
+        if isinstance(value, dict) and isinstance(nested, type) and issubclass(nested, Struct):
+            _refuse_unknown_keys(value, nested, path, key)
+
+
+def to_toml(spec: RunSpec) -> str:
+    """The resolved specification as a configuration that gives the same run again.
+
+    TOML's basic strings, numbers and arrays are JSON's, so that the JSON encoder writes the values.
+    """
+    duration_ms = spec.background.duration_ms
+    config = Config(
+        slices=spec.slices,
+        harness=spec.harness,
+        start_evidence=spec.start_evidence,
+        drain=spec.drain,
+        seed=spec.seed,
+        pin=spec.pin,
+        lenient=spec.lenient,
+        rebuild=spec.rebuild,
+        sample_period=spec.sample_period_ms,
+        runs_dir=spec.runs_dir,
+        engines_dir=spec.engines_dir,
+        main=MainConfig(
+            benchmark=spec.main.benchmark,
+            scenario=spec.main.scenario,
+            mode=spec.main.mode,
+            accuracy=spec.main.accuracy,
+            duration=spec.main.duration_ms,
+            target_qps=spec.main.target_qps,
+        ),
+        background=BackgroundConfig(
+            benchmarks=spec.background.benchmarks,
+            scenario=spec.background.scenario,
+            duration="automatic" if duration_ms is None else duration_ms,
+            timeout=spec.background.timeout_ms,
+        ),
+        timing=TimingConfig(
+            start_time_buffer=spec.timing.start_time_buffer_ms,
+            background_start_timeout=spec.timing.background_start_timeout_ms,
+            build_timeout=spec.timing.build_timeout_ms,
+            main_timeout=spec.timing.main_timeout_ms,
+            main_exit_timeout=spec.timing.main_exit_timeout_ms,
+            end_time_buffer_min=spec.timing.end_time_buffer_min_ms,
+            clean_stop=spec.timing.clean_stop_ms,
+            grace=spec.timing.grace_ms,
+        ),
+    )
+    return "\n".join(_toml_lines(config, ""))
+
+
+def _toml_lines(struct: Struct, table: str) -> list[str]:
+    lines = [f"[{table}]"] if table else []
+    nested: list[str] = []
+    for field in msgspec.structs.fields(struct):
+        value = getattr(struct, field.name)
+        if isinstance(value, Struct):
+            nested += ["", *_toml_lines(value, field.encode_name)]
+        elif value is not None:
+            lines.append(f"{field.encode_name} = {msgspec.json.encode(value).decode()}")
+    return [*lines, *nested] if table else [*lines, *nested, ""]

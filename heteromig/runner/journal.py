@@ -1,0 +1,127 @@
+"""`events.jsonl`: one JSON object a line, append-only, enough to replay the run through the core.
+
+The first line is the header with the spec. Then come, in the order in which they happened, every event and what the
+core asked for because of it, transitions and rejected guards among that. Lines reach the kernel at once, so that they
+survive the controller's death; they are synced when the run is sealed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Union
+
+import msgspec
+from msgspec import Struct
+
+from heteromig.core.effects import AnyEffect
+from heteromig.core.errors import EvidenceError
+from heteromig.core.events import AnyEvent
+from heteromig.core.record import Tool
+from heteromig.core.spec import RunSpec
+from heteromig.core.units import MonotonicNs, UtcNs
+
+JOURNAL = "events.jsonl"
+SCHEMA_VERSION = 1
+
+
+class Header(Struct, frozen=True, tag="header", tag_field="line"):
+    """The first line; `at_ns` and `at_utc_ns` are the same moment on the two clocks."""
+
+    schema_version: int
+    tool: Tool
+    run_id: str
+    at_ns: MonotonicNs
+    at_utc_ns: UtcNs
+    spec: RunSpec
+
+    def utc_ns(self, at_ns: MonotonicNs) -> UtcNs:
+        """The wall-clock time of a monotonic one, as long as nobody set the wall clock in between."""
+        return self.at_utc_ns + at_ns - self.at_ns
+
+
+class Heard(Struct, frozen=True, tag="event", tag_field="line"):
+    """An event that the core was given."""
+
+    event: AnyEvent
+
+
+class Asked(Struct, frozen=True, tag="effect", tag_field="line"):
+    """An effect that the core asked for, because of the event before it."""
+
+    effect: AnyEffect
+
+
+Line = Union[Header, Heard, Asked]  # noqa: UP007 - msgspec decodes this union at run time on 3.10 too
+
+_ENCODER = msgspec.json.Encoder()
+_DECODER = msgspec.json.Decoder(Line)
+
+
+class Journal:
+    """The file while it is written."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._fd = os.open(run_dir / JOURNAL, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+
+    def write(self, *lines: Line) -> None:
+        """Append; all lines of a call reach the file together."""
+        data = b"".join(_ENCODER.encode(line) + b"\n" for line in lines)
+        while data:
+            data = data[os.write(self._fd, data) :]
+
+    def sync(self) -> None:
+        """Wait until everything is on the disk."""
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        """No more lines."""
+        os.close(self._fd)
+
+
+class JournalText(Struct, frozen=True):
+    """A journal as read back: the header, the lines after it, and whether the last line was cut off."""
+
+    header: Header
+    lines: tuple[Heard | Asked, ...]
+    cut: bool
+
+    @property
+    def events(self) -> tuple[AnyEvent, ...]:
+        """What the core was given."""
+        return tuple(line.event for line in self.lines if isinstance(line, Heard))
+
+
+def read_journal(run_dir: Path) -> JournalText:
+    """The journal of a run, however far it got; a last line that was cut is left out.
+
+    Raises:
+        EvidenceError: the file cannot be read, has no header, or holds a line that is no journal line.
+    """
+    path = run_dir / JOURNAL
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise EvidenceError(f"The journal {path} cannot be read: {error.strerror}.") from None
+    lines = list(_decode(path, raw))
+    if not lines or not isinstance(lines[0], Header):
+        raise EvidenceError(f"The journal {path} has no header, so nothing of this run can be checked.")
+    rest: list[Heard | Asked] = []
+    for number, line in enumerate(lines[1:], start=2):
+        if isinstance(line, Header):
+            raise EvidenceError(f"The journal {path} has a second header in line {number}: it was altered.")
+        rest.append(line)
+    return JournalText(header=lines[0], lines=tuple(rest), cut=not raw.endswith(b"\n"))
+
+
+def _decode(path: Path, raw: bytes) -> Iterator[Line]:
+    complete = raw[: raw.rfind(b"\n") + 1]
+    for number, line in enumerate(complete.splitlines(), start=1):
+        try:
+            yield _DECODER.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise EvidenceError(
+                f"Line {number} of the journal {path} is not readable ({error}): it was altered, or written by another "
+                "version of heteromig."
+            ) from None

@@ -1,0 +1,374 @@
+"""The imperative shell: one thread that waits, feeds facts to the core, and does what the core asks for.
+
+It waits for processes (pidfds), the sampler's pipe, signals and a heap of deadlines, and looks at the logs on a tick.
+Nothing here decides anything: what an event means is the core's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import os
+import selectors
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from heteromig.core import effects as ef
+from heteromig.core import events as ev
+from heteromig.core.errors import HeteromigError, PreflightError
+from heteromig.core.machine import Run
+from heteromig.core.phases import Phase
+from heteromig.core.plan import Assignment, split_cpus
+from heteromig.core.record import RunRecord
+from heteromig.core.units import NS_PER_S, MonotonicNs
+from heteromig.core.verdict import ABORT_SIGNALS
+from heteromig.harnesses import Harness
+from heteromig.runner.clock import Clock
+from heteromig.runner.evidence import certify_run
+from heteromig.runner.journal import Asked, Header, Heard, Journal
+from heteromig.runner.observer import Observer, process_cpu_s
+from heteromig.runner.recording import Recorder
+from heteromig.runner.rundir import TELEMETRY
+from heteromig.runner.sampler_link import SamplerLink
+from heteromig.slices.locks import HeldLocks, lock_directory, lock_gpus
+from heteromig.slices.source import parse_slices
+from heteromig.views.reporter import Reporter
+from heteromig.workers.sweep import become_subreaper
+from heteromig.workers.worker import Worker
+
+_DISPLAY_PERIOD_NS = NS_PER_S
+_HEARTBEAT_PERIOD_NS = 5 * NS_PER_S
+_KILL_HARD_AFTER_S = 2.0
+"""A guardian that has not killed its tree by then does not react any more."""
+_FIRST_TICK_S = 0.25
+
+_ENCODER = msgspec.json.Encoder()
+
+
+class Loop:
+    """One run from its first event to its verdict."""
+
+    def __init__(
+        self, *, header: Header, run_dir: Path, harness: Harness, reporter: Reporter, clock: Clock, faults: str | None
+    ) -> None:
+        self.run = Run(header.spec)
+        self.run_dir = run_dir
+        self._header = header
+        self._spec = header.spec
+        self._harness = harness
+        self._reporter = reporter
+        self._clock = clock
+        self._cpus = tuple(sorted(os.sched_getaffinity(0)))
+        self._shared_cpus = split_cpus(self._cpus)[1] if self._spec.simulated and self._spec.pin else ()
+        self._queue: deque[ev.AnyEvent] = deque()
+        self._selector = selectors.DefaultSelector()
+        self._deadlines: list[tuple[MonotonicNs, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+        self._workers: dict[int, Worker] = {}
+        self._locks: HeldLocks | None = None
+        self._journal = Journal(run_dir)
+        self._telemetry_fd = os.open(
+            run_dir / TELEMETRY, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644
+        )
+        self._observer = Observer(self.run.phase.value)
+        self._recorder = Recorder(header, run_dir)
+        self._sampler = SamplerLink(
+            slices=self._spec.slices,
+            runs_dir=self._spec.runs_dir,
+            run_dir=run_dir,
+            period_ms=self._spec.sample_period_ms,
+            cpus=self._shared_cpus,
+            faults=faults,
+        )
+        self._sampler_fd: int | None = None
+        self._sampler_cpu_s: float | None = None
+        self._tick_ns = round(_FIRST_TICK_S * NS_PER_S)
+        self._next_tick_ns = self._next_display_ns = self._next_heartbeat_ns = clock.monotonic_ns()
+
+    def execute(self) -> RunRecord:
+        """Run to the end; return what `run.json` says."""
+        become_subreaper()
+        self._journal.write(self._header)
+        with self._pinned(), self._signals():
+            try:
+                self._live()
+            finally:
+                self._let_go()
+        record = self._recorder.seal(self.run, self._observer.record(self._sampler_cpu_s), self._clock.utc_ns())
+        self._journal.close()
+        return record
+
+    # --- waiting ------------------------------------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        now_ns = self._clock.monotonic_ns()
+        self._put(ev.RunStarted(at_ns=now_ns, at_utc_ns=self._clock.utc_ns(), controller_pid=os.getpid()))
+        self._take_in()
+        while self.run.phase is not Phase.FINISHED:
+            for key, _ in self._selector.select(self._patience_s()):
+                key.data()
+            self._observer.woke()
+            self._take_in()  # what was heard comes before what is due
+            self._do_due()
+            self._take_in()
+
+    def _patience_s(self) -> float:
+        until_ns = min(self._next_heartbeat_ns, self._sampler.deadline_ns)
+        if self._deadlines:
+            until_ns = min(until_ns, self._deadlines[0][0])
+        if self._workers:
+            until_ns = min(until_ns, self._next_tick_ns)
+        if self._reporter.wants_ticks:
+            until_ns = min(until_ns, self._next_display_ns)
+        return max(0.0, (until_ns - self._clock.monotonic_ns()) / NS_PER_S)
+
+    def _do_due(self) -> None:
+        now_ns = self._clock.monotonic_ns()
+        if self._workers and now_ns >= self._next_tick_ns:
+            self._next_tick_ns = now_ns + self._tick_ns
+            for worker in self._workers.values():
+                self._put(*worker.read_logs(now_ns))
+        while self._deadlines and self._deadlines[0][0] <= now_ns:
+            heapq.heappop(self._deadlines)[2]()
+        self._put(*self._sampler.check(now_ns))
+        self._watch_sampler()
+        if now_ns >= self._next_heartbeat_ns:
+            self._next_heartbeat_ns = now_ns + _HEARTBEAT_PERIOD_NS
+            self._record()
+        if self._reporter.wants_ticks and now_ns >= self._next_display_ns:
+            self._next_display_ns = now_ns + _DISPLAY_PERIOD_NS
+            self._take_in()
+            lines = {index: worker.last_line for index, worker in self._workers.items()}
+            self._reporter.tick(self.run, now_ns, lines)
+
+    def _at(self, after_s: float, action: Callable[[], None]) -> None:
+        at_ns = self._clock.monotonic_ns() + round(after_s * NS_PER_S)
+        heapq.heappush(self._deadlines, (at_ns, next(self._numbers), action))
+
+    # --- hearing ------------------------------------------------------------------------------------------------------
+
+    def _put(self, *events: ev.AnyEvent) -> None:
+        self._queue.extend(events)
+
+    def _take_in(self) -> None:
+        while self._queue and self.run.phase is not Phase.FINISHED:
+            event = self._queue.popleft()
+            effects = self.run.handle(event)
+            self._journal.write(Heard(event), *(Asked(effect) for effect in effects))
+            if isinstance(event, ev.SampleTaken):
+                os.write(self._telemetry_fd, _ENCODER.encode(event.sample) + b"\n")
+            for effect in effects:
+                self._perform(effect, event.at_ns)
+
+    def _hear_report(self, worker: Worker) -> None:
+        report = worker.read_report(self._clock.monotonic_ns())
+        if report is not None:
+            self._selector.unregister(worker.report_fd)
+            self._put(report)
+
+    def _hear_exit(self, worker: Worker) -> None:
+        now_ns = self._clock.monotonic_ns()
+        exited = worker.reap(now_ns)
+        if worker.is_alive:
+            return
+        self._selector.unregister(worker.pidfd)
+        if worker.report_fd in self._selector.get_map():
+            self._hear_report(worker)
+        self._put(*worker.read_logs(now_ns))
+        if exited is None:  # the harness never ran; `SpawnFailed` said why
+            exited = ev.WorkerExited(at_ns=now_ns, worker=worker.index, exit_code=None, signal=None)
+        elif worker.exit is not None:
+            exited = msgspec.structs.replace(exited, stopped_by=worker.exit.stopped_by)
+        self._put(exited)
+        del self._workers[worker.index]
+        worker.close()
+
+    def _hear_sampler(self) -> None:
+        self._put(*self._sampler.read(self._clock.monotonic_ns()))
+        self._watch_sampler()
+
+    def _watch_sampler(self) -> None:
+        """Wait for the sampler there is now; a restart brings another pipe."""
+        if self._sampler.fd != self._sampler_fd:
+            if self._sampler_fd is not None:
+                self._selector.unregister(self._sampler_fd)
+            self._sampler_fd = self._sampler.fd
+            if self._sampler_fd is not None:
+                self._selector.register(self._sampler_fd, selectors.EVENT_READ, self._hear_sampler)
+
+    # --- doing --------------------------------------------------------------------------------------------------------
+
+    def _perform(self, effect: ef.AnyEffect, at_ns: MonotonicNs) -> None:  # noqa: C901, PLR0912 - one arm an effect
+        now_ns = self._clock.monotonic_ns()
+        match effect:
+            case ef.StartSampler():
+                self._put(*self._sampler.start(now_ns))
+                self._watch_sampler()
+            case ef.RequestSample():
+                self._sampler.request()
+            case ef.LockGpus():
+                self._put(self._lock(effect.gpu_uuids))
+            case ef.InspectEngines():
+                self._put(self._inspect(effect))
+            case ef.SpawnWorker():
+                self._spawn(effect.assignment)
+            case ef.ObserveWorkers():
+                self._observe(effect.workers)
+            case ef.CleanStop():
+                for worker in self._chosen(effect.workers):
+                    worker.clean_stop()
+            case ef.Terminate():
+                for worker in self._chosen(effect.workers):
+                    worker.terminate()
+            case ef.Kill():
+                for worker in self._chosen(effect.workers):
+                    worker.kill()
+                self._at(_KILL_HARD_AFTER_S, lambda: self._kill_hard(effect.workers))
+            case ef.ArmTimer():
+                self._at(
+                    effect.after_s,
+                    lambda: self._put(
+                        ev.DeadlinePassed(at_ns=self._clock.monotonic_ns(), timer=effect.timer, entry=effect.entry)
+                    ),
+                )
+            case ef.SetTick():
+                self._tick_ns = round(effect.period_s * NS_PER_S)
+                self._next_tick_ns = now_ns + self._tick_ns
+            case ef.ComputeCertificate():
+                summary = certify_run(self.run_dir, self._header, self.run.view, self._harness)
+                self._put(ev.CertificateComputed(at_ns=self._clock.monotonic_ns(), summary=summary))
+            case ef.WriteVerdict():
+                self._record(sync=True)
+                self._put(ev.VerdictWritten(at_ns=self._clock.monotonic_ns()))
+            case ef.RecordTransition():
+                self._observer.entered(effect.destination.value)
+                self._recorder.entered(effect.destination, at_ns)
+                self._reporter.transition(self.run, effect.source, effect.destination, at_ns)
+                self._record()
+            case ef.RecordRejection():
+                self._reporter.rejection(self.run, effect.finding, at_ns)
+
+    def _lock(self, gpu_uuids: tuple[str, ...]) -> ev.AnyEvent:
+        try:
+            directory = lock_directory(parse_slices(self._spec.slices), self.run_dir.parent)
+            self._locks = lock_gpus(gpu_uuids, directory)
+        except HeteromigError as error:
+            return ev.LockRefused(at_ns=self._clock.monotonic_ns(), message=str(error))
+        return ev.GpusLocked(at_ns=self._clock.monotonic_ns())
+
+    def _inspect(self, effect: ef.InspectEngines) -> ev.EnginesInspected:
+        if effect.discard:
+            missing = tuple((need, "It is to be rebuilt.") for need in effect.needs)
+        else:
+            missing = self._harness.missing_engines(effect.needs, Path(self._spec.engines_dir).absolute())
+        return ev.EnginesInspected(at_ns=self._clock.monotonic_ns(), missing=missing)
+
+    def _spawn(self, assignment: Assignment) -> None:
+        directory = self.run_dir / assignment.directory
+        command = self._harness.command(assignment, self._spec, self.run_dir)
+        self._recorder.spawned(assignment, command)
+        worker = Worker(
+            index=assignment.index,
+            directory=directory,
+            command=command,
+            cpus=assignment.cpus,
+            log_dir=self._harness.log_dir(assignment, self.run_dir),
+        )
+        try:
+            directory.mkdir()
+            worker.spawn()
+        except (OSError, PreflightError) as error:
+            now_ns = self._clock.monotonic_ns()
+            worker.close()
+            self._put(
+                ev.SpawnFailed(at_ns=now_ns, worker=assignment.index, message=str(error)),
+                ev.WorkerExited(at_ns=now_ns, worker=assignment.index, exit_code=None, signal=None),
+            )
+            return
+        self._workers[assignment.index] = worker
+        self._selector.register(worker.report_fd, selectors.EVENT_READ, lambda: self._hear_report(worker))
+        self._selector.register(worker.pidfd, selectors.EVENT_READ, lambda: self._hear_exit(worker))
+
+    def _observe(self, indices: tuple[int, ...]) -> None:
+        """Before anything is stopped: who is alive and timed at this moment."""
+        for worker in self._chosen(indices):
+            now_ns = self._clock.monotonic_ns()
+            still = worker.still_timed(now_ns)
+            self._put(*worker.read_logs(now_ns))
+            if still is not None:
+                self._put(still)
+
+    def _chosen(self, indices: tuple[int, ...]) -> Iterator[Worker]:
+        return (self._workers[index] for index in indices if index in self._workers)
+
+    def _kill_hard(self, indices: tuple[int, ...]) -> None:
+        for worker in self._chosen(indices):
+            worker.kill_hard()
+
+    def _record(self, *, sync: bool = False) -> None:
+        sampler_cpu_s = process_cpu_s(self._sampler.pid)
+        if sampler_cpu_s is not None:  # the last figure before the sampler ended stays
+            self._sampler_cpu_s = sampler_cpu_s
+        observed = self._observer.record(self._sampler_cpu_s)
+        self._recorder.write(self.run, observed, self._clock.utc_ns(), sync=sync)
+
+    # --- coming and going ---------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _pinned(self) -> Iterator[None]:
+        """Keep the controller off the processors that main has for itself."""
+        if not self._shared_cpus:
+            yield
+            return
+        os.sched_setaffinity(0, self._shared_cpus)
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, self._cpus)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Signals that abort a run become events; one that was ignored from the start (nohup) stays ignored."""
+        read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        before = {signum: signal.getsignal(signum) for signum in ABORT_SIGNALS}
+        watched = [signum for signum, handler in before.items() if handler is not signal.SIG_IGN]
+        wakeup_before = signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+        for signum in watched:
+            signal.signal(signum, _wake_up)
+
+        def hear() -> None:
+            now_ns = self._clock.monotonic_ns()
+            for signum in os.read(read_fd, 4096):
+                if signum in watched:
+                    self._put(ev.SignalReceived(at_ns=now_ns, signum=signum))
+
+        self._selector.register(read_fd, selectors.EVENT_READ, hear)
+        try:
+            yield
+        finally:
+            for signum in watched:
+                signal.signal(signum, before[signum])
+            signal.set_wakeup_fd(wakeup_before)
+            os.close(read_fd)
+            os.close(write_fd)
+
+    def _let_go(self) -> None:
+        """Whatever happened, an error in this very program included: nothing is left running or held."""
+        for worker in self._workers.values():
+            worker.close()
+        self._sampler.close()
+        if self._locks is not None:
+            self._locks.close()
+        self._reporter.end()
+        self._selector.close()
+        os.close(self._telemetry_fd)
+        self._journal.sync()
+
+
+def _wake_up(_signum: int, _frame: object) -> None:
+    """A handler must exist for a signal to reach the wakeup pipe."""

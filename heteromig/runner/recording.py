@@ -1,0 +1,228 @@
+"""`run.json`, `plan.toml` and `certificate.json`: what a run says of itself, kept up as it goes, sealed at its end."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from pathlib import Path
+
+import psutil
+from msgspec import Struct
+
+from heteromig import __version__
+from heteromig.core.guards import Finding
+from heteromig.core.machine import Run
+from heteromig.core.overlap import CertificateSummary
+from heteromig.core.phases import EvidenceLevel, Phase
+from heteromig.core.plan import Assignment
+from heteromig.core.record import (
+    SCHEMA_VERSION,
+    GpuRecord,
+    HostRecord,
+    ObserverRecord,
+    OverlapRecord,
+    PhaseRecord,
+    RunRecord,
+    SliceRecord,
+    Tool,
+    VerdictRecord,
+    WorkerRecord,
+)
+from heteromig.core.units import MonotonicNs, UtcNs
+from heteromig.core.view import WorkerView
+from heteromig.runner.clock import rfc3339
+from heteromig.runner.config import to_toml
+from heteromig.runner.journal import Header
+from heteromig.runner.rundir import CERTIFICATE, PLAN, RUN_JSON, FileHash, hash_files, sync_directory, write_json
+from heteromig.workers.command import Command
+
+TOOL = Tool(name="heteromig", version=__version__)
+
+
+class GuardRecord(Struct, frozen=True):
+    """The findings on which the run went from one phase to the next."""
+
+    source: str
+    destination: str
+    findings: tuple[Finding, ...]
+
+
+class Certificate(Struct, frozen=True):
+    """All of `certificate.json`."""
+
+    schema_version: int
+    run_id: str
+    simulated: bool
+    level: EvidenceLevel
+    summary: CertificateSummary | None
+    guards: tuple[GuardRecord, ...]
+    files: tuple[FileHash, ...]
+
+
+class Recorder:
+    """The writer of the files above."""
+
+    def __init__(self, header: Header, run_dir: Path) -> None:
+        self._header = header
+        self._run_dir = run_dir
+        self._host = describe_host()
+        self._commands: dict[int, tuple[Assignment, Command]] = {}
+        self._entered: list[tuple[Phase, MonotonicNs]] = [(Phase.DISCOVERING, header.at_ns)]
+        (run_dir / PLAN).write_text(to_toml(header.spec), encoding="utf-8")
+
+    def entered(self, phase: Phase, at_ns: MonotonicNs) -> None:
+        """The run is in another phase."""
+        self._entered.append((phase, at_ns))
+
+    def spawned(self, assignment: Assignment, command: Command) -> None:
+        """A worker is about to run this command."""
+        self._commands[assignment.index] = (assignment, command)
+
+    def write(self, run: Run, observer: ObserverRecord, now_utc_ns: UtcNs, *, sync: bool = False) -> RunRecord:
+        """Replace `run.json` in one step."""
+        record = self._describe(run, observer, now_utc_ns)
+        write_json(self._run_dir / RUN_JSON, record, sync=sync)
+        return record
+
+    def seal(self, run: Run, observer: ObserverRecord, now_utc_ns: UtcNs) -> RunRecord:
+        """The last `run.json`, and the certificate over every file there is then."""
+        record = self.write(run, observer, now_utc_ns, sync=True)
+        certificate = Certificate(
+            schema_version=SCHEMA_VERSION,
+            run_id=self._header.run_id,
+            simulated=self._header.spec.simulated,
+            level=self._header.spec.start_evidence,
+            summary=run.view.certificate,
+            guards=tuple(
+                GuardRecord(step.source.value, step.destination.value, step.findings) for step in run.transitions
+            ),
+            files=hash_files(self._run_dir),
+        )
+        write_json(self._run_dir / CERTIFICATE, certificate, sync=True)
+        sync_directory(self._run_dir.parent)
+        return record
+
+    def _describe(self, run: Run, observer: ObserverRecord, now_utc_ns: UtcNs) -> RunRecord:
+        view = run.view
+        inventory = view.inventory
+        finished = run.phase is Phase.FINISHED
+        judged = run.phase in {Phase.VALIDATING, Phase.FINISHED} and view.certificate is not None
+        cpus = {worker.assignment.slice_uuid: worker.assignment.cpus for worker in view.workers}
+        overlap = view.certificate.overlap if view.certificate is not None else None
+        verdict = run.verdict
+        return RunRecord(
+            schema_version=SCHEMA_VERSION,
+            tool=TOOL,
+            run_id=self._header.run_id,
+            started_at=rfc3339(self._header.at_utc_ns),
+            ended_at=rfc3339(now_utc_ns) if finished else None,
+            heartbeat_at=rfc3339(now_utc_ns),
+            phase=run.phase.value,
+            goal=view.spec.goal.value,
+            simulated=view.spec.simulated,
+            lenient=view.spec.lenient,
+            host=self._host,
+            gpus=tuple(GpuRecord(gpu.uuid, gpu.name, gpu.driver) for gpu in inventory.gpus) if inventory else (),
+            slices=tuple(
+                SliceRecord(
+                    uuid=place.uuid,
+                    kind=place.kind.value,
+                    profile=place.profile,
+                    gpu_uuid=place.gpu_uuid,
+                    gpu_instance_id=place.gpu_instance_id,
+                    compute_instance_id=place.compute_instance_id,
+                    cpus=cpus.get(place.uuid, ()),
+                )
+                for place in (inventory.slices if inventory else ())
+            ),
+            workers=tuple(self._describe_worker(worker, run) for worker in view.workers),
+            left_out=view.plan.left_out if view.plan else (),
+            overlap=OverlapRecord(
+                proven=overlap is not None and overlap.proven,
+                coverage=overlap.coverage if overlap else None,
+                slack_before_s=overlap.slack_before_s if overlap else None,
+                slack_after_s=overlap.slack_after_s if overlap else None,
+                backgrounds=overlap.backgrounds if overlap else (),
+            ),
+            observer=observer,
+            phases=tuple(
+                PhaseRecord(
+                    name=phase.value,
+                    entered_at=rfc3339(self._header.utc_ns(at_ns)),
+                    left_at=rfc3339(self._header.utc_ns(self._entered[number + 1][1]))
+                    if number + 1 < len(self._entered)
+                    else None,
+                )
+                for number, (phase, at_ns) in enumerate(self._entered)
+            ),
+            verdict=VerdictRecord(verdict.status, verdict.exit_code, verdict.reasons) if judged else None,
+        )
+
+    def _describe_worker(self, worker: WorkerView, run: Run) -> WorkerRecord:
+        assignment, command = self._commands.get(worker.index, (worker.assignment, None))
+        begin, end = self._timed(worker, run)
+        certificate = run.view.certificate
+        is_main = run.view.main is worker
+        return WorkerRecord(
+            index=worker.index,
+            role=worker.role.value,
+            benchmark=assignment.benchmark,
+            scenario=assignment.scenario,
+            mode=assignment.mode.value,
+            accuracy=assignment.accuracy,
+            slice_uuid=assignment.slice_uuid,
+            directory=assignment.directory,
+            pid=worker.pid,
+            command=command.argv if command else (),
+            env=command.env if command else {},
+            exit_code=worker.exit_code,
+            signal=worker.signal,
+            timed_begin=begin,
+            timed_end=end,
+            evidence=_level(worker),
+            stopped_by=worker.stopped_by,
+            metrics=certificate.main_result.metrics if is_main and certificate else {},
+        )
+
+    def _timed(self, worker: WorkerView, run: Run) -> tuple[str | None, str | None]:
+        """The timed section from LoadGen's own stamps where they are known, else as it was seen live."""
+        certificate = run.view.certificate
+        if certificate is not None:
+            if run.view.main is worker and certificate.main_section is not None:
+                section = certificate.main_section
+                return rfc3339(section.begin.utc_ns), rfc3339(section.end.utc_ns)
+            for background in certificate.overlap.backgrounds:
+                if background.worker == worker.index and background.begin_utc_ns and background.end_utc_ns:
+                    return rfc3339(background.begin_utc_ns), rfc3339(background.end_utc_ns)
+        begin = rfc3339(self._header.utc_ns(worker.timed_ns)) if worker.timed_ns is not None else None
+        end = rfc3339(self._header.utc_ns(worker.ended_ns)) if worker.ended_ns is not None else None
+        return begin, end
+
+
+def _level(worker: WorkerView) -> str | None:
+    if worker.busy_ns is not None:
+        return EvidenceLevel.BUSY.value
+    if worker.timed_ns is not None:
+        return EvidenceLevel.TIMED.value
+    return EvidenceLevel.ANNOUNCED.value if worker.announced_ns is not None else None
+
+
+def describe_host() -> HostRecord:
+    """This machine."""
+    return HostRecord(
+        hostname=socket.gethostname(),
+        kernel=platform.release(),
+        python=platform.python_version(),
+        cpu_model=_cpu_model(),
+        cpus=tuple(sorted(os.sched_getaffinity(0))),
+        memory_bytes=psutil.virtual_memory().total,
+    )
+
+
+def _cpu_model() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)

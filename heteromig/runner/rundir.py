@@ -1,0 +1,132 @@
+"""The run directory: made once, never overwritten; regular files and directories only."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from datetime import datetime, timezone
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from heteromig.core.errors import EvidenceError, UsageError
+from heteromig.core.spec import RunSpec
+from heteromig.core.units import NS_PER_S, UtcNs
+
+RUN_JSON = "run.json"
+CERTIFICATE = "certificate.json"
+REPORT = "report.html"
+TELEMETRY = "telemetry.jsonl"
+PLAN = "plan.toml"
+SAMPLER_LOG = "sampler.log"
+LATEST = "latest"
+
+UNSEALED = frozenset({CERTIFICATE, REPORT})
+"""What the certificate does not list: itself, and what is made from the rest at any time."""
+
+
+def create_run_dir(spec: RunSpec, at_utc_ns: UtcNs) -> Path:
+    """A fresh directory for one run, and the `latest` link beside it.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    runs = Path(spec.runs_dir).absolute()
+    stamp = datetime.fromtimestamp(at_utc_ns / NS_PER_S, tz=timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    stem = f"{stamp}-{spec.main.benchmark}-{spec.main.scenario}"
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        run_dir = _make_unique(runs, stem)
+        (run_dir / "workers").mkdir()
+    except OSError as error:
+        raise UsageError(
+            f"No run directory can be made in {runs}: {error.strerror}. Choose another place with --runs-dir."
+        ) from None
+    _point_latest(runs, run_dir.name)
+    return run_dir
+
+
+def _make_unique(runs: Path, stem: str) -> Path:
+    """Two runs of one second get different names."""
+    number = 1
+    while True:
+        run_dir = runs / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            run_dir.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return run_dir
+
+
+def _point_latest(runs: Path, name: str) -> None:
+    """Replace the link in one step; a `latest` that is no link is somebody else's, and stays."""
+    link, fresh = runs / LATEST, runs / f".{LATEST}-{os.getpid()}"
+    if link.is_symlink() or not link.exists():
+        with contextlib.suppress(OSError):
+            fresh.symlink_to(name)
+            fresh.replace(link)
+
+
+def write_json(path: Path, value: object, *, sync: bool) -> None:
+    """Replace a file by the JSON of `value`, in one step; `sync` waits for the disk."""
+    fresh = path.with_name(f".{path.name}.new")
+    with fresh.open("wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
+    fresh.replace(path)
+    if sync:
+        sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Wait until the names in a directory are on the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class FileHash(Struct, frozen=True):
+    """One file of a run; `path` is relative to the run directory."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+def hash_files(run_dir: Path) -> tuple[FileHash, ...]:
+    """Every regular file of the run but those that are not sealed, sorted by path.
+
+    Raises:
+        EvidenceError: a file cannot be read, or there is something that is neither file nor directory.
+    """
+    found: list[FileHash] = []
+    for folder, directories, names in os.walk(run_dir):
+        directories.sort()
+        for name in [*names, *(directory for directory in directories if Path(folder, directory).is_symlink())]:
+            path = Path(folder, name)
+            relative = path.relative_to(run_dir).as_posix()
+            if relative in UNSEALED:
+                continue
+            if path.is_symlink() or not path.is_file():
+                raise EvidenceError(f"{path} is not a regular file, and a run directory holds no other: remove it.")
+            found.append(_hash_file(path, relative))
+    return tuple(sorted(found, key=lambda file: file.path))
+
+
+def _hash_file(path: Path, relative: str) -> FileHash:
+    digest, size_bytes = hashlib.sha256(), 0
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+                size_bytes += len(block)
+    except OSError as error:
+        raise EvidenceError(f"{path} cannot be read: {error.strerror}.") from None
+    return FileHash(path=relative, bytes=size_bytes, sha256=digest.hexdigest())
