@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 
+from heteromig.benchmarks.console import say
 from heteromig.benchmarks.signals import StopRequested, StopSignals
 
 
@@ -18,7 +19,7 @@ def _main() -> int:
 
         return main(sys.argv[1:], signals)
     except StopRequested as stop:
-        print(f"Stopped by {stop.name} before the timed section.", flush=True)
+        say(f"Stopped by {stop.name} before the timed section.")
         return stop.exit_code
 
 

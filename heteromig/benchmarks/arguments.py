@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heteromig.benchmarks import catalog
+from heteromig.benchmarks.console import complain, say
 from heteromig.core.errors import HeteromigError, PreflightError
 
 if TYPE_CHECKING:
@@ -22,29 +21,24 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 
 def main(argv: Sequence[str], signals: StopSignals) -> int:
     """Run one command; the exit code. What is foreseen ends in one sentence on stderr."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)
     for variable in _THREAD_VARIABLES:
         os.environ[variable] = "1"
     arguments = _parser().parse_args(argv)
     try:
         if arguments.command == "list":
-            print(catalog.table())
+            say(catalog.table())
         elif arguments.command == "build":
             _build(arguments)
         else:
             _run(arguments, signals)
     except HeteromigError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        complain(str(error))
         return error.exit_code
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("mlperf_loadgen", "numpy", "onnx", "onnxruntime"):
             raise
-        print(
-            f"error: The embedded benchmarks need {error.name}, which is not installed: "
-            "pip install 'heteromig[loadgen]'.",
-            file=sys.stderr,
-            flush=True,
+        complain(
+            f"The embedded benchmarks need {error.name}, which is not installed: pip install 'heteromig[loadgen]'."
         )
         return PreflightError.exit_code
     return 0
@@ -78,18 +72,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _build(arguments: argparse.Namespace) -> None:
     spec = catalog.require_supported(arguments.benchmark, arguments.scenario, arguments.accuracy)
-    from heteromig.benchmarks.build import build_engine  # noqa: PLC0415 - imports onnx
+    from heteromig.benchmarks.build import EngineRequest, build_engine  # noqa: PLC0415 - imports onnx
 
     what = f"engines for {spec.name} benchmark in {arguments.scenario.capitalize()} scenario"
-    print(f"Building {what}...")
-    build_engine(
-        spec,
-        scenario=arguments.scenario,
-        accuracy=arguments.accuracy,
-        profile=arguments.profile,
-        output=arguments.output,
+    say(f"Building {what}...")
+    request = EngineRequest(
+        spec=spec, scenario=arguments.scenario, accuracy=arguments.accuracy, profile=arguments.profile
     )
-    print(f"Finished building {what}.")
+    build_engine(request, arguments.output)
+    say(f"Finished building {what}.")
 
 
 def _run(arguments: argparse.Namespace, signals: StopSignals) -> None:
@@ -124,5 +115,3 @@ def _positive_float(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return value
-
-

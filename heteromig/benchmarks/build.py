@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
+from msgspec import Struct
 
 from heteromig.benchmarks import engines
+from heteromig.benchmarks.catalog import BenchmarkSpec
 from heteromig.benchmarks.graphs import run_unoptimised
 from heteromig.benchmarks.models import make_model
 from heteromig.benchmarks.onnxruntime_cpu import OnnxRuntimeCpu
@@ -26,11 +28,19 @@ from heteromig.core.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from heteromig.benchmarks.catalog import BenchmarkSpec
     from heteromig.benchmarks.inference import Engine
 
 
-def build_engine(spec: BenchmarkSpec, *, scenario: str, accuracy: str, profile: str, output: Path) -> None:
+class EngineRequest(Struct, frozen=True):
+    """What an engine is for. `scenario` and `profile` do not change it on a CPU; they are part of its name."""
+
+    spec: BenchmarkSpec
+    scenario: str
+    accuracy: str
+    profile: str
+
+
+def build_engine(request: EngineRequest, output: Path) -> None:
     """Build the engine at `output`, replacing what is there.
 
     Raises:
@@ -42,7 +52,7 @@ def build_engine(spec: BenchmarkSpec, *, scenario: str, accuracy: str, profile: 
         _refuse_foreign(output)
         output.parent.mkdir(parents=True, exist_ok=True)
         with _sole_builder(output), _temporary(output) as folder:
-            _fill(folder, spec, scenario, accuracy, profile, OnnxRuntimeCpu())
+            _fill(folder, request, OnnxRuntimeCpu())
             _put_in_place(folder, output)
     except OSError as error:
         raise UsageError(
@@ -50,25 +60,21 @@ def build_engine(spec: BenchmarkSpec, *, scenario: str, accuracy: str, profile: 
         ) from error
 
 
-def _fill(folder: Path, spec: BenchmarkSpec, scenario: str, accuracy: str, profile: str, engine: Engine) -> None:
+def _fill(folder: Path, request: EngineRequest, engine: Engine) -> None:
+    spec = request.spec
     model = make_model(spec.name, spec.sample_count)
     serialised: bytes = model.onnx.SerializeToString()
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        engine.build(serialised, accuracy, Path(scratch), folder / engines.ENGINE)
+        engine.build(serialised, request.accuracy, Path(scratch), folder / engines.ENGINE)
     np.savez(folder / engines.SAMPLES, **model.samples)
-    np.savez(
-        folder / engines.REFERENCE, answers=run_unoptimised(model.onnx, model.samples)[0]
-    )
-    files = {
-        name: engines.file_record(folder / name)
-        for name in (engines.ENGINE, engines.SAMPLES, engines.REFERENCE)
-    }
+    np.savez(folder / engines.REFERENCE, answers=run_unoptimised(model.onnx, model.samples)[0])
+    files = {name: engines.file_record(folder / name) for name in (engines.ENGINE, engines.SAMPLES, engines.REFERENCE)}
     manifest = engines.Manifest(
         schema_version=engines.SCHEMA_VERSION,
         benchmark=spec.name,
-        scenario=scenario,
-        accuracy=accuracy,
-        profile=profile,
+        scenario=request.scenario,
+        accuracy=request.accuracy,
+        profile=request.profile,
         definition=engines.definition_hash(),
         runtime=engines.runtime_version(),
         model_sha256=hashlib.sha256(serialised).hexdigest(),

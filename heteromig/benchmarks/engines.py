@@ -34,7 +34,7 @@ REFERENCE = "reference.npz"
 
 RUNTIME = "onnxruntime"
 
-_DEFINITION_SOURCES = ("catalog.py", "build.py", "graphs.py", "onnxruntime_cpu.py", "models/*.py")
+_DEFINITION_SOURCES = ("catalog.py", "build.py", "graphs.py", "onnxruntime_cpu.py", "quantisation.py", "models/*.py")
 """Sources, relative to this folder, that decide what an engine holds."""
 
 
@@ -56,7 +56,9 @@ class FileRecord(Struct, frozen=True):
 
 
 class Manifest(Struct, frozen=True):
-    """`manifest.json`. `definition` is a hash of the sources that define the model; `model_sha256` of the model before
+    """What `manifest.json` holds.
+
+    `definition` is a hash of the sources that define the model; `model_sha256` of the model before
     optimisation; `runtime` is the distribution and version that made the engine.
     """
 
@@ -90,8 +92,7 @@ def runtime_version() -> str:
         return f"{RUNTIME}-{importlib.metadata.version(RUNTIME)}"
     except importlib.metadata.PackageNotFoundError:
         raise PreflightError(
-            "The embedded benchmarks need ONNX Runtime, which is not installed: "
-            "pip install 'heteromig[loadgen]'."
+            "The embedded benchmarks need ONNX Runtime, which is not installed: pip install 'heteromig[loadgen]'."
         ) from None
 
 

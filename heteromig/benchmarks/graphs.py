@@ -25,6 +25,9 @@ OPSET = 17
 IR_VERSION = 8
 """The file format that belongs to opset 17."""
 
+FITTED = "fitted_"
+"""Prefix of the names of fitted weights; quantisation leaves last layers alone."""
+
 WEIGHT_GRID = 2.0**-12
 """Fitted weights are rounded to this, so that another BLAS rarely means another model."""
 
@@ -76,10 +79,10 @@ class Graph:
         )
         return names
 
-    def constant(self, value: Any, dtype: str = "float32") -> str:
+    def constant(self, value: Any, dtype: str = "float32", *, prefix: str = "w_") -> str:
         """A stored tensor: weights, indices, shapes."""
         self._count += 1
-        name = f"w_{self._count}"
+        name = f"{prefix}{self._count}"
         self._initializers.append(numpy_helper.from_array(np.asarray(value, dtype=dtype), name))
         return name
 
@@ -101,9 +104,7 @@ class Graph:
         fan_in = inputs // group * kernel**dims
         weight = self.normal(outputs, inputs // group, *[kernel] * dims, std=(2.0 / fan_in) ** 0.5)
         bias = self.normal(outputs, std=0.05)
-        return self.op(
-            "Conv", x, weight, bias, strides=[stride] * dims, pads=[kernel // 2] * (2 * dims), group=group
-        )
+        return self.op("Conv", x, weight, bias, strides=[stride] * dims, pads=[kernel // 2] * (2 * dims), group=group)
 
     def batch_norm(self, x: str, channels: int, gain: float = 1.0) -> str:
         """Inference-time batch normalisation with statistics near identity, which an optimiser can fold away."""
@@ -125,7 +126,7 @@ class Graph:
     def fitted_dense(self, x: str, fit: tuple[Array, Array]) -> str:
         """Fully connected layer with given weights (inputs x outputs) and bias."""
         weight, bias = fit
-        return self.op("Add", self.op("MatMul", x, self.constant(weight)), self.constant(bias))
+        return self.op("Add", self.op("MatMul", x, self.constant(weight, prefix=FITTED)), self.constant(bias))
 
     def model(self, *outputs: tuple[str, str]) -> ModelProto:
         """The finished, checked model; outputs are (tensor, dtype).
@@ -155,7 +156,7 @@ class Graph:
         return run_unoptimised(self.model((tensor, "float32")), inputs)[0]
 
     def fit(
-        self, features: str, inputs: Mapping[str, Array], targets: Array, *, ridge: float = 1e-3
+        self, features: str, inputs: Mapping[str, Array], targets: Array, *, ridge: float = 0.03
     ) -> tuple[Array, Array]:
         """Weights and bias of the linear layer that maps `features` to `targets` best in the least-squares sense.
 
@@ -180,9 +181,7 @@ def run_unoptimised(model: ModelProto, inputs: Mapping[str, Array]) -> list[Arra
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     count = len(next(iter(inputs.values())))
     parts = [
         session.run(None, {name: array[start : start + _FIT_BATCH] for name, array in inputs.items()})

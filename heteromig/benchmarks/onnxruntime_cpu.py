@@ -6,24 +6,20 @@ would take it from the neighbours.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 from typing import TYPE_CHECKING, Any
 
 import onnxruntime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from heteromig.benchmarks.inference import Answer
     from numpy.typing import NDArray
+
+    from heteromig.benchmarks.inference import Answer
 
 DEVICE = "cpu"
 NAME = "onnxruntime"
-
-_INT8_OPS = ("Conv", "MatMul", "LSTM", "Gather")
-"""What dynamic quantisation turns into int8: ConvInteger, MatMulInteger, DynamicQuantizeLSTM, and embedding tables."""
 
 
 class OnnxRuntimeCpu:
@@ -42,9 +38,11 @@ class OnnxRuntimeCpu:
         """
         level = onnxruntime.GraphOptimizationLevel
         if accuracy == "99":
+            from heteromig.benchmarks.quantisation import quantise  # noqa: PLC0415 - imports onnx, which a run does not
+
             simple, int8 = scratch / "simple.onnx", scratch / "int8.onnx"
             _optimise(model, level.ORT_ENABLE_BASIC, simple)
-            _quantise(simple, int8)
+            quantise(simple, int8)
             model = int8.read_bytes()
         _optimise(model, level.ORT_ENABLE_EXTENDED, engine)
 
@@ -77,22 +75,3 @@ def _optimise(model: bytes, level: Any, path: Path) -> None:
     options.graph_optimization_level = level
     options.optimized_model_filepath = str(path)
     onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def _quantise(source: Path, destination: Path) -> None:
-    from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415 - imports onnx, 0.4 s
-
-    with _quiet():
-        quantize_dynamic(
-            source, destination, op_types_to_quantize=list(_INT8_OPS), weight_type=QuantType.QInt8, per_channel=False
-        )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantiser advises, through the root logger, a pre-processing that has been done."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)

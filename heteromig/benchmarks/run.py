@@ -25,6 +25,7 @@ from msgspec import Struct
 from heteromig.benchmarks import calibration, engines
 from heteromig.benchmarks.accuracy import judge
 from heteromig.benchmarks.catalog import OFFLINE, BenchmarkSpec
+from heteromig.benchmarks.console import say
 from heteromig.benchmarks.onnxruntime_cpu import OnnxRuntimeCpu
 from heteromig.benchmarks.sut import OfflineSut, ServerSut, Sut, fail
 from heteromig.core.errors import PreflightError, UsageError
@@ -64,6 +65,15 @@ class RunOptions(Struct, frozen=True):
     warmup_s: float
 
 
+class LoadGenTest(Struct, frozen=True):
+    """What LoadGen is given: `settings` are its own TestSettings."""
+
+    settings: Any
+    log_dir: Path
+    sut: Any
+    sample_count: int
+
+
 class _Message(Enum):
     FIRST = "first completions"
     STOP = "a stop signal"
@@ -81,21 +91,19 @@ def run(options: RunOptions, signals: StopSignals) -> None:
     """
     _check_log_dir(options.log_dir)
     manifest = _usable_engine(options)
-    print("Creating QSL.")
+    say("Creating QSL.")
     with np.load(options.engine / engines.SAMPLES, allow_pickle=False) as archive:
         samples = {name: archive[name] for name in archive.files}
     count = len(next(iter(samples.values())))
-    print(f"Finished Creating QSL. {count} samples.")
-    print("Setting up SUT.")
+    say(f"Finished Creating QSL. {count} samples.")
+    say("Setting up SUT.")
     engine = OnnxRuntimeCpu()
     answer = engine.load(options.engine / engines.ENGINE, samples)
-    print("Finished setting up SUT.")
-    print(f"Starting warmup. Running for about {options.warmup_s:g} seconds.")
+    say("Finished setting up SUT.")
+    say(f"Starting warmup. Running for about {options.warmup_s:g} seconds.")
     began_s = time.monotonic()
-    rates = calibration.calibrate(
-        answer, sample_count=count, batch=options.spec.batch, budget_s=options.warmup_s
-    )
-    print(f"Finished warmup. Ran for {time.monotonic() - began_s:.2f}s. {rates.batch_qps:.1f} samples per CPU second.")
+    rates = calibration.calibrate(answer, sample_count=count, batch=options.spec.batch, budget_s=options.warmup_s)
+    say(f"Finished warmup. Ran for {time.monotonic() - began_s:.2f}s. {rates.batch_qps:.1f} samples per CPU second.")
     expected_qps = options.target_qps or _expected_qps(options.scenario, rates)
     _write_json(
         options.log_dir / "device.json",
@@ -112,9 +120,10 @@ def run(options: RunOptions, signals: StopSignals) -> None:
     )
     inbox: SimpleQueue[Any] = SimpleQueue()
     sut = _sut(options, answer, expected_qps, inbox)
-    _test(options, sut, inbox, signals, _settings(options, expected_qps), count)
+    test = LoadGenTest(settings=_settings(options, expected_qps), log_dir=options.log_dir, sut=sut, sample_count=count)
+    _conduct(test, inbox, signals)
     if sut.not_computed:
-        print(f"Stopped cleanly: {sut.not_computed} samples were completed without being computed.")
+        say(f"Stopped cleanly: {sut.not_computed} samples were completed without being computed.")
     elif options.mode == "accuracy":
         _report_accuracy(options)
 
@@ -166,7 +175,9 @@ def _settings(options: RunOptions, expected_qps: float) -> Any:
     seeds = mlperf_loadgen.TestSettings()
     # Kind 0 reads the configuration that LoadGen carries inside and no file; the official seeds come from there only.
     if seeds.FromConfig("", "*", options.scenario.capitalize(), 0):
-        raise PreflightError("This LoadGen carries no configuration of its own: install mlcommons-loadgen 5.1 or later.")
+        raise PreflightError(
+            "This LoadGen carries no configuration of its own: install mlcommons-loadgen 5.1 or later."
+        )
     settings = mlperf_loadgen.TestSettings()
     settings.qsl_rng_seed = seeds.qsl_rng_seed
     settings.sample_index_rng_seed = seeds.sample_index_rng_seed
@@ -190,19 +201,18 @@ def _settings(options: RunOptions, expected_qps: float) -> Any:
     return settings
 
 
-def _test(
-    options: RunOptions, sut: Sut, inbox: SimpleQueue[Any], signals: StopSignals, settings: Any, count: int
-) -> None:
+def _conduct(test: LoadGenTest, inbox: SimpleQueue[Any], signals: StopSignals) -> None:
+    sut, count = test.sut, test.sample_count
     logs = mlperf_loadgen.LogSettings()
     logs.enable_trace = False
-    logs.log_output.outdir = str(options.log_dir)
+    logs.log_output.outdir = str(test.log_dir)
     logs.log_output.copy_summary_to_stdout = True
     loadgen_sut = mlperf_loadgen.ConstructFastSUT(sut.issue, sut.flush)
     loadgen_qsl = mlperf_loadgen.ConstructQSL(count, count, _in_memory, _in_memory)
 
-    def test() -> None:
+    def start_test() -> None:
         try:
-            mlperf_loadgen.StartTestWithLogSettings(loadgen_sut, loadgen_qsl, settings, logs, _NO_AUDIT)
+            mlperf_loadgen.StartTestWithLogSettings(loadgen_sut, loadgen_qsl, test.settings, logs, _NO_AUDIT)
         except BaseException:  # noqa: BLE001 - the main thread would wait for ever
             fail()
         inbox.put(_Message.DONE)
@@ -211,14 +221,14 @@ def _test(
     gc.collect()
     gc.freeze()
     gc.disable()
-    print(STARTING)
+    say(STARTING)
     signals.deliver_to(inbox, _Message.STOP)
-    thread = threading.Thread(target=test, name="loadgen", daemon=True)
+    thread = threading.Thread(target=start_test, name="loadgen", daemon=True)
     thread.start()
     _watch(sut, inbox)
     thread.join()
     signals.ignore()
-    print(FINISHED)
+    say(FINISHED)
     mlperf_loadgen.DestroyQSL(loadgen_qsl)
     mlperf_loadgen.DestroyFastSUT(loadgen_sut)
 
@@ -241,7 +251,7 @@ def _watch(sut: Sut, inbox: SimpleQueue[Any]) -> None:
         elif not sut.not_computed:
             now_s, completed = time.monotonic(), sut.completed
             rate = (completed - last_completed) / max(now_s - last_s, 1e-9)
-            print(f"heartbeat: completed={completed} samples_per_second={rate:.1f}")
+            say(f"heartbeat: completed={completed} samples_per_second={rate:.1f}")
             last_s, last_completed = now_s, completed
             next_s = now_s + HEARTBEAT_S
 
@@ -255,7 +265,7 @@ def _report_accuracy(options: RunOptions) -> None:
         reference = archive["answers"]
     verdict = judge(options.log_dir / "mlperf_log_accuracy.json", reference, options.spec.metric, options.accuracy)
     _write_json(options.log_dir / "accuracy.json", msgspec.to_builtins(verdict))
-    print(
+    say(
         f"Accuracy: {verdict.metric} {verdict.value_percent:.4g} %, target {options.accuracy} %: "
         f"{'PASSED' if verdict.passed else 'FAILED'}"
     )
@@ -265,5 +275,3 @@ def _write_json(path: Path, content: Any) -> None:
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
     temporary.replace(path)
-
-

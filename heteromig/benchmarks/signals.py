@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class StopRequested(BaseException):  # noqa: N818 - like KeyboardInterrupt, no error: nothing may swallow it
-    """A stop signal arrived before the timed section."""
+class StopRequested(BaseException):
+    """A stop signal arrived before the timed section; no error, and nothing may swallow it."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
