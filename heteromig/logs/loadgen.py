@@ -8,23 +8,28 @@ the one query was issued (issue_query_controller.cc:482).
 
 from __future__ import annotations
 
-import re
-
 from heteromig.core.events import Event, TimedSectionBegan, TimedSectionEnded
 from heteromig.core.units import MonotonicNs
 
 DETAIL_LOG = "mlperf_log_detail.txt"
 SUMMARY_LOG = "mlperf_log_summary.txt"
 
-BEGIN_KEY = b"generated_query_count"
+# How lines begin. None of this can be inside a message, where quotes are escaped.
+BEGIN_LINE = b':::MLLOG {"key": "generated_query_count"'
 """Logged by GenerateQueries, microseconds before the first query is issued (loadgen.cc:427)."""
-FIRST_END_KEY = b"logger_swap_request_slots_retry_count"
-"""The first of the logger's counters, written once the last sample has completed (logging.cc:902)."""
-
-END_KEY = re.compile(
-    rb'^:::MLLOG \{"key": "(?:' + FIRST_END_KEY + rb"|power_begin|power_end|result_[\w.]+)" + rb'"', re.MULTILINE
+END_LINES = (
+    b':::MLLOG {"key": "logger_swap_request_slots_retry_count"',
+    b':::MLLOG {"key": "power_begin"',
+    b':::MLLOG {"key": "power_end"',
+    b':::MLLOG {"key": "result_',
 )
-BEGIN_LINE = b':::MLLOG {"key": "' + BEGIN_KEY + b'"'
+"""Written once the last sample has completed, in this order: the first of the logger's counters (logging.cc:902), the
+timed section (loadgen.cc:556-565), results (results.cc:674)."""
+
+
+def find_end(data: bytes, start: int = 0) -> int:
+    """Where the first line of `END_LINES` that there is begins, from `start` on; -1 without any."""
+    return next((found for line in END_LINES if (found := data.find(line, start)) >= 0), -1)
 
 
 class DetailLog:
@@ -46,7 +51,7 @@ class DetailLog:
         if not self._began and BEGIN_LINE in block:
             self._began = True
             events.append(TimedSectionBegan(at_ns=at_ns, worker=self._worker))
-        if not self._ended and END_KEY.search(block):
+        if not self._ended and find_end(block) >= 0:
             self._ended = True
             events.append(TimedSectionEnded(at_ns=at_ns, worker=self._worker))
         return events

@@ -25,7 +25,6 @@ import select
 import signal
 import sys
 import time
-from typing import NamedTuple
 
 PR_SET_PDEATHSIG = 1
 """prctl(2), linux/prctl.h: the signal to get when the parent dies."""
@@ -46,14 +45,17 @@ LAST_RECHECK_S = 0.2
 """While killing, look again this often: only processes stuck in the kernel take more than a few rounds."""
 
 
-class Process(NamedTuple):
+class Process:  # Neither a NamedTuple nor a dataclass: importing either takes longer than all the rest of this file.
     """A process as `/proc/<pid>/stat` shows it; `pid` and `start_time` (clock ticks since boot) identify it."""
 
-    pid: int
-    ppid: int
-    session: int
-    start_time: int
-    state: str
+    __slots__ = ("pid", "ppid", "session", "start_time", "state")
+
+    def __init__(self, pid: int, ppid: int, session: int, start_time: int, state: str) -> None:
+        self.pid = pid
+        self.ppid = ppid
+        self.session = session
+        self.start_time = start_time
+        self.state = state
 
 
 def read_process(pid: int) -> Process | None:

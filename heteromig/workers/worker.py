@@ -222,10 +222,10 @@ class Worker:
         return self._report
 
     def reap(self, at_ns: MonotonicNs) -> WorkerExited | None:
-        """How the harness ended, once, after all of its tree is gone; None when it runs, or was never spawned.
+        """How the harness ended, once, after all of its tree is gone; None while it runs, and before `spawn`.
 
-        Once `is_alive` is False, stop waiting for `pidfd`: it stays readable. A harness that could not be started has
-        no exit: `read_report` says so instead.
+        Once this has returned something, stop waiting for `pidfd`: it stays readable. A harness that could not be
+        started ends as well, with neither exit code nor signal.
         """
         if self._guardian is None or self._reaped or self._guardian.poll() is None:
             return None
@@ -233,9 +233,6 @@ class Worker:
         note_reaped(self._guardian.pid)
         if self._guardian.returncode != 0:
             sweep_orphans(SWEEP_TIMEOUT_S)
-        self._take_in_report(at_ns)
-        if isinstance(self._report, SpawnFailed):
-            return None
         with contextlib.suppress(OSError, msgspec.DecodeError):
             self.exit = msgspec.json.decode((self.directory / EXIT_FILE).read_bytes(), type=ExitRecord)
         return WorkerExited(
@@ -243,6 +240,9 @@ class Worker:
             worker=self.index,
             exit_code=None if self.exit is None else self.exit.exit_code,
             signal=None if self.exit is None else self.exit.signal,
+            # "lifeline" is none of the controller's doing as long as the controller lives: somebody sent the guardian a
+            # TERM, and a worker lost to that must not look like one that was stopped.
+            stopped_by=None if self.exit is None or self.exit.stopped_by == "lifeline" else self.exit.stopped_by,
         )
 
     def clean_stop(self) -> None:
