@@ -1,0 +1,55 @@
+# Everything happens in a virtual environment of the checkout; nothing but python3 with venv and pip is assumed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test lint bench diagram clean
+
+help:
+	@echo "make demo     a whole run on simulated slices, with real LoadGen processes (about a minute)"
+	@echo "make test     the tests"
+	@echo "make lint     ruff, mypy, import-linter"
+	@echo "make bench    the programs that measure what watching costs"
+	@echo "make diagram  write the state diagram of the table into docs/architecture.md"
+	@echo "make clean    remove the virtual environment and the runs"
+
+# mlcommons-loadgen has wheels for these versions of Python, and no source that builds without a C++ toolchain.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "heteromig's demo and tests need Python 3.10 to 3.13, for which mlcommons-loadgen has wheels, and $(PYTHON) is $$($(PYTHON) -c 'import platform; print(platform.python_version())'): name another one with make demo PYTHON=python3.12." >&2; \
+	  exit 2; }
+	@echo "Making a virtual environment in $(VENV)."
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml
+	@echo "Installing heteromig with its extras loadgen and report."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[loadgen,report]' || { \
+	  echo "The packages could not be installed. mlcommons-loadgen has wheels for Linux with Python 3.10 to 3.13 only; on other machines use heteromig with a harness of your own." >&2; \
+	  exit 2; }
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo pyproject.toml
+	@echo "Installing what the tests need."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[loadgen,report,dev]'
+	@touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/heteromig run --config examples/demo.toml
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m tests.bench
+
+diagram: $(VENV)/.demo
+	$(BIN)/python docs/diagram.py
+
+clean:
+	rm -rf $(VENV) runs
