@@ -12,7 +12,7 @@ from heteromig.slices.processes import Image, StatFile, read_variable
 
 _VARIABLE = b"CUDA_VISIBLE_DEVICES"
 _LIFETIME_NS = 100_000_000
-_KEPT_OPEN_AT_MOST = os.sysconf("SC_OPEN_MAX") // 2
+_KEPT_OPEN_AT_MOST = min(512, os.sysconf("SC_OPEN_MAX") // 2)
 
 
 class _Known(Struct, eq=False):

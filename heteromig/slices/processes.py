@@ -66,6 +66,9 @@ class StatFile:
             os.close(self._descriptor)
             self._descriptor = None
 
+    def __del__(self) -> None:
+        self.close()
+
 
 def _parse_stat(data: bytes) -> ProcessStat | None:
     # The name, in parentheses, may hold blanks and parentheses itself; the fields start after its end.

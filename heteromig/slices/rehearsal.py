@@ -20,7 +20,8 @@ class Rehearsal(Struct, frozen=True, forbid_unknown_fields=True):
 
     `geometry_changed`: somebody destroyed the last slice and made it again, so that it has another UUID.
     `xid`: the driver reports this error once. `gpu_lost`: the GPU fell off the bus. `hang_s`: the next request for
-    the processes of a slice does not return for so long. `die`: the process that asks the device is killed.
+    the processes of a slice does not return for so long. `die`: the process that asks the device is killed. The last
+    two remove the file when they happen, so that they do not befall the process that takes over.
     """
 
     geometry_changed: bool = False
@@ -36,7 +37,11 @@ class RehearsalFile:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._version: tuple[int, int, int] | None = None
-        self._current = Rehearsal()
+
+    def remove(self) -> None:
+        """It has happened."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
 
     def changed(self) -> Rehearsal | None:
         """The new content if the file is another one than at the last call, else None.

@@ -179,6 +179,7 @@ class SimulatedLibrary:
         self._check(handle)
         if self._hang_s:
             hang_s, self._hang_s = self._hang_s, 0.0
+            self._rehearsal_file.remove()
             time.sleep(hang_s)
         return [
             SimpleNamespace(
@@ -254,6 +255,7 @@ class SimulatedLibrary:
         before, self._rehearsal = self._rehearsal, changed
         self._hang_s = changed.hang_s
         if changed.die:
+            self._rehearsal_file.remove()
             os.kill(os.getpid(), signal.SIGKILL)
         if changed.xid is not None:
             self._pending.append((nvml.EVENT_XID, changed.xid))

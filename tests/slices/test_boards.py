@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from heteromig.slices.boards import BOARDS, Board, Profile
+
+PROFILES = [(board, profile) for board in BOARDS.values() for profile in board.profiles]
+
+
+@pytest.mark.parametrize(("board", "profile"), PROFILES, ids=[f"{b.name}-{p.name}" for b, p in PROFILES])
+def test_every_placement_lies_on_the_board_and_on_its_own_grid(board: Board, profile: Profile) -> None:
+    for start in profile.starts:
+        assert start + profile.size <= board.memory_slices
+        assert start % profile.size == 0
+    assert 1 <= profile.max_instances <= len(profile.starts)
+    assert profile.name.startswith(f"{profile.compute_slices}g.")
+    assert profile.memory_bytes < board.memory_bytes
+
+
+@pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
+def test_names_and_ids_of_profiles_are_unique(board: Board) -> None:
+    assert len({profile.name for profile in board.profiles}) == len(board.profiles)
+    assert len({profile.profile_id for profile in board.profiles}) == len(board.profiles)
+
+
+def test_an_a100_takes_seven_slices_and_an_a30_four() -> None:
+    assert (BOARDS["a100-sxm-80gb"].max_slices, BOARDS["a100-sxm-80gb"].default_profile.name) == (7, "1g.10gb")
+    assert (BOARDS["a30"].max_slices, BOARDS["a30"].default_profile.name) == (4, "1g.6gb")
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "instance"),
+    [("7g.80gb", 0, 0), ("4g.40gb", 0, 1), ("3g.40gb", 4, 2), ("2g.20gb", 4, 5), ("1g.10gb", 0, 7), ("1g.10gb", 6, 13)],
+)
+def test_gpu_instances_are_numbered_as_drivers_do(name: str, start: int, instance: int) -> None:
+    board = BOARDS["a100-sxm-80gb"]
+    profile = board.profile(name)
+    assert profile is not None
+    assert board.instance_id(profile, start) == instance

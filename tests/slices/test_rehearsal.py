@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pynvml
+import pytest
+
+from heteromig.core.devices import Inventory
+from heteromig.core.errors import UsageError
+from heteromig.core.units import NS_PER_S
+from heteromig.slices import nvml
+from heteromig.slices.discovery import take_inventory
+from heteromig.slices.faultwatch import FaultWatch
+from heteromig.slices.libraries import open_library
+from heteromig.slices.nvml import Library
+from heteromig.slices.rehearsal import Rehearsal, RehearsalFile
+from heteromig.slices.source import SliceSource, parse_slices
+from heteromig.slices.telemetry import take_sample
+
+
+@pytest.fixture
+def faults(tmp_path: Path) -> Path:
+    return tmp_path / "faults.json"
+
+
+@pytest.fixture
+def library(a30: SliceSource, tmp_path: Path, faults: Path) -> Library:
+    return open_library(a30, tmp_path, faults)
+
+
+@pytest.fixture
+def watch(library: Library, inventory: Inventory) -> FaultWatch:
+    watch = FaultWatch(library, (gpu.uuid for gpu in inventory.gpus))
+    watch.arm()
+    return watch
+
+
+def rehearse(path: Path, **what: Any) -> None:
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(what))
+    fresh.replace(path)
+
+
+def test_the_file_is_read_when_it_is_there_changes_or_goes(faults: Path) -> None:
+    file = RehearsalFile(faults)
+    assert file.changed() is None
+    rehearse(faults, xid=79)
+    assert file.changed() == Rehearsal(xid=79)
+    assert file.changed() is None
+    rehearse(faults, gpu_lost=True)
+    assert file.changed() == Rehearsal(gpu_lost=True)
+    file.remove()
+    assert file.changed() == Rehearsal()
+    assert file.changed() is None
+    assert RehearsalFile(None).changed() is None
+
+
+@pytest.mark.parametrize("text", ['{"xidd": 79}', '{"xid": "79"}', '{"xid"', "[]"])
+def test_a_file_that_cannot_be_understood_is_refused_once(faults: Path, text: str) -> None:
+    file = RehearsalFile(faults)
+    faults.write_text(text)
+    with pytest.raises(UsageError, match="write JSON such as"):
+        file.changed()
+    assert file.changed() is None
+
+
+def test_a_slice_made_again_is_seen_only_in_a_new_session(
+    library: Library, inventory: Inventory, watch: FaultWatch, faults: Path
+) -> None:
+    rehearse(faults, geometry_changed=True)
+    assert take_sample(library, inventory).geometry == inventory.geometry
+    assert watch.heard().repartitioned
+    nvml.reopen(library)
+    sample = take_sample(library, inventory)
+    assert sample.geometry != inventory.geometry
+    assert [one.occupants for one in sample.slices] == [(), (), (), None]
+    assert sample.slices[3].memory_used_bytes is None
+
+
+def test_an_xid_is_heard_once(watch: FaultWatch, faults: Path, inventory: Inventory) -> None:
+    assert watch.heard() == ((), False)
+    rehearse(faults, xid=79)
+    (sentence,), repartitioned = watch.heard()
+    assert "Xid 79" in sentence
+    assert inventory.gpus[0].uuid in sentence
+    assert not repartitioned
+    assert watch.heard() == ((), False)
+
+
+@pytest.mark.parametrize("xid", [13, 31, 43, 45, 68, 109])
+def test_xids_of_programs_are_left_to_the_programs(watch: FaultWatch, faults: Path, xid: int) -> None:
+    rehearse(faults, xid=xid)
+    assert watch.heard() == ((), False)
+
+
+def test_a_watch_that_is_not_armed_hears_nothing(watch: FaultWatch, faults: Path) -> None:
+    watch.disarm()
+    watch.disarm()
+    rehearse(faults, xid=79)
+    assert watch.heard() == ((), False)
+
+
+def test_a_lost_gpu_answers_nothing(library: Library, inventory: Inventory, faults: Path) -> None:
+    rehearse(faults, gpu_lost=True)
+    with pytest.raises(pynvml.NVMLError_GpuIsLost):
+        take_sample(library, inventory)
+    faults.unlink()
+    assert take_sample(library, inventory).geometry == inventory.geometry
+
+
+def test_a_hang_happens_once_and_removes_its_file(library: Library, inventory: Inventory, faults: Path) -> None:
+    rehearse(faults, hang_s=0.2)
+    before_ns = time.monotonic_ns()
+    assert take_sample(library, inventory).geometry == inventory.geometry
+    assert time.monotonic_ns() - before_ns >= 0.2 * NS_PER_S
+    assert not faults.exists()
+    assert library.nvmlDeviceGetHandleByUUID(inventory.gpus[0].uuid)
+
+
+def test_real_devices_do_not_rehearse(tmp_path: Path, faults: Path) -> None:
+    with pytest.raises(UsageError, match="only works on simulated devices"):
+        open_library(parse_slices("mig"), tmp_path, faults)
+
+
+def test_real_sources_get_the_real_library(tmp_path: Path) -> None:
+    assert open_library(parse_slices("mig"), tmp_path) is pynvml
+
+
+def test_nothing_is_rehearsed_without_a_file(tmp_path: Path, a30: SliceSource, faults: Path) -> None:
+    rehearse(faults, gpu_lost=True)
+    assert len(take_inventory(open_library(a30, tmp_path), a30).slices) == 4

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pynvml
+import pytest
+
+from heteromig.core.devices import DeviceSample, Inventory
+from heteromig.slices import census as census_module
+from heteromig.slices.discovery import take_inventory
+from heteromig.slices.libraries import open_library
+from heteromig.slices.nvml import Library
+from heteromig.slices.source import parse_slices
+from heteromig.slices.telemetry import take_sample
+from tests.slices.conftest import Spawn
+from tests.slices.waiting import until
+
+
+def pids(sample: DeviceSample) -> list[list[int]]:
+    return [[occupant.pid for occupant in one.occupants or ()] for one in sample.slices]
+
+
+def test_a_process_is_seen_on_its_slice_and_nobody_else_is(
+    library: Library, inventory: Inventory, spawn: Spawn
+) -> None:
+    child = spawn(visible=inventory.slices[1].uuid)
+    spawn(visible=f"{inventory.slices[2].uuid},{inventory.slices[3].uuid}")  # CUDA would take the first; we want one
+    spawn(visible="MIG-of-somebody-else")
+    spawn(visible="")
+    spawn()
+    until(lambda: pids(take_sample(library, inventory)) == [[], [child.pid], [], []], "it is seen")
+    sample = take_sample(library, inventory)
+    occupants = sample.slices[1].occupants
+    assert occupants is not None
+    assert occupants[0].ancestors[0] == os.getpid()
+    assert occupants[0].command == "sleep 600"
+    assert (sample.slices[1].memory_used_bytes or 0) > 0
+    assert sample.slices[0].memory_used_bytes == 0
+    child.kill()
+    child.wait()
+    assert pids(take_sample(library, inventory)) == [[], [], [], []]
+
+
+def test_children_that_only_fork_are_on_the_slice_of_their_parent(
+    library: Library, inventory: Inventory, spawn: Spawn
+) -> None:
+    forking = "import os, time; pid = os.fork() or os.getpid(); time.sleep(600)"
+    parent = spawn([sys.executable, "-c", forking], visible=inventory.slices[0].uuid, start_new_session=True)
+    until(lambda: len(pids(take_sample(library, inventory))[0]) == 2, "both are seen")
+    sample = take_sample(library, inventory)
+    child = next(one for one in sample.slices[0].occupants or () if one.pid != parent.pid)
+    assert child.ancestors[:2] == (parent.pid, os.getpid())
+    os.killpg(parent.pid, 9)
+
+
+def test_a_process_that_executes_something_else_moves_to_where_its_new_environment_says(
+    library: Library, inventory: Inventory, spawn: Spawn
+) -> None:
+    first, second = inventory.slices[0].uuid, inventory.slices[1].uuid
+    # Each line on its input makes it execute itself anew, with the next argument as its only slice.
+    program = (
+        "import os, sys; sys.stdin.readline(); next, *rest = sys.argv[2:] or [''];"
+        "os.execve(sys.executable, [sys.executable, '-c', sys.argv[1], sys.argv[1], *rest],"
+        " {'CUDA_VISIBLE_DEVICES': next})"
+    )
+    child = spawn([sys.executable, "-c", program, program, second], visible=first, stdin=subprocess.PIPE)
+    assert child.stdin is not None
+    there = [child.pid]
+    stations: list[list[list[int]]] = [[there, [], [], []], [[], there, [], []], [[], [], [], []]]
+    for expected in stations:
+        until(partial(_is_at, library, inventory, expected), f"it is at {expected}")
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+
+
+def _is_at(library: Library, inventory: Inventory, expected: list[list[int]]) -> bool:
+    return pids(take_sample(library, inventory)) == expected
+
+
+def test_a_zombie_is_on_no_slice(library: Library, inventory: Inventory, spawn: Spawn) -> None:
+    child = spawn(visible=inventory.slices[0].uuid)
+    until(lambda: pids(take_sample(library, inventory))[0] == [child.pid], "it is seen")
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert pids(take_sample(library, inventory))[0] == []
+
+
+def test_it_works_when_no_file_can_be_kept_open(
+    library: Library, inventory: Inventory, spawn: Spawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(census_module, "_KEPT_OPEN_AT_MOST", 0)
+    child = spawn(visible=inventory.slices[0].uuid)
+    until(lambda: pids(take_sample(library, inventory))[0] == [child.pid], "it is seen")
+
+
+def test_nothing_that_is_not_measured_is_reported(library: Library, inventory: Inventory) -> None:
+    (gpu,) = take_sample(library, inventory).gpus
+    assert gpu.gpu_uuid == inventory.gpus[0].uuid
+    readings = (
+        gpu.power_w,
+        gpu.energy_j,
+        gpu.temperature_c,
+        gpu.sm_clock_mhz,
+        gpu.memory_clock_mhz,
+        gpu.throttle_reasons,
+    )
+    assert readings == (None,) * 6
+
+
+def test_the_whole_gpu_holds_what_its_slices_hold(library: Library, inventory: Inventory, spawn: Spawn) -> None:
+    children = [spawn(visible=inventory.slices[index].uuid) for index in (0, 2)]
+    until(lambda: [len(one) for one in pids(take_sample(library, inventory))] == [1, 0, 1, 0], "both are seen")
+    gpu = library.nvmlDeviceGetHandleByIndex(0)
+    assert {one.pid for one in library.nvmlDeviceGetComputeRunningProcesses(gpu)} == {one.pid for one in children}
+    memory = library.nvmlDeviceGetMemoryInfo(gpu)
+    assert 0 < memory.used < memory.total == memory.used + memory.free
+
+
+def test_errors_are_those_of_nvml(library: Library, inventory: Inventory) -> None:
+    gpu = library.nvmlDeviceGetHandleByUUID(inventory.gpus[0].uuid)
+    one = library.nvmlDeviceGetHandleByUUID(inventory.slices[0].uuid)
+    with pytest.raises(pynvml.NVMLError_NotFound):
+        library.nvmlDeviceGetHandleByUUID("GPU-nobody")
+    with pytest.raises(pynvml.NVMLError_InvalidArgument):
+        library.nvmlDeviceGetHandleByIndex(1)
+    with pytest.raises(pynvml.NVMLError_InvalidArgument):
+        library.nvmlDeviceGetMigMode(one)
+    with pytest.raises(pynvml.NVMLError_InvalidArgument):
+        library.nvmlDeviceGetAttributes(gpu)
+    with pytest.raises(pynvml.NVMLError_NotFound):
+        library.nvmlDeviceGetMigDeviceHandleByIndex(gpu, 4)
+    event_set = library.nvmlEventSetCreate()
+    with pytest.raises(pynvml.NVMLError_NotSupported):
+        library.nvmlDeviceRegisterEvents(gpu, 1, event_set)
+    with pytest.raises(pynvml.NVMLError_Timeout):
+        library.nvmlEventSetWait(event_set, 1)
+    library.nvmlEventSetFree(event_set)
+    with pytest.raises(pynvml.NVMLError_InvalidArgument):
+        library.nvmlEventSetWait(event_set, 0)
+
+
+def test_attributes_have_the_fields_of_pynvml(library: Library, inventory: Inventory) -> None:
+    one = library.nvmlDeviceGetHandleByUUID(inventory.slices[0].uuid)
+    real = dict(pynvml.c_nvmlDeviceAttributes._fields_)
+    assert vars(library.nvmlDeviceGetAttributes(one)).keys() <= real.keys()
+    assert all(issubclass(kind, ctypes._SimpleCData) for kind in real.values())
+
+
+def test_two_runs_directories_do_not_see_each_other(tmp_path: Path, spawn: Spawn) -> None:
+    source = parse_slices("sim:a30")
+    libraries = [open_library(source, tmp_path / name) for name in ("one", "two")]
+    inventories = [take_inventory(library, source) for library in libraries]
+    child = spawn(visible=inventories[0].slices[0].uuid)
+    until(lambda: pids(take_sample(libraries[0], inventories[0]))[0] == [child.pid], "the first sees it")
+    assert pids(take_sample(libraries[1], inventories[1])) == [[], [], [], []]
