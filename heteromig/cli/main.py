@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from typing import Annotated
 
-import click
 import typer
 
 from heteromig import __version__
@@ -27,6 +27,7 @@ inspecting.register(app)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - Typer calls it by position
+    """Eager: it answers before a command is looked for."""
     if wanted:
         typer.echo(f"heteromig {__version__}")
         raise typer.Exit
@@ -35,9 +36,9 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 - Typer calls it by po
 @app.callback()
 def heteromig(
     *,
-    _version: bool = typer.Option(
-        False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
-    ),
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     """Options that go before the command."""
 
@@ -45,24 +46,18 @@ def heteromig(
 def main() -> None:
     """Run a command and exit with its code; every foreseen failure is one sentence on stderr."""
     try:
-        status = app(standalone_mode=False)
+        app()
     except HeteromigError as error:
         _complain(str(error))
-        status = error.exit_code
-    except click.ClickException as error:
-        error.show()
-        status = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        status = 130
+        sys.exit(error.exit_code)
     except BrokenPipeError:
         # Whoever read our output has gone; nothing more can be said, and Python must not try when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 1
+        sys.exit(1)
     except Exception:  # noqa: BLE001 - the last place where a bug can be turned into an exit code
         traceback.print_exc()
         _complain("This is a bug in heteromig. Please report it with the lines above.")
-        status = 1
-    sys.exit(status if isinstance(status, int) else 0)
+        sys.exit(1)
 
 
 def _complain(sentence: str) -> None:

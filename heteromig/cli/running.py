@@ -131,6 +131,7 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
         Optional[Path],  # noqa: UP045
         _option("--sim-faults", panel=_WHERE, help="File of rehearsed device faults (simulated slices only)."),
     ] = None,
+    *,
     dry_run: Annotated[bool, typer.Option("--dry-run", rich_help_panel=_OUTPUT, help="Same as `plan`.")] = False,
     live: Annotated[
         Optional[bool],  # noqa: UP045

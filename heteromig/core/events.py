@@ -132,13 +132,15 @@ class WorkerExited(Event, frozen=True, tag=True):
     """The worker's process tree is gone, concluded from reaping alone.
 
     Exactly one of `exit_code` and `signal` is set, or none where the harness never ran or its guardian was killed.
-    `stopped_by` is the last rung of the stop ladder that reached it, None where it ended by itself.
+    `stopped_by` is the last rung of the stop ladder that reached it, None where it ended by itself. `last_line` is what
+    it printed last, made fit for display.
     """
 
     worker: int
     exit_code: int | None
     signal: int | None
     stopped_by: str | None = None
+    last_line: str = ""
 
 
 class StillTimed(Event, frozen=True, tag=True):

@@ -112,7 +112,8 @@ def _exited(view: View, event: ev.WorkerExited, phase: Phase) -> Iterator[Fault]
             yield _background(view.spec, ExitCode.OVERLAP, f"{_capital(worker.name)} ended before main did; {log}.")
         return
     how = _how_it_ended(event)
-    sentence = f"{_capital(worker.name)} {how} during {phase.value}; {log}."
+    said = f', having said "{event.last_line}"' if event.last_line else ""
+    sentence = f"{_capital(worker.name)} {how} during {phase.value}{said}; {log}."
     if worker.role is Role.BACKGROUND:
         yield _background(view.spec, ExitCode.WORKER, sentence)
     else:

@@ -150,7 +150,7 @@ def geometry_unchanged(view: View, event: ev.AnyEvent) -> Finding:
     assert view.sample is not None  # noqa: S101 - a fresh sample exists
     assert view.inventory is not None  # noqa: S101 - samples come after the inventory
     same = view.sample.geometry == view.inventory.geometry
-    return _finding(geometry_unchanged, same, f"{view.inventory.geometry} then, {view.sample.geometry} now")
+    return _finding(geometry_unchanged, same, f"{view.inventory.geometry[:12]} then, {view.sample.geometry[:12]} now")
 
 
 def main_exited(view: View, _event: ev.AnyEvent) -> Finding:

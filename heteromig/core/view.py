@@ -89,8 +89,9 @@ class View(Struct, frozen=True):
     certificate: CertificateSummary | None = None
 
     def worker(self, index: int) -> WorkerView | None:
-        """The worker of that number; None where no such worker was ever planned."""
-        return self.workers[index] if 0 <= index < len(self.workers) else None
+        """The worker of that number; None where none was ever spawned."""
+        chosen = self.workers[index] if 0 <= index < len(self.workers) else None
+        return None if chosen is None or chosen.state is WorkerState.PLANNED else chosen
 
     @property
     def main(self) -> WorkerView | None:
@@ -168,7 +169,8 @@ class View(Struct, frozen=True):
             case ev.SampleTaken():
                 return self._sampled(event.sample)
             case ev.SamplerLost():
-                return msgspec.structs.replace(self, sampler_alive=event.restarted, sample=None)
+                alive = self.sampler_alive and event.restarted  # one that was lost for good stays lost
+                return msgspec.structs.replace(self, sampler_alive=alive, sample=None)
             case ev.SignalReceived():
                 return msgspec.structs.replace(self, signals=self.signals + 1)
             case ev.DeadlinePassed(timer=ev.Timer.BUFFER):
@@ -267,6 +269,10 @@ WORKER_STATES: dict[type[ev.Event], dict[WorkerState, WorkerState]] = {
 
 
 def _worker_after(worker: WorkerView, event: WorkerEvent) -> WorkerView:  # noqa: C901, PLR0911 - one arm an event
+    if worker.state is WorkerState.PLANNED or (
+        worker.state is WorkerState.EXITED and isinstance(event, ev.WorkerExited)
+    ):
+        return worker  # nothing is true of a worker that was not spawned, and one is reaped once
     state = WORKER_STATES.get(type(event), {}).get(worker.state, worker.state)
     at_ns = event.at_ns
     replace = msgspec.structs.replace

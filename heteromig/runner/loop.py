@@ -182,8 +182,9 @@ class Loop:
         self._put(*worker.read_logs(now_ns))
         if exited is None:  # the harness never ran; `SpawnFailed` said why
             exited = ev.WorkerExited(at_ns=now_ns, worker=worker.index, exit_code=None, signal=None)
-        elif worker.exit is not None:
-            exited = msgspec.structs.replace(exited, stopped_by=worker.exit.stopped_by)
+        else:
+            stopped_by = worker.exit.stopped_by if worker.exit is not None else None
+            exited = msgspec.structs.replace(exited, stopped_by=stopped_by, last_line=worker.last_line)
         self._put(exited)
         del self._workers[worker.index]
         worker.close()
