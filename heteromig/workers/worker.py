@@ -328,7 +328,8 @@ class Worker:
             while chunk := os.read(self._report_fd, 4096):
                 self._report_text += chunk
         except BlockingIOError:
-            return
+            if not self._report_text.endswith(b"\n"):
+                return
         try:
             report = msgspec.json.decode(self._report_text, type=_Spawned)
         except msgspec.DecodeError:
