@@ -106,11 +106,11 @@ def read_slices(library: Library, parent: OpenGpu, kind: SliceKind) -> list[Open
     for index in range(library.nvmlDeviceGetMaxMigDeviceCount(parent.handle)):
         try:
             handle = library.nvmlDeviceGetMigDeviceHandleByIndex(parent.handle, index)
-        except NVMLError as error:
-            if error.value in _NO_DEVICE_THERE:
-                continue  # a hole: there may be devices after it
-            raise
-        found.append(OpenSlice(_mig_slice(library, parent.gpu, handle, kind), handle))
+            found.append(OpenSlice(_mig_slice(library, parent.gpu, handle, kind), handle))
+        except NVMLError as error:  # noqa: PERF203 - each index fails on its own
+            if error.value not in _NO_DEVICE_THERE:
+                raise
+            # A hole, with more devices after it; or one that was destroyed under our eyes.
     return found
 
 

@@ -117,6 +117,25 @@ def test_holes_in_the_indices_do_not_hide_what_comes_after_them(board: Board) ->
     assert not inventory.simulated
 
 
+def test_a_slice_destroyed_while_it_is_read_is_not_there(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    def vanish(device: nvml.Handle) -> int:
+        if device.placed.start == 2:
+            raise NVMLError(nvml.ERROR_NOT_FOUND)
+        return 0
+
+    monkeypatch.setattr(board, "nvmlDeviceGetComputeInstanceId", vanish)
+    assert [one.gpu_instance_id for one in take_inventory(board, MIG).slices] == [3, 4, 6]
+
+
+def test_other_errors_of_enumeration_are_not_taken_for_holes(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fall_off(_device: nvml.Handle, index: int) -> nvml.Handle:
+        raise NVMLError(nvml.ERROR_GPU_IS_LOST if index else nvml.ERROR_NOT_FOUND)
+
+    monkeypatch.setattr(board, "nvmlDeviceGetMigDeviceHandleByIndex", fall_off)
+    with pytest.raises(NVMLError, match="GPU is lost"):
+        take_inventory(board, MIG)
+
+
 def test_the_profile_is_what_the_name_says_and_unknown_attributes_stay_unknown(board: Board) -> None:
     inventory = take_inventory(board, MIG)
     assert {one.profile for one in inventory.slices} == {"1g.6gb"}

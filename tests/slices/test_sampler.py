@@ -82,9 +82,9 @@ def argv(tmp_path: Path, *options: str, slices: str = "sim:a30", period_ms: int 
 
 @pytest.fixture
 def start(spawn: Spawn, tmp_path: Path) -> Start:
-    def begin(*options: str, **named: Any) -> Sampler:
+    def begin(*options: str, stderr: int | None = None, **named: Any) -> Sampler:
         command = argv(tmp_path, *options, **named)
-        return Sampler(spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        return Sampler(spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr))
 
     return begin
 
@@ -138,6 +138,7 @@ def test_a_request_is_answered_at_once(start: Start, inventory: Inventory, spawn
         assert sample.taken_ns > asked_ns > first.taken_ns
         seen = [occupant.pid for occupant in sample.slices[2].occupants or ()]
     assert seen == [child.pid]
+    assert sampler.leave() == 0
 
 
 def test_it_is_killed_when_its_parent_is_even_if_the_lifeline_stays_open(spawn: Spawn, tmp_path: Path) -> None:
@@ -234,6 +235,31 @@ def test_it_stays_on_the_processors_it_was_given(start: Start) -> None:
     message = start("--cpus", "100000").hear()
     assert isinstance(message, Refused)
     assert message.exit_code == 2
+    assert sampler.leave() == 0
+
+
+def test_a_gpu_that_is_lost_from_the_start_is_refused(start: Start, faults: Path) -> None:
+    rehearse(faults, gpu_lost=True)
+    sampler = start("--sim-faults", str(faults))
+    message = sampler.hear()
+    assert isinstance(message, Refused)
+    assert message.exit_code == 7
+    assert "GPU is lost" in message.message
+    assert sampler.leave() == 0
+
+
+def test_real_devices_do_not_rehearse(start: Start, faults: Path) -> None:
+    message = start("--sim-faults", str(faults), slices="mig").hear()
+    assert isinstance(message, Refused)
+    assert message.exit_code == 2
+
+
+@pytest.mark.parametrize("option", ["--period-ms=0", "--cpus=a", "--faults=x"])
+def test_a_wrong_call_is_refused(start: Start, option: str) -> None:
+    sampler = start(option, stderr=subprocess.PIPE)
+    assert sampler.process.wait(DEADLINE_S) == 2
+    assert sampler.process.stderr is not None
+    assert option[:6].encode() in sampler.process.stderr.read()
 
 
 def test_faults_are_said_once_and_the_lost_gpu_is_not_sampled(start: Start, faults: Path) -> None:
@@ -260,6 +286,7 @@ def test_faults_are_said_once_and_the_lost_gpu_is_not_sampled(start: Start, faul
     rehearse(faults)
     sampler.ask()
     assert sampler.sample().geometry == inventory.geometry
+    assert sampler.leave() == 0
 
 
 def test_a_changed_geometry_is_in_the_next_sample_that_was_not_even_asked_for(start: Start, faults: Path) -> None:
@@ -268,6 +295,7 @@ def test_a_changed_geometry_is_in_the_next_sample_that_was_not_even_asked_for(st
     assert sampler.sample().geometry == inventory.geometry
     rehearse(faults, geometry_changed=True)
     until(lambda: sampler.sample().geometry != inventory.geometry, "it notices")
+    assert sampler.leave() == 0
 
 
 def test_faults_that_cannot_be_understood_are_said(start: Start, faults: Path) -> None:
@@ -279,6 +307,7 @@ def test_faults_that_cannot_be_understood_are_said(start: Start, faults: Path) -
     message = sampler.hear()
     assert isinstance(message, Faulted)
     assert "cannot be understood" in message.message
+    assert sampler.leave() == 0
 
 
 def test_it_can_die_and_its_successor_lives(start: Start, faults: Path) -> None:
