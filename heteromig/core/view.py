@@ -263,16 +263,16 @@ WORKER_STATES: dict[type[ev.Event], dict[WorkerState, WorkerState]] = {
         WorkerState.TIMED: WorkerState.ENDED,
         WorkerState.BUSY: WorkerState.ENDED,
     },
-    ev.WorkerExited: dict.fromkeys(WorkerState, WorkerState.EXITED),
+    ev.WorkerExited: dict.fromkeys(LIVE_STATES, WorkerState.EXITED),
 }
 """The lifecycle of one worker: event -> state -> next state. A pair that is not here leaves the state as it is."""
 
 
 def _worker_after(worker: WorkerView, event: WorkerEvent) -> WorkerView:  # noqa: C901, PLR0911 - one arm an event
-    if worker.state is WorkerState.PLANNED or (
-        worker.state is WorkerState.EXITED and isinstance(event, ev.WorkerExited)
-    ):
-        return worker  # nothing is true of a worker that was not spawned, and one is reaped once
+    if worker.state is WorkerState.PLANNED:
+        return worker  # nothing is true of a worker that was not spawned
+    if worker.state is WorkerState.EXITED and isinstance(event, ev.WorkerExited):
+        return worker  # a worker is reaped once
     state = WORKER_STATES.get(type(event), {}).get(worker.state, worker.state)
     at_ns = event.at_ns
     replace = msgspec.structs.replace

@@ -1,0 +1,139 @@
+"""What tests of the core build runs from: a spec of three slices, its inventory, and samples of it.
+
+Everything is frozen; a test says what is different with `msgspec.structs.replace`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+from msgspec.structs import replace
+
+from heteromig.core.devices import DeviceSample, Gpu, Inventory, Occupant, Slice, SliceKind, SliceSample
+from heteromig.core.overlap import CertificateSummary, MainResult, Overlap
+from heteromig.core.phases import EvidenceLevel
+from heteromig.core.spec import (
+    BackgroundSpec,
+    BenchmarkInfo,
+    Drain,
+    Goal,
+    MainSpec,
+    Mode,
+    RunSpec,
+    TimingSpec,
+)
+from heteromig.core.units import MonotonicNs
+from heteromig.core.verdict import Reason
+
+CONTROLLER_PID = 77
+GEOMETRY = "as it was cut"
+_EXAMPLES = int(os.environ.get("HETEROMIG_TEST_EXAMPLES", "0"))
+"""More examples than a quick run has, chosen anew each time; e.g. 5000 before a release."""
+
+
+def examples(count: int) -> settings:
+    """Settings of a property test: `count` fixed examples, or as many random ones as the environment asks for."""
+    return settings(
+        max_examples=_EXAMPLES or count,
+        derandomize=not _EXAMPLES,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+
+
+def benchmark(name: str) -> BenchmarkInfo:
+    return BenchmarkInfo(
+        name=name, model=name, scenarios=("offline", "server"), accuracies=("99", "99.9"), default_accuracy="99"
+    )
+
+
+TIMING = TimingSpec(
+    start_time_buffer_ms=3_000,
+    background_start_timeout_ms=60_000,
+    build_timeout_ms=40_000,
+    main_timeout_ms=120_000,
+    main_exit_timeout_ms=60_000,
+    end_time_buffer_min_ms=5_000,
+    clean_stop_ms=5_000,
+    grace_ms=4_000,
+)
+
+SPEC = RunSpec(
+    goal=Goal.RUN,
+    slices="sim:a100-sxm-80gb",
+    harness="loadgen",
+    simulated=True,
+    main=MainSpec(benchmark="resnet50", scenario="offline", mode=Mode.PERFORMANCE, accuracy="99", duration_ms=10_000),
+    background=BackgroundSpec(
+        benchmarks="datacenter",
+        explicit=False,
+        candidates=("bert", "dlrm"),
+        scenario="offline",
+        duration_ms=None,
+        timeout_ms=10_000_000,
+    ),
+    timing=TIMING,
+    catalog=tuple(benchmark(name) for name in ("resnet50", "bert", "dlrm", "rnnt", "3d-unet", "ssd-resnet34")),
+    start_evidence=EvidenceLevel.TIMED,
+    drain=Drain.KILL,
+    seed=0,
+    pin=True,
+    lenient=False,
+    rebuild=False,
+    sample_period_ms=1_000,
+    runs_dir="runs",
+    engines_dir="engines",
+)
+
+ALONE = replace(
+    SPEC,
+    background=replace(SPEC.background, benchmarks="none", candidates=()),
+)
+LENIENT = replace(SPEC, lenient=True)
+WAITING = replace(SPEC, drain=Drain.WAIT)
+ONLY_BUILDING = replace(SPEC, goal=Goal.BUILD)
+
+
+def slice_uuid(number: int) -> str:
+    return f"SIM-{number}"
+
+
+def inventory(slices: int = 3) -> Inventory:
+    return Inventory(
+        simulated=True,
+        gpus=(Gpu(uuid="GPU-0", name="NVIDIA A100-SXM4-80GB", driver="simulated"),),
+        slices=tuple(
+            Slice(uuid=slice_uuid(number), kind=SliceKind.SIM, profile="1g.10gb", gpu_uuid="GPU-0")
+            for number in range(slices)
+        ),
+        geometry=GEOMETRY,
+    )
+
+
+def occupant(pid: int, *ancestors: int) -> Occupant:
+    return Occupant(pid=pid, ancestors=ancestors, command="harness")
+
+
+def sample(taken_ns: MonotonicNs, *occupants: tuple[Occupant, ...] | None, geometry: str = GEOMETRY) -> DeviceSample:
+    """`occupants` are those of each slice, from the first on; slices that are not mentioned are empty."""
+    readings = (*occupants, *((),) * (3 - len(occupants)))
+    return DeviceSample(
+        taken_ns=taken_ns,
+        geometry=geometry,
+        slices=tuple(
+            SliceSample(slice_uuid=slice_uuid(number), occupants=each) for number, each in enumerate(readings)
+        ),
+        gpus=(),
+    )
+
+
+def certificate(*reasons: Reason) -> CertificateSummary:
+    """What validating found; without reasons everything is proven."""
+    return CertificateSummary(
+        overlap=Overlap(proven=not reasons, coverage=1.0, slack_before_s=3.0, slack_after_s=0.5, backgrounds=()),
+        main_section=None,
+        main_result=MainResult(valid=True, complaints=(), metrics={}),
+        reasons=reasons,
+    )

@@ -1,0 +1,355 @@
+"""What holds in every history of a run, whatever the world does; told from events and effects alone.
+
+Each invariant keeps its own, simple account of what was heard, so that it does not repeat the core's reasoning.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+
+from heteromig.core import effects as ef
+from heteromig.core import events as ev
+from heteromig.core.guards import Finding
+from heteromig.core.machine import Run
+from heteromig.core.phases import ACTIVE_PHASES, EvidenceLevel, Phase, Role
+from heteromig.core.spec import Drain, Goal, RunSpec
+from heteromig.core.units import NS_PER_MS
+from heteromig.core.verdict import Reason
+from tests.core.world import Step
+
+History = Sequence[Step]
+
+_ORDER = tuple(Phase)
+_BEFORE_DRAINING = ACTIVE_PHASES
+_RUNGS = (ef.CleanStop, ef.Terminate, ef.Kill)
+_WEIGHT = (2, 1, 7, 6, 5, 4, 3, 9)
+_DECODER = msgspec.json.Decoder(ev.AnyEvent)
+
+
+def check(spec: RunSpec, history: History) -> None:
+    """Every invariant of this module."""
+    phases_come_in_order(history)
+    what_goes_wrong_leads_to_draining(spec, history)
+    main_comes_after_its_neighbours(spec, history)
+    devices_were_seen(spec, history)
+    spawns_belong_to_phases(history)
+    draining_stops_everybody(spec, history)
+    the_ladder_goes_up(history)
+    a_second_signal_kills(history)
+    validating_comes_after_reaping(history)
+    a_deadline_is_always_pending(history)
+    transitions_are_recorded(history)
+    the_end_is_the_end(history)
+    the_verdict_follows_from_the_reasons(spec, history)
+    replay_gives_the_same(spec, history)
+
+
+def phases_come_in_order(history: History) -> None:
+    """Forward by one, or to draining; never back, and through draining in any case."""
+    for step in history:
+        one_on = _ORDER[_ORDER.index(step.before) + 1] if step.before is not Phase.FINISHED else Phase.FINISHED
+        allowed = {step.before, one_on}
+        if step.before in _BEFORE_DRAINING:
+            allowed.add(Phase.DRAINING)
+        assert step.after in allowed, f"{step.before} -> {step.after} on {step.event}"
+
+
+def what_goes_wrong_leads_to_draining(spec: RunSpec, history: History) -> None:
+    spawned: dict[int, Role] = {}
+    excused: set[int] = set()
+    for step in history:
+        if step.before in _BEFORE_DRAINING and _is_fatal(spec, step.event, spawned, excused):
+            assert step.after is Phase.DRAINING, f"{step.event} in {step.before} leads to {step.after}"
+            assert step.view.reasons, f"{step.event} gave no reason"
+        if isinstance(step.event, (ev.SpawnFailed, ev.WorkerExited)):
+            excused.add(step.event.worker)
+        if step.view.must_stop:
+            assert step.after not in _BEFORE_DRAINING
+        for effect in step.effects:
+            if isinstance(effect, ef.SpawnWorker):
+                spawned[effect.assignment.index] = effect.assignment.role
+
+
+def _is_fatal(spec: RunSpec, event: ev.AnyEvent, spawned: dict[int, Role], excused: set[int]) -> bool:
+    match event:
+        case ev.SignalReceived() | ev.DeviceFaulted() | ev.DiscoveryFailed() | ev.LockRefused():
+            return True
+        case ev.SpawnFailed() | ev.WorkerExited():
+            role = spawned.get(event.worker)
+            if role is None or (role is Role.BACKGROUND and spec.lenient):
+                return False
+            if isinstance(event, ev.SpawnFailed):
+                return True
+            by_itself = event.stopped_by is None and event.worker not in excused
+            return by_itself and event.exit_code != 0
+        case _:
+            return False
+
+
+def main_comes_after_its_neighbours(spec: RunSpec, history: History) -> None:
+    """Main is spawned once every background shows its evidence, and the buffer has elapsed since."""
+    evidence = _Evidence()
+    buffered = False
+    for step in history:
+        evidence.hear(step.event)
+        if isinstance(step.event, ev.DeadlinePassed) and step.event.timer is ev.Timer.BUFFER:
+            entry = step.entry - (step.after is not step.before)
+            buffered = buffered or (step.before is Phase.BUFFERING and step.event.entry == entry)
+        for effect in step.effects:
+            if isinstance(effect, ef.SpawnWorker) and effect.assignment.role is Role.MAIN:
+                assert buffered, "main was spawned before the buffer had elapsed"
+                assert step.view.plan is not None
+                for neighbour in step.view.plan.backgrounds:
+                    there = evidence.shows(neighbour.index, spec.start_evidence)
+                    assert there or spec.lenient, f"main was spawned without background {neighbour.index}"
+
+
+class _Evidence:
+    """Who was heard to begin what, and has not ended since."""
+
+    def __init__(self) -> None:
+        self._heard: set[tuple[int, EvidenceLevel]] = set()
+        self._started: set[int] = set()
+        self._gone: set[int] = set()
+
+    def hear(self, event: ev.AnyEvent) -> None:
+        match event:
+            case ev.WorkerSpawned():
+                self._started.add(event.worker)
+            case ev.StartAnnounced():
+                self._heard.add((event.worker, EvidenceLevel.ANNOUNCED))
+            case ev.TimedSectionBegan():
+                self._heard.update({(event.worker, EvidenceLevel.ANNOUNCED), (event.worker, EvidenceLevel.TIMED)})
+            case ev.ProgressMade():
+                if event.completed_samples and (event.worker, EvidenceLevel.TIMED) in self._heard:
+                    self._heard.add((event.worker, EvidenceLevel.BUSY))
+            case ev.TimedSectionEnded() | ev.WorkerExited():
+                if event.worker in self._started:
+                    self._gone.add(event.worker)
+            case _:
+                pass
+
+    def shows(self, worker: int, level: EvidenceLevel) -> bool:
+        return (worker, level) in self._heard and worker not in self._gone
+
+
+def devices_were_seen(spec: RunSpec, history: History) -> None:
+    """The way to main leads over a fresh sample, unless the sampler was lost for good, which the verdict says."""
+    heard: ev.SampleTaken | None = None
+    lost = False
+    for step in history:
+        if isinstance(step.event, ev.SampleTaken):
+            heard = step.event
+        if isinstance(step.event, ev.SamplerLost):
+            heard = None
+            lost = lost or not step.event.restarted
+        if step.after is step.before or step.after not in {Phase.BUILDING, Phase.BUFFERING, Phase.MAIN_RUNNING}:
+            continue
+        if step.after is Phase.BUFFERING and spec.lenient and isinstance(step.event, ev.DeadlinePassed):
+            continue  # the time to start was over
+        if lost:
+            assert any(reason.exit_code == 9 for reason in step.view.reasons)
+            continue
+        assert heard is not None, f"{step.after} without any sample"
+        assert step.event.at_ns - heard.sample.taken_ns <= 3 * spec.sample_period_ms * NS_PER_MS, "the sample was stale"
+        assert step.view.inventory is not None
+        assert heard.sample.geometry == step.view.inventory.geometry
+        if step.after is Phase.BUFFERING:
+            _neighbours_are_seen(step, heard)
+
+
+def _neighbours_are_seen(step: Step, heard: ev.SampleTaken) -> None:
+    shown = {reading.slice_uuid: reading.occupants for reading in heard.sample.slices}
+    for worker in step.view.backgrounds:
+        occupants = shown.get(worker.assignment.slice_uuid)
+        if occupants is not None and worker.live:
+            assert any(worker.guardian_pid in occupant.ancestors for occupant in occupants), (
+                f"{worker.name} was not seen"
+            )
+
+
+def spawns_belong_to_phases(history: History) -> None:
+    """Builds one at a time while building, backgrounds and main on entry; each once, nothing from draining on."""
+    at_home = {Role.BUILD: Phase.BUILDING, Role.BACKGROUND: Phase.BACKGROUND_STARTING, Role.MAIN: Phase.MAIN_RUNNING}
+    seen: set[int] = set()
+    building: int | None = None
+    for step in history:
+        if isinstance(step.event, ev.WorkerExited) and step.event.worker == building:
+            building = None
+        for effect in step.effects:
+            if isinstance(effect, ef.SpawnWorker):
+                index, role = effect.assignment.index, effect.assignment.role
+                assert step.after is at_home[role], f"{role} was spawned in {step.after}"
+                assert role is Role.BUILD or step.before is not step.after
+                assert index not in seen, f"worker {index} was spawned twice"
+                seen.add(index)
+                if role is Role.BUILD:
+                    assert building is None, "two builds at a time"
+                    building = index
+
+
+def draining_stops_everybody(spec: RunSpec, history: History) -> None:
+    """Who is alive when draining begins is asked to stop, or has a deadline where the run waits for it."""
+    for step in history:
+        if step.after is not Phase.DRAINING or step.before is Phase.DRAINING:
+            continue
+        live = {worker.index for worker in step.view.live_workers}
+        asked = {index for effect in step.effects if isinstance(effect, _RUNGS) for index in effect.workers}
+        waits = spec.drain is Drain.WAIT and not step.view.must_stop
+        assert asked == (set() if waits else live)
+        observed = [effect.workers for effect in step.effects if isinstance(effect, ef.ObserveWorkers)]
+        timed = tuple(worker.index for worker in step.view.backgrounds if worker.live)
+        assert observed == ([timed] if timed else [])
+        order = [type(effect) for effect in step.effects]
+        if observed and asked:
+            stop = next(position for position, kind in enumerate(order) if kind in _RUNGS)
+            assert order.index(ef.ObserveWorkers) < stop, "workers were stopped before they were observed"
+
+
+def the_ladder_goes_up(history: History) -> None:
+    """Clean stop, TERM, KILL: a worker may miss a rung and hear one again, but never an earlier one."""
+    reached: dict[int, int] = {}
+    live: set[int] = set()
+    for step in history:
+        if isinstance(step.event, ev.WorkerExited):
+            live.discard(step.event.worker)
+        for effect in step.effects:
+            if isinstance(effect, ef.SpawnWorker):
+                live.add(effect.assignment.index)
+            if isinstance(effect, _RUNGS):
+                rung = _RUNGS.index(type(effect))
+                assert effect.workers, "a rung for nobody"
+                assert live.issuperset(effect.workers), "a worker that does not live was stopped"
+                for index in effect.workers:
+                    assert rung >= reached.get(index, 0), f"worker {index} went down the ladder"
+                    reached[index] = rung
+
+
+def a_second_signal_kills(history: History) -> None:
+    heard = 0
+    for step in history:
+        if not isinstance(step.event, ev.SignalReceived):
+            continue
+        heard += 1
+        if step.after is not Phase.DRAINING:
+            continue
+        live = tuple(worker.index for worker in step.view.live_workers)
+        kind = ef.Kill if heard > 1 else ef.Terminate
+        asked = [effect for effect in step.effects if isinstance(effect, _RUNGS)]
+        assert asked == ([kind(workers=live)] if live else [])
+
+
+def validating_comes_after_reaping(history: History) -> None:
+    """All workers that were spawned have exited, or one did not die of KILL, which the verdict says."""
+    left: set[int] = set()
+    for step in history:
+        if isinstance(step.event, ev.WorkerExited):
+            left.discard(step.event.worker)
+        for effect in step.effects:
+            if isinstance(effect, ef.SpawnWorker):
+                left.add(effect.assignment.index)
+        if step.after is Phase.VALIDATING and step.before is not Phase.VALIDATING and left:
+            assert isinstance(step.event, ev.DeadlinePassed)
+            assert step.event.timer is ev.Timer.KILLED
+            unreaped = [reason for reason in step.view.reasons if "could not be reaped" in reason.sentence]
+            assert len(unreaped) >= len(left)
+
+
+def a_deadline_is_always_pending(history: History) -> None:
+    """Nothing that the world fails to say can keep a run from its end."""
+    pending: Counter[tuple[ev.Timer, int]] = Counter()
+    begun = False
+    for step in history:
+        begun = begun or isinstance(step.event, ev.RunStarted)
+        if isinstance(step.event, ev.DeadlinePassed):
+            key = (step.event.timer, step.event.entry)
+            pending[key] = max(0, pending[key] - 1)
+        for effect in step.effects:
+            if isinstance(effect, ef.ArmTimer):
+                assert effect.entry == step.entry
+                assert effect.after_s >= 0
+                pending[effect.timer, effect.entry] += 1
+        if begun and step.after not in {Phase.VALIDATING, Phase.FINISHED}:
+            assert any(count for (_, entry), count in pending.items() if entry == step.entry), (
+                f"nothing will end {step.after} after {step.event}"
+            )
+
+
+def transitions_are_recorded(history: History) -> None:
+    """Each change of phase is in the effects, first, with findings that passed; rejections never pass."""
+    for step in history:
+        moves = [effect for effect in step.effects if isinstance(effect, ef.RecordTransition)]
+        if step.after is step.before:
+            assert not moves
+        else:
+            assert [(move.source, move.destination) for move in moves] == [(step.before, step.after)]
+            requests = [effect for effect in step.effects if not isinstance(effect, ef.RecordRejection)]
+            assert requests[0] == moves[0]
+            assert all(finding.passed for finding in moves[0].findings)
+            assert bool(moves[0].findings) == (step.after is not Phase.FINISHED)
+        rejected: list[Finding] = [effect.finding for effect in step.effects if isinstance(effect, ef.RecordRejection)]
+        assert not any(finding.passed for finding in rejected)
+
+
+def the_end_is_the_end(history: History) -> None:
+    """The verdict is written once; nothing that is heard later changes it or asks for anything."""
+    written = [effect.verdict for step in history for effect in step.effects if isinstance(effect, ef.WriteVerdict)]
+    assert len(written) <= 1
+    finished = False
+    for step in history:
+        if finished:
+            assert step.after is Phase.FINISHED
+            assert not step.effects
+        finished = finished or step.after is Phase.FINISHED
+        if finished:
+            assert [step.verdict] == written
+
+
+def the_verdict_follows_from_the_reasons(spec: RunSpec, history: History) -> None:
+    """The precedence of exit codes, worked out again, and what 0 means."""
+    verdict = history[-1].verdict
+    if history[-1].after is not Phase.FINISHED:
+        return
+    codes = [reason.exit_code for reason in verdict.reasons]
+    assert codes == sorted(codes, key=lambda code: -1 if code > 128 else _WEIGHT.index(code))
+    forgiven = {4, 5, 6} if spec.lenient and not any(code > 128 for code in codes[:1]) else set()
+    counted = [code for code in codes if code not in forgiven] if codes and codes[0] in forgiven else codes
+    assert verdict.exit_code == (counted[0] if counted else 0)
+    assert (verdict.status in {"valid", "built", "lenient"}) == (verdict.exit_code == 0)
+    if verdict.status in {"valid", "built"}:
+        assert not verdict.reasons
+    if verdict.status == "valid":
+        _was_good(history)
+    assert (verdict.status == "built") == (spec.goal is Goal.BUILD and not codes)
+    aborted = [
+        Reason(128 + step.event.signum, "")
+        for step in history
+        if isinstance(step.event, ev.SignalReceived) and step.before not in {Phase.VALIDATING, Phase.FINISHED}
+    ]
+    assert (verdict.status == "aborted") == bool(aborted)
+    if aborted:
+        assert verdict.exit_code == aborted[0].exit_code
+
+
+def _was_good(history: History) -> None:
+    """Main ended by itself with success, and the certificate found nothing against it."""
+    exits = [step.event for step in history if isinstance(step.event, ev.WorkerExited) and step.event.worker == 0]
+    assert exits
+    assert any((event.exit_code, event.stopped_by) == (0, None) for event in exits)
+    summaries = [step.event.summary for step in history if isinstance(step.event, ev.CertificateComputed)]
+    assert [summary.reasons for summary in summaries] == [()]
+    assert Phase.MAIN_RUNNING in {step.before for step in history}
+
+
+def replay_gives_the_same(spec: RunSpec, history: History) -> None:
+    """The journaled events, read back, give the same phases, effects and verdict."""
+    run = Run(spec)
+    for step in history:
+        event: ev.AnyEvent = _DECODER.decode(msgspec.json.encode(step.event))
+        assert event == step.event
+        assert tuple(run.handle(event)) == step.effects
+        assert (run.phase, run.entry) == (step.after, step.entry)
+    assert run.verdict == history[-1].verdict

@@ -1,0 +1,148 @@
+"""Random specs, habits, incidents and facts, for property tests."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from heteromig.core import events as ev
+from heteromig.core.phases import EvidenceLevel, Phase
+from heteromig.core.plan import make_plan
+from heteromig.core.spec import Drain, Goal, RunSpec
+from heteromig.core.verdict import ABORT_SIGNALS, Reason
+from tests.core import histories
+from tests.core.world import BACKGROUND, BUILD, MAIN, Cast, Habit, Incident, Place, Trouble
+
+_NEEDS = make_plan(histories.SPEC, histories.inventory(), (0, 1)).engines
+_PHASES = tuple(Phase)
+_WORKERS = st.integers(min_value=-1, max_value=5)
+_SHORT_S = st.sampled_from([0.0, 0.05, 0.5, 2.0, 10.0, 45.0])
+_EXITS = st.sampled_from([(0, None), (1, None), (None, 9), (None, 40), (None, None)])
+
+SIGNALS = st.sampled_from([int(signum) for signum in ABORT_SIGNALS])
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> RunSpec:
+    base = histories.ALONE if draw(st.integers(0, 9)) == 0 else histories.SPEC
+    return replace(
+        base,
+        goal=Goal.BUILD if draw(st.integers(0, 9)) == 0 else Goal.RUN,
+        start_evidence=draw(st.sampled_from(EvidenceLevel)),
+        drain=draw(st.sampled_from(Drain)),
+        lenient=draw(st.booleans()),
+        rebuild=draw(st.booleans()),
+    )
+
+
+@st.composite
+def _habits(draw: st.DrawFn, base: Habit) -> Habit:
+    """Mostly the usual, with a few things out of order."""
+    exit_code, signal = draw(_EXITS)
+    odd = Habit(
+        spawn_failure=draw(st.sampled_from([None, "no such program"])),
+        announces_s=draw(st.none() | _SHORT_S),
+        begins_s=draw(st.none() | _SHORT_S),
+        beats_s=draw(st.sampled_from([None, 0.5, 2.0])),
+        ends_s=draw(st.none() | _SHORT_S),
+        exits_s=draw(st.none() | _SHORT_S),
+        dies_s=draw(st.none() | _SHORT_S),
+        exit_code=exit_code,
+        signal=signal,
+        clean_stop_s=draw(st.none() | _SHORT_S),
+        term_s=draw(st.none() | _SHORT_S),
+        kill_s=draw(st.none() | _SHORT_S),
+        seen_on=draw(st.sampled_from([None, histories.slice_uuid(0), histories.slice_uuid(2)])),
+        seen=draw(st.booleans()),
+        leaves_engine=draw(st.booleans()),
+    )
+    kept = draw(st.sets(st.sampled_from(Habit.__struct_fields__), min_size=9))
+    return replace(odd, **{name: getattr(base, name) for name in kept})
+
+
+def habits(base: Habit) -> st.SearchStrategy[Habit]:
+    return st.just(base) | _habits(base)
+
+
+def casts() -> st.SearchStrategy[Cast]:
+    usual = st.just(Cast())
+    odd = st.builds(
+        Cast,
+        main=habits(MAIN),
+        background=habits(BACKGROUND),
+        build=habits(BUILD),
+        others=st.just(()) | st.tuples(st.tuples(st.just(1), _habits(BACKGROUND))),
+    )
+    return usual | odd
+
+
+def places() -> st.SearchStrategy[Place]:
+    found = st.sampled_from([(), (Reason(3, "not VALID"),), (Reason(4, "not covered"), Reason(9, "no log"))])
+    return st.builds(
+        Place,
+        inventory=st.sampled_from([3, 3, 3, 1]).map(histories.inventory),
+        cpus=st.just((0, 1)),
+        engines_cached=st.booleans(),
+        discovery_failure=st.sampled_from([None, None, None, None, "no driver"]),
+        lock_refusal=st.sampled_from([None, None, None, None, "pid 5 holds it"]),
+        shows_processes=st.sampled_from([True, True, True, False]),
+        certificate=found.map(lambda reasons: histories.certificate(*reasons)),
+    )
+
+
+def incidents() -> st.SearchStrategy[tuple[Incident, ...]]:
+    facts = st.one_of(
+        SIGNALS.map(lambda signum: ev.SignalReceived(0, signum)),
+        st.booleans().map(lambda restarted: ev.SamplerLost(0, restarted, "it died")),
+        st.just(ev.DeviceFaulted(0, "Xid 79")),
+    )
+    one = st.builds(
+        Incident,
+        phase=st.sampled_from(_PHASES),
+        after_s=st.sampled_from([0.0, 0.1, 1.0, 5.0, 20.0]),
+        what=facts | st.sampled_from(Trouble),
+    )
+    return st.lists(one, max_size=3).map(tuple)
+
+
+def facts() -> st.SearchStrategy[ev.AnyEvent]:
+    """Anything that the world could ever say, true or not; answers to effects of one phase are no facts."""
+    who = st.sampled_from([histories.occupant(9, 1010, histories.CONTROLLER_PID), histories.occupant(4242, 1)])
+    occupants = st.none() | st.lists(who, max_size=1).map(tuple)
+    reading = st.builds(
+        histories.sample,
+        st.just(1_000 * 10**9),
+        occupants,
+        occupants,
+        occupants,
+        geometry=st.sampled_from([histories.GEOMETRY, histories.GEOMETRY, "another"]),
+    )
+    exits = st.builds(
+        lambda worker, how, rung: ev.WorkerExited(0, worker, how[0], how[1], rung),
+        _WORKERS,
+        _EXITS,
+        st.sampled_from([None, None, "clean stop", "TERM"]),
+    )
+    zero = st.just(0)
+    return st.one_of(
+        st.just(ev.RunStarted(0, 0, histories.CONTROLLER_PID)),
+        st.builds(ev.SlicesDiscovered, zero, st.sampled_from([2, 3, 1]).map(histories.inventory), st.just((0, 1, 2))),
+        st.just(ev.DiscoveryFailed(0, "no driver")),
+        st.just(ev.GpusLocked(0)),
+        st.just(ev.LockRefused(0, "pid 5 holds it")),
+        st.builds(ev.EnginesInspected, zero, st.sampled_from([(), tuple((need, "gone") for need in _NEEDS[:2])])),
+        st.builds(ev.WorkerSpawned, zero, _WORKERS, st.integers(1000, 1050), st.integers(1000, 1050)),
+        st.builds(ev.SpawnFailed, zero, _WORKERS, st.just("no such program")),
+        st.builds(ev.StartAnnounced, zero, _WORKERS),
+        st.builds(ev.TimedSectionBegan, zero, _WORKERS),
+        st.builds(ev.ProgressMade, zero, _WORKERS, st.integers(0, 3), st.just(1.0)),
+        st.builds(ev.TimedSectionEnded, zero, _WORKERS),
+        st.builds(ev.ResultReported, zero, _WORKERS, st.booleans()),
+        st.builds(ev.StillTimed, zero, _WORKERS, st.just(5)),
+        exits,
+        st.builds(ev.SampleTaken, zero, reading),
+        st.just(ev.DeviceFaulted(0, "Xid 79")),
+        st.builds(ev.SamplerLost, zero, st.booleans(), st.just("it died")),
+        st.builds(ev.DeadlinePassed, zero, st.sampled_from(ev.Timer), st.integers(0, 7)),
+        SIGNALS.map(lambda signum: ev.SignalReceived(0, signum)),
+    )

@@ -1,0 +1,438 @@
+"""A tiny world for the core to run in: it does what the core asks for, on a clock of its own, and tells what happened.
+
+It knows nothing of guards or phases. Processes have habits, the device shows the processes there are, and a test adds
+incidents: any fact at any time after a phase was entered, a foreign process, a changed geometry, a silent sampler.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from enum import Enum
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from heteromig.core import effects as ef
+from heteromig.core import events as ev
+from heteromig.core.devices import DeviceSample, Inventory, Occupant, SliceSample
+from heteromig.core.machine import Run
+from heteromig.core.overlap import CertificateSummary
+from heteromig.core.phases import Phase, Role
+from heteromig.core.plan import Assignment, EngineNeed
+from heteromig.core.spec import RunSpec
+from heteromig.core.units import NS_PER_MS, NS_PER_S, MonotonicNs
+from heteromig.core.verdict import Verdict
+from heteromig.core.view import View, WorkerEvent
+from tests.core import histories
+
+_SIGTERM, _SIGKILL = 15, 9
+_ANSWER_NS = NS_PER_MS
+_MOST_STEPS = 20_000
+
+
+class Habit(Struct, frozen=True):
+    """How one process tree behaves. Each `_s` is the time from cause to consequence; None is never."""
+
+    spawn_failure: str | None = None
+    announces_s: float | None = 0.2
+    begins_s: float | None = 0.5
+    beats_s: float | None = 1.0
+    ends_s: float | None = None
+    """From the beginning of its timed section to the end."""
+    exits_s: float | None = 0.3
+    """From the end of its timed section to its exit."""
+    dies_s: float | None = None
+    """From its start to its exit, whatever it was doing."""
+    exit_code: int | None = 0
+    signal: int | None = None
+    clean_stop_s: float | None = 0.2
+    term_s: float | None = 0.1
+    kill_s: float | None = 0.01
+    seen_on: str | None = None
+    """The slice that the device shows it on, where that is not its own."""
+    seen: bool = True
+    leaves_engine: bool = True
+
+
+MAIN = Habit(ends_s=10.0)
+BACKGROUND = Habit()
+BUILD = Habit(announces_s=None, begins_s=None, dies_s=2.0)
+
+
+class Cast(Struct, frozen=True):
+    """The habits of all workers, by role; `others` are exceptions by index."""
+
+    main: Habit = MAIN
+    background: Habit = BACKGROUND
+    build: Habit = BUILD
+    others: tuple[tuple[int, Habit], ...] = ()
+
+    def habit(self, assignment: Assignment) -> Habit:
+        for index, habit in self.others:
+            if index == assignment.index:
+                return habit
+        match assignment.role:
+            case Role.MAIN:
+                return self.main
+            case Role.BACKGROUND:
+                return self.background
+            case Role.BUILD:
+                return self.build
+
+
+class Trouble(Enum):
+    """What can come over the devices."""
+
+    FOREIGN_PROCESS = "a foreign process appears on main's slice"
+    GEOMETRY = "somebody repartitions the GPU"
+    SILENCE = "the sampler says nothing any more"
+
+
+class Incident(Struct, frozen=True):
+    """Something that happens `after_s` after `phase` was entered; a fact is told with the time of that moment."""
+
+    phase: Phase
+    after_s: float
+    what: ev.AnyEvent | Trouble
+
+
+class Place(Struct, frozen=True):
+    """What the run finds around it."""
+
+    inventory: Inventory = histories.inventory()
+    cpus: tuple[int, ...] = (0, 1)
+    engines_cached: bool = True
+    discovery_failure: str | None = None
+    lock_refusal: str | None = None
+    shows_processes: bool = True
+    certificate: CertificateSummary = histories.certificate()
+
+
+class Step(Struct, frozen=True):
+    """One event and what came of it; `view`, `entry` and `verdict` are those afterwards."""
+
+    event: ev.AnyEvent
+    before: Phase
+    after: Phase
+    entry: int
+    effects: tuple[ef.AnyEffect, ...]
+    view: View
+    verdict: Verdict
+
+
+class Process(Struct):
+    """One process tree; its guardian's pid is one less than that of the harness."""
+
+    assignment: Assignment
+    habit: Habit
+    started: bool = False
+    gone: bool = False
+    timed: bool = False
+    rung: str | None = None
+
+    @property
+    def pid(self) -> int:
+        return 1001 + 10 * self.assignment.index
+
+
+class SampleDue(Struct, frozen=True):
+    """The sampler is about to read the devices; a periodic reading is followed by the next."""
+
+    periodic: bool
+
+
+_ABOUT_WORKERS = (
+    ev.WorkerSpawned,
+    ev.SpawnFailed,
+    ev.StartAnnounced,
+    ev.TimedSectionBegan,
+    ev.ProgressMade,
+    ev.TimedSectionEnded,
+    ev.ResultReported,
+    ev.StillTimed,
+    ev.WorkerExited,
+)
+
+
+class World:
+    """One run in one place with one cast."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        *,
+        cast: Cast | None = None,
+        place: Place | None = None,
+        incidents: tuple[Incident, ...] = (),
+    ) -> None:
+        self.run = Run(spec)
+        self.steps: list[Step] = []
+        self.now_ns: MonotonicNs = 1_000 * NS_PER_S
+        self._cast = cast or Cast()
+        self._place = place or Place()
+        self._incidents = incidents
+        self._due: list[tuple[MonotonicNs, int, ev.AnyEvent | SampleDue | Trouble]] = []
+        self._numbers = itertools.count()
+        self._processes: dict[int, Process] = {}
+        self._engines: set[EngineNeed] = set()
+        self._troubles: set[Trouble] = set()
+        self._sampling = False
+        self._schedule(0, ev.RunStarted(at_ns=0, at_utc_ns=0, controller_pid=histories.CONTROLLER_PID))
+        self._meet_incidents(Phase.DISCOVERING)
+
+    def tell(self, event: ev.AnyEvent) -> Step:
+        """Say it to the core now, true or not, and do what the core asks for."""
+        event = replace(event, at_ns=self.now_ns)
+        before = self.run.phase
+        effects = tuple(self.run.handle(event))
+        step = Step(event, before, self.run.phase, self.run.entry, effects, self.run.view, self.run.verdict)
+        self.steps.append(step)
+        for effect in effects:
+            self._perform(effect)
+        if step.after is not before:
+            self._meet_incidents(step.after)
+        return step
+
+    def go_on(self) -> bool:
+        """Let the next thing happen; False where nothing more is going to."""
+        if not self._due:
+            return False
+        self.now_ns, _, item = heapq.heappop(self._due)
+        match item:
+            case Trouble():
+                self._troubles.add(item)
+            case SampleDue():
+                self._sample(item)
+            case _ if isinstance(item, _ABOUT_WORKERS):
+                self._live(item)
+            case _:
+                if isinstance(item, ev.SamplerLost):
+                    self._sampling = item.restarted
+                self.tell(item)
+        return True
+
+    def go_to(self, phase: Phase) -> World:
+        """Let things happen until the run is in `phase`."""
+        self._until({phase})
+        return self
+
+    def finish(self) -> World:
+        """Let things happen until the run has finished."""
+        self._until({Phase.FINISHED})
+        return self
+
+    def wait_s(self, seconds: float) -> None:
+        """Let everything happen that is due within that time."""
+        until_ns = self.now_ns + round(seconds * NS_PER_S)
+        while self._due and self._due[0][0] <= until_ns:
+            self.go_on()
+        self.now_ns = until_ns
+
+    @property
+    def processes_left(self) -> tuple[int, ...]:
+        """Indices of the workers whose processes are alive."""
+        return tuple(index for index, process in self._processes.items() if not process.gone)
+
+    @property
+    def events(self) -> tuple[ev.AnyEvent, ...]:
+        """All that was told."""
+        return tuple(step.event for step in self.steps)
+
+    @property
+    def effects(self) -> tuple[ef.AnyEffect, ...]:
+        """All that was asked for."""
+        return tuple(effect for step in self.steps for effect in step.effects)
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Where the run was, in order."""
+        return (Phase.DISCOVERING, *(step.after for step in self.steps if step.after is not step.before))
+
+    @property
+    def verdict(self) -> Verdict:
+        """How the run came out."""
+        return self.run.verdict
+
+    def _until(self, phases: set[Phase]) -> None:
+        for _ in range(_MOST_STEPS):
+            if self.run.phase in phases:
+                return
+            if not self.go_on():
+                break
+        raise AssertionError(f"The run is stuck in {self.run.phase} at {self.now_ns}: {self.run.waiting_for}")
+
+    def _schedule(self, after_s: float, item: ev.AnyEvent | SampleDue | Trouble) -> None:
+        at_ns = self.now_ns + round(after_s * NS_PER_S) + _ANSWER_NS
+        heapq.heappush(self._due, (at_ns, next(self._numbers), item))
+
+    def _meet_incidents(self, phase: Phase) -> None:
+        for incident in self._incidents:
+            if incident.phase is phase:
+                self._schedule(incident.after_s, incident.what)
+
+    # --- what the core asks for ---------------------------------------------------------------------------------------
+
+    def _perform(self, effect: ef.AnyEffect) -> None:  # noqa: C901, PLR0912 - one arm an effect
+        match effect:
+            case ef.StartSampler():
+                self._start_sampler()
+            case ef.RequestSample():
+                self._schedule(0.005, SampleDue(periodic=False))
+            case ef.LockGpus():
+                refusal = self._place.lock_refusal
+                self._schedule(0, ev.LockRefused(0, refusal) if refusal else ev.GpusLocked(0))
+            case ef.InspectEngines():
+                self._inspect(effect)
+            case ef.SpawnWorker():
+                self._spawn(effect.assignment)
+            case ef.ObserveWorkers():
+                for index in effect.workers:
+                    if self._processes[index].timed:
+                        self._schedule(0, ev.StillTimed(0, worker=index, at_utc_ns=self.now_ns))
+            case ef.CleanStop():
+                for index in effect.workers:
+                    self._clean_stop(self._processes[index])
+            case ef.Terminate():
+                for index in effect.workers:
+                    process = self._processes[index]
+                    self._end(process, "TERM", process.habit.term_s, _SIGTERM)
+            case ef.Kill():
+                for index in effect.workers:
+                    process = self._processes[index]
+                    self._end(process, "KILL", process.habit.kill_s, _SIGKILL)
+            case ef.ArmTimer():
+                self._schedule(effect.after_s, ev.DeadlinePassed(0, timer=effect.timer, entry=effect.entry))
+            case ef.ComputeCertificate():
+                self._schedule(0.2, ev.CertificateComputed(0, self._place.certificate))
+            case ef.WriteVerdict():
+                self._schedule(0.05, ev.VerdictWritten(0))
+            case ef.SetTick() | ef.RecordTransition() | ef.RecordRejection():
+                pass
+
+    def _start_sampler(self) -> None:
+        failure = self._place.discovery_failure
+        if failure is not None:
+            self._schedule(0.01, ev.DiscoveryFailed(0, failure))
+            return
+        self._sampling = True
+        self._schedule(0.01, ev.SlicesDiscovered(0, inventory=self._place.inventory, cpus=self._place.cpus))
+        self._schedule(0.02, SampleDue(periodic=True))
+
+    def _inspect(self, effect: ef.InspectEngines) -> None:
+        if self._place.engines_cached and not effect.discard:
+            self._engines.update(effect.needs)
+        missing = tuple(
+            (need, "it is not there") for need in effect.needs if effect.discard or need not in self._engines
+        )
+        self._schedule(0.01, ev.EnginesInspected(0, missing=missing))
+
+    # --- processes ----------------------------------------------------------------------------------------------------
+
+    def _spawn(self, assignment: Assignment) -> None:
+        habit = self._cast.habit(assignment)
+        process = Process(assignment, habit)
+        index = assignment.index
+        self._processes[index] = process
+        if habit.spawn_failure is not None:
+            self._schedule(0.01, ev.SpawnFailed(0, worker=index, message=habit.spawn_failure))
+            self._schedule(0.02, ev.WorkerExited(0, worker=index, exit_code=None, signal=None))
+            return
+        self._schedule(0, ev.WorkerSpawned(0, worker=index, guardian_pid=process.pid - 1, pid=process.pid))
+
+    def _clean_stop(self, process: Process) -> None:
+        after_s = process.habit.clean_stop_s
+        process.rung = "clean stop"
+        if after_s is not None:
+            index = process.assignment.index
+            if process.timed:
+                self._schedule(after_s / 2, ev.TimedSectionEnded(0, worker=index))
+            self._schedule(after_s, ev.WorkerExited(0, worker=index, exit_code=0, signal=None, stopped_by="clean stop"))
+
+    def _end(self, process: Process, rung: str, after_s: float | None, signum: int) -> None:
+        process.rung = rung
+        if after_s is not None:
+            index = process.assignment.index
+            self._schedule(after_s, ev.WorkerExited(0, worker=index, exit_code=None, signal=signum, stopped_by=rung))
+
+    def _live(self, event: WorkerEvent) -> None:
+        process = self._processes.get(event.worker)
+        if process is not None and process.gone:
+            return  # what it was going to do does not happen any more
+        if process is not None:
+            self._follow(process, event)
+            if isinstance(event, ev.WorkerExited):
+                event = replace(event, stopped_by=process.rung)
+        self.tell(event)
+
+    def _follow(self, process: Process, event: WorkerEvent) -> None:  # noqa: C901, PLR0912 - one arm an event
+        """What comes of it in the life of that process."""
+        habit, index = process.habit, process.assignment.index
+        exited = ev.WorkerExited(0, worker=index, exit_code=habit.exit_code, signal=habit.signal)
+        match event:
+            case ev.WorkerSpawned():
+                process.started = True
+                if habit.announces_s is not None:
+                    self._schedule(habit.announces_s, ev.StartAnnounced(0, worker=index))
+                if habit.begins_s is not None:
+                    self._schedule(habit.begins_s, ev.TimedSectionBegan(0, worker=index))
+                if habit.dies_s is not None:
+                    self._schedule(habit.dies_s, exited)
+            case ev.TimedSectionBegan():
+                process.timed = True
+                if habit.beats_s is not None:
+                    self._schedule(habit.beats_s, self._beat(index))
+                if habit.ends_s is not None:
+                    self._schedule(habit.ends_s, ev.TimedSectionEnded(0, worker=index))
+            case ev.ProgressMade():
+                if process.timed and habit.beats_s is not None:
+                    self._schedule(habit.beats_s, self._beat(index))
+            case ev.TimedSectionEnded():
+                process.timed = False
+                if habit.exits_s is not None and process.rung is None:
+                    self._schedule(habit.exits_s, exited)
+            case ev.WorkerExited():
+                process.gone = True
+                if process.assignment.role is Role.BUILD and event.exit_code == 0 and habit.leaves_engine:
+                    self._engines.add(process.assignment.engine)
+            case _:
+                pass
+
+    @staticmethod
+    def _beat(index: int) -> ev.ProgressMade:
+        return ev.ProgressMade(0, worker=index, completed_samples=10, samples_per_s=10.0)
+
+    # --- devices ------------------------------------------------------------------------------------------------------
+
+    def _sample(self, due: SampleDue) -> None:
+        if not self._sampling:
+            return
+        if due.periodic:
+            self._schedule(self.run.view.spec.sample_period_ms / 1_000, due)
+        if Trouble.SILENCE not in self._troubles:
+            self.tell(ev.SampleTaken(0, sample=self.reading()))
+
+    def reading(self) -> DeviceSample:
+        """What the device shows now."""
+        return DeviceSample(
+            taken_ns=self.now_ns - _ANSWER_NS // 10,
+            geometry="another" if Trouble.GEOMETRY in self._troubles else self._place.inventory.geometry,
+            slices=tuple(
+                SliceSample(
+                    slice_uuid=place.uuid,
+                    occupants=self._occupants(place.uuid) if self._place.shows_processes else None,
+                )
+                for place in self._place.inventory.slices
+            ),
+            gpus=(),
+        )
+
+    def _occupants(self, uuid: str) -> tuple[Occupant, ...]:
+        ours = tuple(
+            histories.occupant(process.pid, process.pid - 1, histories.CONTROLLER_PID)
+            for process in self._processes.values()
+            if process.started and not process.gone and process.habit.seen
+            if uuid == (process.habit.seen_on or process.assignment.slice_uuid)
+        )
+        foreign = Trouble.FOREIGN_PROCESS in self._troubles and uuid == histories.slice_uuid(0)
+        return (*ours, histories.occupant(4242, 1)) if foreign else ours
