@@ -65,7 +65,7 @@ class Frame:
 
 
 def render(
-    run: Run, moments: Moments, now_ns: MonotonicNs, last_lines: Mapping[int, str], width: int, height: int
+    run: Run, moments: Moments, now_ns: MonotonicNs, last_lines: Mapping[int, str], *, width: int, height: int
 ) -> Frame:
     """The picture at `now_ns` in at most `height` lines of at most `width` cells."""
     top = [
@@ -75,10 +75,8 @@ def render(
     ]
     bars = _bars(run, moments, now_ns, width)
     if height < _BARS_NEED_LINES:
-        bars = [line for phase, line in bars if phase is run.phase]
-        lines = [*top, *bars]
-    else:
-        lines = [*top, *(line for _, line in bars)]
+        bars = [(phase, line) for phase, line in bars if phase is run.phase]
+    lines = [*top, *(line for _, line in bars)]
     lines += _table(run.view, now_ns, last_lines, width, height - len(lines))
     return Frame([_cropped(line, width) for line in lines[:height]])
 
@@ -186,13 +184,13 @@ def _counted(places: list[rows.Place]) -> str:
 
 
 def _cropped(line: Line, width: int) -> Line:
-    """Pieces up to `width` cells; lines made of fitted cells pass through."""
+    """The pieces that fit into `width` cells, the last of them cropped."""
     pieces: list[Piece] = []
     left = width
     for text, style in line:
         short = crop(text, left)
         pieces.append((short, style))
         left -= cells(short)
-        if left <= 0:
+        if short != text:
             break
     return tuple(pieces)

@@ -26,8 +26,6 @@ class LiveTable:
     is on the screen.
     """
 
-    wants_ticks = True
-
     def __init__(self, outlet: Outlet, clock: Callable[[], MonotonicNs] = time.monotonic_ns) -> None:
         self._outlet = outlet
         self._clock = clock
@@ -38,7 +36,12 @@ class LiveTable:
         self._started = False
         self._moments = Moments(run_id="", begun_ns=clock(), entered_ns=clock())
         self._run: Run | None = None
-        self._last_lines: Mapping[int, str] = {}
+        self._last_lines: dict[int, str] = {}
+
+    @property
+    def wants_ticks(self) -> bool:
+        """As long as there is a terminal."""
+        return not self._outlet.gone
 
     def begin(self, run_directory: str) -> None:
         """Remember the name; the first tick draws."""
@@ -56,8 +59,8 @@ class LiveTable:
     def tick(self, run: Run, now_ns: MonotonicNs, last_lines: Mapping[int, str]) -> None:
         """Draw, unless the terminal is not keeping up."""
         self._run = run
-        self._last_lines = dict(last_lines)
-        if not self._outlet.gone and not self._outlet.behind:
+        self._last_lines.update(last_lines)  # workers that have exited are not in it any more
+        if not self._outlet.behind:
             self._draw(run, now_ns)
 
     def end(self) -> None:
@@ -75,7 +78,7 @@ class LiveTable:
             self._resize(size)
         width, height = size
         # The cursor rests below the last line, so one line is left for it.
-        frame = render(run, self._moments, now_ns, self._last_lines, width, height - 1)
+        frame = render(run, self._moments, now_ns, self._last_lines, width=width, height=height - 1)
         if not self._started:
             self._started = True
             self._live.start()

@@ -58,9 +58,7 @@ class PlainLines:
         """Say what is waited for, at most every five seconds; each engine that was built, always."""
         if finding.guard == every_engine_present.__name__:
             self._say(at_ns, building_sentence(run.view))
-        elif finding.guard in _WAITED_FOR and (
-            self._waited_ns is None or at_ns - self._waited_ns >= _WAITING_EVERY_NS
-        ):
+        elif finding.guard in _WAITED_FOR and (self._waited_ns is None or at_ns - self._waited_ns >= _WAITING_EVERY_NS):
             self._waited_ns = at_ns
             evidence = printable(finding.evidence)
             if len(evidence) > _LONGEST_WAIT:

@@ -9,6 +9,7 @@ from heteromig.core.guards import Finding
 from heteromig.core.machine import Run
 from heteromig.core.phases import Phase
 from heteromig.core.units import MonotonicNs
+from heteromig.views.outlet import Outlet
 
 
 class Reporter(Protocol):
@@ -41,13 +42,14 @@ class Reporter(Protocol):
 
 
 class Unfailing:
-    """A reporter that passes everything on to another until that one fails, and then only keeps `failure`.
+    """A reporter that passes everything on to another until that one fails, says so once, and is silent from then on.
 
-    A mistake in a view must not cost an hour of measuring.
+    A mistake in a view must not cost an hour of measuring. `outlet` is where it is said.
     """
 
-    def __init__(self, reporter: Reporter) -> None:
+    def __init__(self, reporter: Reporter, outlet: Outlet) -> None:
         self._reporter = reporter
+        self._outlet = outlet
         self.failure: Exception | None = None
 
     @property
@@ -84,3 +86,4 @@ class Unfailing:
             call()
         except Exception as failure:  # noqa: BLE001 - whatever it is, the run goes on
             self.failure = failure
+            self._outlet.write(f"\nheteromig: the display failed ({failure!r}); the run goes on without it.\n")

@@ -98,9 +98,9 @@ def places(view: View, last_lines: Mapping[int, str], gpu: Gpu) -> list[Place]:
     for place in view.inventory.slices:
         if place.gpu_uuid != gpu.uuid:
             continue
-        worker = _foremost(on_slice.get(place.uuid, []))
-        last = last_lines.get(worker.index, "") if worker is not None else ""
-        found.append(Place(slice=place, worker=worker, sample=samples.get(place.uuid), last=last))
+        foremost = _foremost(on_slice.get(place.uuid, []))
+        last = last_lines.get(foremost.index, "") if foremost is not None else ""
+        found.append(Place(slice=place, worker=foremost, sample=samples.get(place.uuid), last=last))
     return found
 
 
@@ -116,18 +116,19 @@ def _foremost(workers: list[WorkerView]) -> WorkerView | None:
 
 def gpu_line(gpu: Gpu, sample: GpuSample | None, view: View, now_ns: MonotonicNs) -> Line:
     """What exists for the whole GPU only: power, temperature, clocks."""
-    head: Piece = (f"GPU {short_uuid(gpu.uuid)} {printable(gpu.name)}  ", BOLD)
+    head: Piece = (f"GPU {short_uuid(gpu.uuid)} {printable(gpu.name).removeprefix('NVIDIA ')}  ", BOLD)
     simulated = view.inventory is not None and view.inventory.simulated
     if sample is None:
         return head, ("no sample yet", DIM)
     readings = {
         "power": None if sample.power_w is None else f"{sample.power_w:.0f} W",
         "temperature": None if sample.temperature_c is None else f"{sample.temperature_c:.0f} C",
-        "SM clock": None if sample.sm_clock_mhz is None else f"{sample.sm_clock_mhz} MHz",
-        "memory clock": None if sample.memory_clock_mhz is None else f"{sample.memory_clock_mhz} MHz",
+        "SM clock": None if sample.sm_clock_mhz is None else f"SM {sample.sm_clock_mhz} MHz",
+        "memory clock": None if sample.memory_clock_mhz is None else f"memory {sample.memory_clock_mhz} MHz",
     }
-    known = "  ".join(f"{name} {reading}" for name, reading in readings.items() if reading is not None)
+    known = "  ".join(reading for reading in readings.values() if reading is not None)
     lacking = ", ".join(name for name, reading in readings.items() if reading is None)
+    lacking = lacking.replace("SM clock, memory clock", "clocks")
     pieces: list[Piece] = [head]
     if known:
         pieces.append((known, PLAIN))
@@ -252,7 +253,7 @@ NARROW = (
     PROFILE,
     Column("ROLE", 5, _short_role),
     BENCHMARK,
-    Column("SCENARIO", 7, _scenario),
+    Column("SCEN", 7, _scenario),
     Column("STATE", 13, _state_and_evidence),
     Column("SAMPLES", 7, _rate, Align.RIGHT),
     MEMORY,

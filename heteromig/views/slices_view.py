@@ -62,11 +62,8 @@ def _mig(gpu: Gpu) -> str:
 def _instance(place: Slice) -> str:
     if place.gpu_instance_id is None:
         return place.kind.value
-    compute = UNKNOWN_INSTANCE if place.compute_instance_id is None else str(place.compute_instance_id)
+    compute = "?" if place.compute_instance_id is None else str(place.compute_instance_id)
     return f"GI {place.gpu_instance_id:>2}  CI {compute}"
-
-
-UNKNOWN_INSTANCE = "?"
 
 
 def _size(place: Slice) -> str:

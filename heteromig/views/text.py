@@ -32,7 +32,7 @@ _UUID_PREFIXES = ("MIG-GPU-", "MIG-", "GPU-")
 
 
 def printable(text: str) -> str:
-    """One line without escapes, control, format or zero-width characters; of `\\r` progress lines, the last state."""
+    """One line without escapes, control, format or zero-width characters; of a line redrawn by CR, the last state."""
     text = text[:_LONGEST_LINE]
     if text.isascii() and text.isprintable():
         return text.strip()

@@ -24,7 +24,7 @@ class Progress(Struct, frozen=True):
     note: str
 
 
-def sentence(run: Run, entered_ns: MonotonicNs, now_ns: MonotonicNs) -> str:
+def sentence(run: Run, entered_ns: MonotonicNs, now_ns: MonotonicNs) -> str:  # noqa: PLR0911 - one arm a phase
     """Why the run is where it is, `entered_ns` being when it got there."""
     view = run.view
     match run.phase:
@@ -158,9 +158,7 @@ def _draining_sentence(view: View) -> str:
 
 def _engines(view: View) -> tuple[int, list[EngineNeed]]:
     """(engines built in this run, those missing yet)."""
-    built = {
-        worker.assignment.engine for worker in view.workers if worker.role is Role.BUILD and worker.exit_code == 0
-    }
+    built = {worker.assignment.engine for worker in view.workers if worker.role is Role.BUILD and worker.exit_code == 0}
     return len(built), [need for need, _ in view.missing_engines or () if need not in built]
 
 

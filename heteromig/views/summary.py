@@ -1,0 +1,175 @@
+"""The end of a run as a person wants to read it: verdict, result, overlap, files, and what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from datetime import datetime
+
+import msgspec
+from rich.text import Text
+
+from heteromig.core.phases import Phase, Role
+from heteromig.core.record import ObserverPhase, RunRecord, WorkerRecord
+from heteromig.core.spec import Mode
+from heteromig.core.verdict import SIGNAL_BASE, ExitCode
+from heteromig.views.text import format_rate, printable
+from heteromig.views.verdict_text import SIMULATED_NOTE, append_block, append_overlap, append_verdict
+
+_NS_PER_MS = 1e6
+
+# LoadGen's names (6.x first, then 2.x), in the order in which they are looked for.
+_THROUGHPUTS = (
+    "result_samples_per_second",
+    "result_completed_samples_per_sec",
+    "result_scheduled_samples_per_sec",
+)
+_LATENCIES = (
+    ("result_mean_latency_ns", "mean"),
+    ("result_50.00_percentile_latency_ns", "p50"),
+    ("result_90.00_percentile_latency_ns", "p90"),
+    ("result_99.00_percentile_latency_ns", "p99"),
+    ("result_99.90_percentile_latency_ns", "p99.9"),
+)
+
+
+def summary(record: RunRecord, run_directory: str, width: int) -> Text:
+    """What is printed when a run is over; also of a run that broke off, where much of it is unknown."""
+    text = Text()
+    verdict = record.verdict
+    if verdict is None:
+        words = f"UNFINISHED: the run was last heard of in {record.phase}, at {record.heartbeat_at}."
+        append_block(text, "", words, width, indent=0)
+    else:
+        append_verdict(text, verdict.status, verdict.exit_code, verdict.reasons, width)
+    if record.simulated:
+        text.append(SIMULATED_NOTE + "\n", "bold yellow")
+    text.append("\n")
+    main = next((worker for worker in record.workers if worker.role == Role.MAIN.value), None)
+    if main is not None and record.goal == "run":
+        append_block(text, "Main", _main(main, record), width)
+        append_block(text, "Result", _result(main), width)
+        if main.timed_begin is not None or record.overlap.backgrounds:
+            overlap = record.overlap
+            figures = (overlap.coverage, overlap.slack_before_s, overlap.slack_after_s)
+            append_overlap(text, overlap.proven, figures, overlap.backgrounds, width)
+    if record.left_out:
+        append_block(text, "Left out", f"{', '.join(record.left_out)}, for want of slices", width)
+    append_block(text, "Observer", _observer(record), width)
+    append_block(text, "Files", f"{run_directory}/ (run.json, certificate.json, events.jsonl, workers/)", width)
+    for number, step in enumerate(_next_steps(record, run_directory.rstrip("/"))):
+        append_block(text, "Next" if number == 0 else "", step, width)
+    text.rstrip()
+    return text
+
+
+def _main(main: WorkerRecord, record: RunRecord) -> str:
+    profile = next((place.profile for place in record.slices if place.uuid == main.slice_uuid), "a slice")
+    neighbours = sum(worker.role == Role.BACKGROUND.value for worker in record.workers)
+    beside = f"beside {neighbours} background{'' if neighbours == 1 else 's'}"
+    return printable(f"{main.benchmark} {main.scenario}, {main.mode}, accuracy {main.accuracy}, on {profile}, {beside}")
+
+
+def _result(main: WorkerRecord) -> str:
+    metrics = main.metrics
+    parts: list[str] = []
+    if main.mode == Mode.ACCURACY.value:
+        value, target = metrics.get("accuracy_percent"), metrics.get("accuracy_target_percent")
+        if value is not None:
+            parts.append(f"accuracy {value:.4g} %" + ("" if target is None else f" (at least {target:g} % is needed)"))
+    throughput = next((metrics[name] for name in _THROUGHPUTS if name in metrics), None)
+    if throughput is not None:
+        parts.append(f"{format_rate(throughput)} samples/s")
+    # In Offline the one query holds all samples: its percentiles are points of the run's length, not latencies.
+    if main.scenario != "offline":
+        known = [f"{name} {metrics[key] / _NS_PER_MS:.2f} ms" for key, name in _LATENCIES if key in metrics]
+        if known:
+            parts.append(f"latency {', '.join(known)}")
+    return "; ".join(parts) or "none: main has no result"
+
+
+def _observer(record: RunRecord) -> str:
+    observer = record.observer
+    sampler = "unknown" if observer.sampler_cpu_s is None else f"{observer.sampler_cpu_s:.2f} s"
+    words = f"{observer.cpu_s:.2f} s of CPU and {observer.wakeups} wake-ups by heteromig, {sampler} by its sampler"
+    measuring = next((phase for phase in observer.by_phase if phase.name == Phase.MAIN_RUNNING.value), None)
+    if measuring is None:
+        return words
+    share = _share_of_a_core(measuring, record)
+    return f"{words}; while main ran, {measuring.cpu_s:.2f} s" + ("" if share is None else f" ({share:.1%} of a core)")
+
+
+def _share_of_a_core(measuring: ObserverPhase, record: RunRecord) -> float | None:
+    for phase in record.phases:
+        if phase.name == measuring.name and phase.left_at is not None:
+            entered, left = msgspec.convert((phase.entered_at, phase.left_at), type=tuple[datetime, datetime])
+            lasted_s = (left - entered).total_seconds()
+            return measuring.cpu_s / lasted_s if lasted_s > 0 else None
+    return None
+
+
+def _next_steps(record: RunRecord, run_directory: str) -> Iterator[str]:
+    quoted = shlex.quote(run_directory)
+    verify = f"heteromig verify {quoted} proves this verdict again, from the files alone"
+    verdict = record.verdict
+    if verdict is None:
+        yield f"If it is not going on any more: {verify}."
+        return
+    code = verdict.exit_code
+    if code == ExitCode.VALID and record.goal == "build":
+        yield "heteromig run, with the same options, uses these engines."
+        return
+    yield from _hints(record, quoted, code)
+    if code != ExitCode.INTERNAL:
+        yield f"{verify}."
+
+
+def _hints(record: RunRecord, quoted: str, code: int) -> Iterator[str]:  # noqa: C901 - one arm an exit code
+    match code:
+        case ExitCode.VALID if record.simulated:
+            yield "On a machine with MIG slices, the same with --slices mig measures a GPU."
+        case ExitCode.INVALID:
+            main = next((worker for worker in record.workers if worker.role == Role.MAIN.value), None)
+            if main is not None:
+                yield f"ls {quoted}/{main.directory} has LoadGen's own words; {_advice(main)}"
+        case ExitCode.OVERLAP:
+            yield (
+                "Backgrounds have to run longer than main: leave --background-duration automatic, or ask for more; "
+                "and look into the log of the one that ended."
+            )
+            yield from _logs(record, quoted)
+        case ExitCode.WORKER:
+            yield from _logs(record, quoted)
+        case ExitCode.START_TIMEOUT:
+            yield "Allow more with --background-start-timeout, or look for what hangs:"
+            yield from _logs(record, quoted)
+        case ExitCode.DEVICE:
+            yield "heteromig slices shows what slices there are, and who is using them."
+            if not record.simulated:
+                yield "heteromig run --slices sim:a100-sxm-80gb tries the same without a GPU."
+        case ExitCode.INCONCLUSIVE:
+            yield "What is missing is named above; nothing is wrong with what is there."
+        case _ if code > SIGNAL_BASE:
+            yield "Every worker was stopped; start it again when you like."
+        case _:
+            yield f"ls {quoted} has what there is."
+
+
+def _advice(main: WorkerRecord) -> str:
+    if main.mode == Mode.ACCURACY.value:
+        return "an engine that loses accuracy is built anew with --rebuild."
+    if main.scenario == "server":
+        return "ask for fewer queries a second with --main-target-qps, or run longer with --main-duration."
+    return "run longer with --main-duration, or state the rate with --main-target-qps."
+
+
+def _logs(record: RunRecord, quoted: str) -> Iterator[str]:
+    """The logs of workers that went wrong by themselves; of those that never became timed, where none did."""
+    failed = [worker for worker in record.workers if worker.stopped_by is None and (worker.exit_code or worker.signal)]
+    late = [worker for worker in record.workers if worker.pid is not None and worker.timed_begin is None]
+    ended = [worker for worker in record.workers if worker.stopped_by is None and worker.exit_code is not None]
+    for worker in (failed or late or ended)[:3]:
+        how = f"exit {worker.exit_code}" if worker.exit_code is not None else "no exit status"
+        if worker.signal is not None:
+            how = f"signal {worker.signal}"
+        yield f"tail {quoted}/{shlex.quote(worker.directory)}/stdout.log ({worker.role} {worker.benchmark}, {how})"

@@ -1,0 +1,93 @@
+"""A verdict and its overlap in words, for the summary of a run and for its verification."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from heteromig.core.overlap import BackgroundOverlap
+from heteromig.core.verdict import Reason
+from heteromig.views.text import fit, printable
+
+SIMULATED_NOTE = "SIMULATED: no GPU was involved, and this is not a measurement of a GPU."
+UNKNOWN = "unknown"
+
+_LABEL_WIDTH = 13
+_HEADLINES = {
+    "valid": "main is VALID, and every background was timed during the whole timed section of main.",
+    "built": "every engine is there.",
+    "lenient": "the run went on in spite of what is listed below, so it proves nothing.",
+}
+_STATUS_STYLES = {"valid": "bold green", "built": "bold green", "lenient": "bold yellow", "inconclusive": "bold yellow"}
+
+
+def append_verdict(text: Text, status: str, exit_code: int, reasons: Sequence[Reason], width: int) -> None:
+    """One sentence first: the status, the exit code, and why; the other reasons follow."""
+    headline = _HEADLINES.get(status)
+    rest = list(reasons)
+    if headline is None:
+        headline = printable(reasons[0].sentence) if reasons else "no reason is recorded."
+        rest = rest[1:]
+    head = f"{status.upper()} (exit {exit_code}): "
+    lines = textwrap.wrap(head + headline, width, break_long_words=False, break_on_hyphens=False)
+    text.append(lines[0][: len(head)], _STATUS_STYLES.get(status, "bold red"))
+    text.append(lines[0][len(head) :] + "\n")
+    for line in lines[1:]:
+        text.append(line + "\n")
+    for reason in rest:
+        append_block(text, "", f"- {printable(reason.sentence)} (exit {reason.exit_code})", width, indent=2)
+
+
+def append_block(text: Text, label: str, words: str, width: int, *, indent: int = _LABEL_WIDTH) -> None:
+    """`label` in the margin, `words` wrapped beside it; nothing within a word is broken, so paths stay whole."""
+    lines = textwrap.wrap(words, max(20, width - indent), break_long_words=False, break_on_hyphens=False) or [""]
+    text.append(fit(label, indent), "bold")
+    text.append(lines[0] + "\n")
+    for line in lines[1:]:
+        text.append(" " * indent + line + "\n")
+
+
+def append_overlap(
+    text: Text,
+    proven: bool,  # noqa: FBT001 - read from the record
+    figures: tuple[float | None, float | None, float | None],
+    backgrounds: Sequence[BackgroundOverlap],
+    width: int,
+) -> None:
+    """Coverage and slack: the worst in one sentence, then each background in a line.
+
+    `figures` are coverage as a share, slack before and slack after in seconds.
+    """
+    coverage, before_s, after_s = figures
+    if not backgrounds:
+        append_block(text, "Overlap", "proven: there was no background" if proven else "not proven", width)
+        return
+    worst = f"coverage {_percent(coverage)}, slack {_slack(before_s)} before and {_slack(after_s)} after main"
+    append_block(text, "Overlap", f"{'proven' if proven else 'NOT proven'}: at worst {worst}", width)
+    names = [f"{background.worker} {printable(background.benchmark)}" for background in backgrounds]
+    name_width = max(len("BACKGROUND"), *map(len, names))
+    title = f"{'BACKGROUND':<{name_width}}  {'TIMED DURING MAIN':<17}  {'COVERAGE':>8}  {'BEFORE':>10}  {'AFTER':>10}"
+    text.append(f"  {title}  EVIDENCE\n", "dim")
+    for name, background in zip(names, backgrounds, strict=True):
+        word, style = {True: ("yes", "green"), False: ("NO", "bold red"), None: ("not proven", "yellow")}[
+            background.covered
+        ]
+        text.append(f"  {fit(name, name_width)}  ")
+        text.append(f"{word:<17}", style)
+        text.append(
+            f"  {_percent(background.coverage):>8}  {_slack(background.slack_before_s):>10}"
+            f"  {_slack(background.slack_after_s):>10}  {background.evidence.value}\n"
+        )
+
+
+def _percent(share: float | None) -> str:
+    if share is None:
+        return UNKNOWN
+    # Rounding up would turn a gap into "100 %".
+    return "100 %" if share >= 1 else f"{int(share * 1000) / 10:.1f} %"
+
+
+def _slack(seconds: float | None) -> str:
+    return UNKNOWN if seconds is None else f"{seconds:+.3f} s"

@@ -1,0 +1,63 @@
+"""What `verify` found, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from rich.text import Text
+
+from heteromig.core.overlap import CertificateSummary
+from heteromig.core.verdict import Verdict
+from heteromig.views.text import printable
+from heteromig.views.verdict_text import SIMULATED_NOTE, append_block, append_overlap, append_verdict
+
+
+class Verified(Protocol):
+    """What a verification tells."""
+
+    @property
+    def run_id(self) -> str:
+        """Whose."""
+        ...
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the run was."""
+        ...
+
+    @property
+    def verdict(self) -> Verdict:
+        """The recomputed one."""
+        ...
+
+    @property
+    def certificate(self) -> CertificateSummary | None:
+        """The recomputed one, None where the run never came so far."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Remarks that change nothing."""
+        ...
+
+
+def verification(found: Verified, run_directory: str, width: int) -> Text:
+    """The recomputed verdict, the overlap and the remarks."""
+    text = Text()
+    verdict = found.verdict
+    append_verdict(text, verdict.status, verdict.exit_code, verdict.reasons, width)
+    if found.simulated:
+        append_block(text, "", SIMULATED_NOTE, width, indent=0)
+    text.append("\n")
+    append_block(
+        text, "Verified", f"{printable(found.run_id)}, from the logs and the journal in {run_directory}", width
+    )
+    if found.certificate is not None:
+        overlap = found.certificate.overlap
+        figures = (overlap.coverage, overlap.slack_before_s, overlap.slack_after_s)
+        append_overlap(text, overlap.proven, figures, overlap.backgrounds, width)
+    for note in found.notes:
+        append_block(text, "Note", printable(note), width)
+    text.rstrip()
+    return text

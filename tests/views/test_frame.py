@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from rich.cells import cell_len
+
+from heteromig.core import events as ev
+from heteromig.core.devices import GpuSample
+from heteromig.core.phases import Phase
+from tests.views.pictures import lines_of, picture, row_of
+from tests.views.stories import GIB, Story, make_inventory
+
+HOSTILE = "\x1b[2J\x1b[31m[red]日本語[/red]\x07 " + "x" * 300
+HOSTILE_LINES = dict.fromkeys(range(80), HOSTILE)
+
+
+def measuring(*, gpus: int = 1) -> Story:
+    story = Story(inventory=make_inventory(gpus=gpus)).discover().build(engines=0, of=0)
+    return story.start().buffer().measure(4.0)
+
+
+def failing() -> Story:
+    story = measuring()
+    story.tell(ev.WorkerExited(story.now_ns, 3, None, 11))
+    story.tell(ev.WorkerExited(story.now_ns, 2, 1, None))
+    return story
+
+
+CHAPTERS: dict[str, Callable[[], Story]] = {
+    "nothing known": Story,
+    "building": lambda: Story().discover().build(engines=2, of=7),
+    "starting": lambda: Story().discover().build(engines=0, of=0).start(timed=4),
+    "measuring": measuring,
+    "measuring on 8 GPUs": lambda: measuring(gpus=8),
+    "failing": failing,
+    "finished": lambda: measuring().finish_main().drain().judge(),
+}
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_every_picture_fits_every_terminal(chapter: str) -> None:
+    story = CHAPTERS[chapter]()
+    for width in (20, 40, 80, 100, 131, 132, 160, 250):
+        for height in (1, 3, 6, 9, 12, 23, 40, 100):
+            lines = picture(story, HOSTILE_LINES, width=width, height=height).lines
+            assert len(lines) <= height
+            for line in lines:
+                text = "".join(text for text, _ in line)
+                assert cell_len(text) <= width
+                assert text.isprintable()
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_a_row_has_everything_that_is_known_of_a_slice(width: int) -> None:
+    story = measuring()
+    story.tell(ev.ProgressMade(story.now_ns, 2, 999, 246.8))
+    lines = lines_of(story, {2: "INFO all is well"}, width=width, height=40)
+    row = row_of(lines, "0002beef:9")
+    role = "bg" if width == 80 else "background"
+    for word in ("1g.10gb", role, "bert", "offline", "busy", "246.8", "512.0 MiB"):
+        assert f" {word}" in row
+    assert any("INFO all is well" in line and "0-2" in line for line in lines)
+    main = row_of(lines, "0000beef:7")
+    assert " main" in main
+    assert " 1234" in main
+
+
+def test_the_head_says_where_the_run_is() -> None:
+    lines = lines_of(measuring(), width=120)
+    assert "20260401T120000Z-resnet50" in lines[0]
+    assert " SIMULATED " in lines[0]
+    assert (
+        lines[1]
+        == "discovering › building › background-starting › buffering › [main-running 5.2 s] › draining › validating"  # noqa: E501, RUF001 - the breadcrumb as it is
+    )
+    assert lines[2] == "measuring resnet50 beside 6 of 6 backgrounds"
+    assert lines[5].startswith("main   ━━━")
+    assert lines[5].endswith("6.0 s left of 10.0 s")
+
+
+def test_a_real_run_has_no_badge() -> None:
+    story = measuring()
+    story.run.view = msgspec.structs.replace(
+        story.run.view,
+        spec=msgspec.structs.replace(story.run.view.spec, simulated=False),
+        inventory=make_inventory(simulated=False),
+    )
+    lines = lines_of(story)
+    assert "SIMULATED" not in "\n".join(lines)
+    assert "clocks n/a (the device does not say)" in "\n".join(lines)
+
+
+def test_the_short_breadcrumb_is_for_narrow_terminals() -> None:
+    assert lines_of(measuring(), width=80)[1] == "discover › build › start › buffer › [main 5.2 s] › drain › validate"  # noqa: RUF001 - as above
+
+
+def test_the_gpu_is_above_its_slices_with_what_only_it_knows() -> None:
+    story = measuring(gpus=2)
+    story.sample(
+        gpus=(
+            GpuSample(
+                gpu_uuid=story.inventory.gpus[0].uuid,
+                power_w=312.4,
+                temperature_c=54.0,
+                sm_clock_mhz=1410,
+                memory_clock_mhz=1593,
+                throttle_reasons=0x4 | 0x1,
+            ),
+            GpuSample(gpu_uuid=story.inventory.gpus[1].uuid, power_w=80.0),
+        )
+    )
+    lines = lines_of(story, width=140, height=60)
+    first = next(number for number, line in enumerate(lines) if line.startswith("GPU 00c0ffee"))
+    assert (
+        lines[first] == "GPU 00c0ffee A100-SXM4-80GB  312 W  54 C  SM 1410 MHz  memory 1593 MHz  throttled: power cap"
+    )
+    assert lines[first + 1].strip().startswith("0000beef:7")
+    assert lines[first + 8] == "GPU 01c0ffee A100-SXM4-80GB  80 W  temperature, clocks n/a (simulated)"
+    assert lines[first + 9].strip().startswith("0100beef:7")
+
+
+def test_an_old_sample_shows_its_age() -> None:
+    story = measuring()
+    story.wait(12.0)
+    assert "read 12.0 s ago" in row_of(lines_of(story), "GPU")
+
+
+def test_a_slice_without_reading_shows_no_number() -> None:
+    story = measuring()
+    sample = story.run.view.sample
+    assert sample is not None
+    blind = msgspec.structs.replace(sample.slices[1], memory_used_bytes=None)
+    partial = msgspec.structs.replace(sample, slices=(blind,), gpus=())
+    story.run.view = msgspec.structs.replace(story.run.view, sample=partial)
+    lines = lines_of(story)
+    assert row_of(lines, "GPU").endswith("no sample yet")
+    assert row_of(lines, "0001beef:8").endswith("n/a")
+    assert row_of(lines, "0002beef:9").endswith("-")
+
+
+def test_a_build_is_shown_on_the_slice_it_builds_on() -> None:
+    story = Story().discover().build(engines=1, of=3)
+    lines = lines_of(story, width=100)
+    assert " build      3d-unet " in row_of(lines, "0000beef:7")
+    assert " background 3d-unet       offline  planned" in row_of(lines, "0001beef:8")
+    done = Story().discover().build(engines=3, of=3)
+    assert " main       resnet50 " in row_of(lines_of(done, width=100), "0000beef:7")
+
+
+def test_a_build_that_failed_stays_in_sight() -> None:
+    story = Story().discover().build(engines=0, of=3)
+    story.tell(ev.WorkerExited(story.now_ns, 7, 2, None))
+    lines = lines_of(story, width=100)
+    assert " build      resnet50      offline  exit 2" in row_of(lines, "0000beef:7")
+    assert any("exited with status 2" in line for line in lines)
+
+
+def test_what_went_wrong_is_said_in_the_head() -> None:
+    lines = lines_of(failing(), width=140)
+    assert lines[1].endswith("[draining 0.0 s] › validating")  # noqa: RUF001 - as above
+    assert lines[3].startswith("Background 3 (ssd-mobilenet) died of SIGSEGV during main-running; see workers/3-")
+    assert "signal 11" in row_of(lines, "0003beef:10")
+
+
+def test_evidence_stays_after_the_timed_section() -> None:
+    story = measuring().finish_main()
+    assert "stopping/busy" in row_of(lines_of(story, width=80), "0001beef:8")
+    assert "stopping  busy" in row_of(lines_of(story, width=100), "0001beef:8")
+    story.tell(ev.WorkerExited(story.now_ns, 1, None, None))
+    assert " gone " in row_of(lines_of(story, width=100), "0001beef:8")
+
+
+def test_unused_slices_are_shown() -> None:
+    inventory = make_inventory(slices=3)
+    story = Story(inventory=inventory).discover().build(engines=0, of=0).start().buffer()
+    view = story.run.view
+    story.run.view = msgspec.structs.replace(view, workers=view.workers[:2])
+    assert " unused " in row_of(lines_of(story, width=100), "0002beef:9")
+
+
+def test_more_rows_than_lines_are_counted() -> None:
+    lines = lines_of(measuring(gpus=8), width=80, height=23)
+    assert len(lines) == 23
+    shown = sum("beef:" in line for line in lines)
+    assert lines[-1] == f" ... {56 - shown} more slices: {56 - shown} busy"
+    assert " main " in row_of(lines, "0000beef:7")
+
+
+def test_a_low_terminal_keeps_the_bar_of_the_moment_only() -> None:
+    lines = lines_of(measuring(), width=100, height=14)
+    assert [line[:7].strip() for line in lines[3:5]] == ["main", "SLICE"]
+
+
+def test_finished_says_the_verdict() -> None:
+    story = measuring().finish_main().drain().judge()
+    assert story.run.phase is Phase.FINISHED
+    lines = lines_of(story)
+    assert lines[1].endswith("[finished]")
+    assert lines[2] == "valid, exit 0"
+
+
+def test_many_reasons_are_counted() -> None:
+    story = measuring()
+    for worker in range(1, 5):
+        story.tell(ev.WorkerExited(story.now_ns, worker, 1, None))
+    story.tell(ev.DeviceFaulted(story.now_ns, "GPU 0: Xid 79."))
+    story.tell(ev.DeviceFaulted(story.now_ns, "GPU 0: Xid 80."))
+    assert "... and 1 more reasons" in lines_of(story)
+
+
+def test_memory_is_binary() -> None:
+    story = measuring()
+    sample = story.run.view.sample
+    assert sample is not None
+    full = tuple(msgspec.structs.replace(reading, memory_used_bytes=int(9.5 * GIB)) for reading in sample.slices)
+    story.run.view = msgspec.structs.replace(story.run.view, sample=msgspec.structs.replace(sample, slices=full))
+    assert "9.5 GiB" in row_of(lines_of(story), "0001beef:8")
