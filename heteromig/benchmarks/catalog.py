@@ -29,8 +29,8 @@ class Metric(Enum):
     """Share of samples whose whole answer is identical."""
     ELEMENT = "element agreement"
     """Share of single decisions (voxels, tokens) that are identical."""
-    RELATIVE_ERROR = "relative error"
-    """100 % less the relative L2 error over all samples."""
+    RELATIVE_ERROR = "1 - relative error"
+    """One less the relative L2 error over all samples, in percent like the others."""
 
 
 class BenchmarkSpec(Struct, frozen=True):

@@ -266,7 +266,7 @@ def _report_accuracy(options: RunOptions) -> None:
     verdict = judge(options.log_dir / "mlperf_log_accuracy.json", reference, options.spec.metric, options.accuracy)
     _write_json(options.log_dir / "accuracy.json", msgspec.to_builtins(verdict))
     say(
-        f"Accuracy: {verdict.metric} {verdict.value_percent:.4g} %, target {options.accuracy} %: "
+        f"Accuracy: {verdict.metric} {verdict.value_percent:.3f} %, target {options.accuracy} %: "
         f"{'PASSED' if verdict.passed else 'FAILED'}"
     )
 
