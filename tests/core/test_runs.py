@@ -1,14 +1,706 @@
-"""Whole runs, phase by phase and fault by fault: where each goes, what is asked for, and how it comes out."""
+"""Whole runs, fault by fault: where each goes, what is asked for, and how it comes out."""
 
 from __future__ import annotations
 
+import pytest
+from msgspec.structs import replace
+
+from heteromig.core import effects as ef
+from heteromig.core import events as ev
+from heteromig.core.devices import Occupant
+from heteromig.core.phases import ACTIVE_PHASES, MEASURING_PHASES, EvidenceLevel, Phase, Role
+from heteromig.core.spec import RunSpec
+from heteromig.core.units import NS_PER_S
+from heteromig.core.verdict import ABORT_SIGNALS, Reason
 from tests.core import invariants
-from tests.core.histories import SPEC
-from tests.core.world import World
+from tests.core.histories import ALONE, LENIENT, ONLY_BUILDING, SPEC, WAITING, certificate, inventory, slice_uuid
+from tests.core.world import BACKGROUND, BUILD, MAIN, Cast, Habit, Incident, Place, Trouble, World
+
+WATCHED = (Phase.BACKGROUND_STARTING, *MEASURING_PHASES)
+GOOD_WAY = tuple(Phase)
+XID = ev.DeviceFaulted(0, "Xid 79 on GPU-0: it has fallen off the bus.")
+UNCACHED = Place(engines_cached=False)
 
 
-def test_a_good_run() -> None:
-    world = World(SPEC).finish()
+def play(
+    spec: RunSpec = SPEC, *, cast: Cast | None = None, place: Place | None = None, incidents: tuple[Incident, ...] = ()
+) -> World:
+    """One run to its end, with every invariant checked on the way."""
+    world = World(spec, cast=cast, place=place, incidents=incidents).finish()
+    invariants.check(spec, world.steps)
+    return world
+
+
+def first(habit: Habit) -> Cast:
+    """The first background has that habit, all others the usual ones."""
+    return Cast(others=((1, habit),))
+
+
+def dies_in(phase: Phase, exit_code: int | None = 0, signal: int | None = None) -> Incident:
+    return Incident(phase, 0.0, ev.WorkerExited(0, worker=1, exit_code=exit_code, signal=signal))
+
+
+def only_sentence(world: World) -> str:
+    (reason,) = world.verdict.reasons
+    assert world.verdict.exit_code == reason.exit_code
+    return reason.sentence
+
+
+def spawned(world: World) -> list[tuple[Role, str]]:
+    return [
+        (effect.assignment.role, effect.assignment.benchmark)
+        for effect in world.effects
+        if isinstance(effect, ef.SpawnWorker)
+    ]
+
+
+def asked_at_s(world: World, kind: type[ef.Effect]) -> list[float]:
+    """When effects of that kind were asked for, in seconds since draining began."""
+    (begun_ns,) = [
+        step.event.at_ns for step in world.steps if step.after is Phase.DRAINING and step.before is not step.after
+    ]
+    return [
+        (step.event.at_ns - begun_ns) / NS_PER_S
+        for step in world.steps
+        for effect in step.effects
+        if isinstance(effect, kind)
+    ]
+
+
+# --- runs that come out well ------------------------------------------------------------------------------------------
+
+
+def test_a_good_run_goes_through_every_phase_and_is_valid() -> None:
+    world = play()
+    assert world.phases == GOOD_WAY
+    assert (world.verdict.status, world.verdict.exit_code, world.verdict.reasons) == ("valid", 0, ())
+    assert [role for role, _ in spawned(world)] == [Role.BACKGROUND, Role.BACKGROUND, Role.MAIN]
+    assert [effect.period_s for effect in world.effects if isinstance(effect, ef.SetTick)] == [0.1, 0.25]
+    assert world.processes_left == ()
+    assert {worker.stopped_by for worker in world.run.view.backgrounds} == {"clean stop"}
+    assert all(worker.still_timed_utc_ns for worker in world.run.view.backgrounds)
+
+
+def test_main_starts_when_the_buffer_is_over() -> None:
+    world = play()
+    entered_ns = {step.after: step.event.at_ns for step in world.steps if step.after is not step.before}
+    assert entered_ns[Phase.MAIN_RUNNING] - entered_ns[Phase.BUFFERING] == pytest.approx(3 * NS_PER_S, rel=0.01)
+
+
+def test_the_last_mark_asks_for_a_sample_rather_than_waiting_for_one() -> None:
+    world = World(replace(SPEC, sample_period_ms=30_000)).finish()
+    entered_ns = {step.after: step.event.at_ns for step in world.steps if step.after is not step.before}
+    assert entered_ns[Phase.BUFFERING] - entered_ns[Phase.BACKGROUND_STARTING] < NS_PER_S
+
+
+@pytest.mark.parametrize("level", EvidenceLevel)
+def test_each_level_of_evidence_leads_to_main(level: EvidenceLevel) -> None:
+    assert play(replace(SPEC, start_evidence=level)).verdict.exit_code == 0
+
+
+def test_a_run_without_backgrounds_is_a_run() -> None:
+    world = play(ALONE)
+    assert world.phases == GOOD_WAY
+    assert world.verdict.status == "valid"
+    assert spawned(world) == [(Role.MAIN, "resnet50")]
+
+
+def test_devices_that_do_not_show_processes_are_said_to_be_unobservable() -> None:
+    world = play(place=Place(shows_processes=False))
+    assert world.verdict.status == "valid"
+    findings = [finding for effect in world.run.transitions for finding in effect.findings]
+    blind = {finding.guard for finding in findings if finding.status.value == "not observable"}
+    assert blind == {"slices_idle", "backgrounds_on_their_slices", "slices_empty"}
+
+
+# --- building ---------------------------------------------------------------------------------------------------------
+
+
+def test_each_missing_engine_is_built_once_and_alone() -> None:
+    spec = replace(SPEC, background=replace(SPEC.background, explicit=True, candidates=("bert", "bert")))
+    world = play(spec, place=UNCACHED)
+    assert world.verdict.status == "valid"
+    assert spawned(world)[:2] == [(Role.BUILD, "resnet50"), (Role.BUILD, "bert")]
+    assert [role for role, _ in spawned(world)[2:]] == [Role.BACKGROUND, Role.BACKGROUND, Role.MAIN]
+    limit = next(effect for effect in world.effects if isinstance(effect, ef.ArmTimer) and effect.entry == 1)
+    assert limit.after_s == 2 * SPEC.timing.build_timeout_ms / 1000
+
+
+def test_the_goal_to_build_ends_after_building() -> None:
+    world = play(ONLY_BUILDING, place=UNCACHED)
+    assert world.verdict.status == "built"
+    assert {role for role, _ in spawned(world)} == {Role.BUILD}
+    assert Phase.BACKGROUND_STARTING not in world.phases
+
+
+def test_with_all_engines_cached_there_is_nothing_to_build() -> None:
+    world = play(ONLY_BUILDING)
+    assert (world.verdict.status, spawned(world)) == ("built", [])
+
+
+def test_rebuild_builds_what_is_cached_and_inspects_the_cache_afterwards() -> None:
+    world = play(replace(SPEC, rebuild=True))
+    assert [benchmark for role, benchmark in spawned(world) if role is Role.BUILD] == ["resnet50", "bert", "dlrm"]
+    assert [effect.discard for effect in world.effects if isinstance(effect, ef.InspectEngines)] == [True, False]
+    assert world.verdict.status == "valid"
+
+
+def test_a_second_answer_about_the_cache_starts_no_second_build() -> None:
+    world = World(SPEC, place=UNCACHED).go_to(Phase.BUILDING)
+    world.wait_s(0.5)
+    engines = world.run.view.missing_engines
+    assert engines
+    assert not world.tell(ev.EnginesInspected(0, missing=engines)).effects
+
+
+@pytest.mark.parametrize(
+    ("habit", "sentence"),
+    [
+        (replace(BUILD, exit_code=2), "exited with status 2 during building"),
+        (replace(BUILD, exit_code=None, signal=9), "died of SIGKILL during building"),
+        (replace(BUILD, leaves_engine=False), "exited 0, but its engine is not usable: it is not there"),
+        (replace(BUILD, dies_s=None), "not built in time"),
+        (replace(BUILD, spawn_failure="no such file"), "could not be started: no such file"),
+    ],
+)
+def test_a_build_that_fails_ends_the_run(habit: Habit, sentence: str) -> None:
+    world = play(cast=Cast(build=habit), place=UNCACHED)
+    assert world.verdict.exit_code == 5
+    assert sentence in only_sentence(world)
+    assert {role for role, _ in spawned(world)} == {Role.BUILD}
+
+
+# --- preflight --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("place", "code", "sentence"),
+    [
+        (Place(discovery_failure="NVML is not installed."), 7, "NVML is not installed."),
+        (Place(lock_refusal="pid 5 holds GPU-0."), 7, "pid 5 holds GPU-0."),
+        (Place(inventory=inventory(1)), 7, "has 1 slice(s)"),
+    ],
+)
+def test_a_machine_that_is_not_ready(place: Place, code: int, sentence: str) -> None:
+    world = play(place=place)
+    assert (world.verdict.status, world.verdict.exit_code) == ("failed", code)
+    assert sentence in only_sentence(world)
+    assert spawned(world) == []
+    assert world.phases == (Phase.DISCOVERING, Phase.DRAINING, Phase.VALIDATING, Phase.FINISHED)
+
+
+def test_a_list_longer_than_the_free_slices_is_a_usage_error() -> None:
+    world = play(replace(SPEC, background=replace(SPEC.background, explicit=True, candidates=("bert",) * 3)))
+    assert world.verdict.exit_code == 2
+    assert "lists 3 benchmarks, but only 2 slices are free" in only_sentence(world)
+
+
+def test_devices_that_do_not_answer_end_the_run() -> None:
+    world = World(SPEC)
+    world.go_on()
+    world.steps.clear()  # the sampler says nothing: only the deadline is left
+    assert world.tell(ev.DeadlinePassed(0, ev.Timer.PHASE_TIMEOUT, 0)).after is Phase.DRAINING
+    assert "did not answer in time" in world.verdict.reasons[0].sentence
+
+
+def test_slices_that_the_run_itself_uses_are_waited_for() -> None:
+    world = World(SPEC)
+    busy = replace(world.reading(), slices=(replace(world.reading().slices[0], occupants=(_own_process(),)),))
+    world.go_on()
+    world.tell(ev.SlicesDiscovered(0, inventory(), (0, 1)))
+    world.tell(ev.SampleTaken(0, replace(busy, taken_ns=world.now_ns)))
+    step = world.tell(ev.GpusLocked(0))
+    assert step.after is Phase.DISCOVERING
+    assert world.run.waiting_for == f"busy: {slice_uuid(0)}"
+    assert world.tell(ev.SampleTaken(0, replace(world.reading(), taken_ns=world.now_ns))).after is Phase.BUILDING
+
+
+def _own_process() -> Occupant:
+    return Occupant(pid=500, ancestors=(77,), command="an earlier child")
+
+
+# --- backgrounds ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", WATCHED)
+def test_a_background_that_exits_early_invalidates_the_run(phase: Phase) -> None:
+    world = play(incidents=(dies_in(phase),))
+    assert (world.verdict.status, world.verdict.exit_code) == ("invalid", 4)
+    assert only_sentence(world).startswith("Background 1 (")
+    assert "ended before main did; see workers/1-background-" in only_sentence(world)
+    assert _phase_before_draining(world) is phase
+
+
+@pytest.mark.parametrize("phase", WATCHED)
+@pytest.mark.parametrize(
+    ("exit_code", "signal", "how"),
+    [
+        (3, None, "exited with status 3"),
+        (None, 11, "died of SIGSEGV"),
+        (None, 40, "died of signal 40"),
+        (None, None, "lost its guardian"),
+    ],
+)
+def test_a_background_that_fails_fails_the_run(
+    phase: Phase, exit_code: int | None, signal: int | None, how: str
+) -> None:
+    world = play(incidents=(dies_in(phase, exit_code, signal),))
+    assert (world.verdict.status, world.verdict.exit_code) == ("failed", 5)
+    assert f"{how} during {phase.value}" in only_sentence(world)
+    assert _phase_before_draining(world) is phase
+
+
+@pytest.mark.parametrize(
+    ("phase", "after_s"), [(Phase.BACKGROUND_STARTING, 0.6), (Phase.BUFFERING, 0.0), (Phase.MAIN_RUNNING, 0.0)]
+)
+def test_a_background_that_leaves_its_timed_section_invalidates_the_run(phase: Phase, after_s: float) -> None:
+    slow = Cast(others=((2, replace(BACKGROUND, begins_s=1.0)),)) if phase is Phase.BACKGROUND_STARTING else None
+    world = play(cast=slow, incidents=(Incident(phase, after_s, ev.TimedSectionEnded(0, worker=1)),))
+    assert world.verdict.exit_code == 4
+    assert "left its timed section before main did" in only_sentence(world)
+    assert "asked for 2:06 min" in only_sentence(world)
+    assert "--background-duration 252s" in only_sentence(world)
+    assert _phase_before_draining(world) is phase
+
+
+def test_a_background_may_end_once_the_timed_section_of_main_is_over() -> None:
+    main = replace(MAIN, exits_s=5.0)
+    world = play(cast=Cast(main=main, others=((1, replace(BACKGROUND, ends_s=18.0)),)))
+    assert world.verdict.status == "valid"
+    ended = [step.before for step in world.steps if step.event == _ended_event(step.event)]
+    assert ended == [Phase.MAIN_RUNNING]
+
+
+def _ended_event(event: ev.AnyEvent) -> ev.AnyEvent:
+    return ev.WorkerExited(event.at_ns, worker=1, exit_code=0, signal=None)
+
+
+def test_backgrounds_that_do_not_start_in_time() -> None:
+    world = play(cast=first(replace(BACKGROUND, begins_s=None)))
+    assert (world.verdict.status, world.verdict.exit_code) == ("failed", 6)
+    assert "within 1:00 min: still missing background 1 (" in only_sentence(world)
+    assert Role.MAIN not in {role for role, _ in spawned(world)}
+
+
+def test_a_background_that_the_device_does_not_show_keeps_main_waiting() -> None:
+    world = play(cast=first(replace(BACKGROUND, seen=False)))
+    assert world.verdict.exit_code == 6
+    assert "the device guards did not hold" in only_sentence(world)
+    rejected = [effect.finding for effect in world.effects if isinstance(effect, ef.RecordRejection)]
+    assert "backgrounds_on_their_slices" in {finding.guard for finding in rejected}
+
+
+def test_a_background_that_cannot_be_started_fails_the_run() -> None:
+    world = play(cast=first(replace(BACKGROUND, spawn_failure="no such file")))
+    assert world.verdict.exit_code == 5
+    assert "could not be started: no such file" in only_sentence(world)
+
+
+def test_a_process_on_a_wrong_slice_fails_the_run() -> None:
+    world = play(cast=first(replace(BACKGROUND, seen_on=slice_uuid(2))))
+    assert world.verdict.exit_code == 7
+    assert f"runs on slice {slice_uuid(2)} instead of its own ({slice_uuid(1)}), as pid 1011" in only_sentence(world)
+
+
+def test_a_background_that_the_device_stops_showing_fails_the_run_at_the_second_sample() -> None:
+    world = World(SPEC).go_to(Phase.MAIN_RUNNING)
+    empty = replace(world.reading(), slices=tuple(replace(one, occupants=()) for one in world.reading().slices))
+    assert world.tell(ev.SampleTaken(0, replace(empty, taken_ns=world.now_ns))).after is Phase.MAIN_RUNNING
+    assert world.tell(ev.SampleTaken(0, world.reading())).after is Phase.MAIN_RUNNING, "it was seen in between"
+    assert world.tell(ev.SampleTaken(0, replace(empty, taken_ns=world.now_ns))).after is Phase.MAIN_RUNNING
+    assert world.tell(ev.SampleTaken(0, replace(empty, taken_ns=world.now_ns))).after is Phase.DRAINING
+    world.finish()
     invariants.check(SPEC, world.steps)
-    assert world.verdict.exit_code == 0
-    assert len(world.steps) < 200, len(world.steps)
+    assert world.verdict.exit_code == 7
+    assert "the device shows none of its processes on its slice SIM-1" in world.verdict.reasons[0].sentence
+
+
+def _phase_before_draining(world: World) -> Phase:
+    return world.phases[world.phases.index(Phase.DRAINING) - 1]
+
+
+# --- lenient ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "cast",
+    [
+        first(replace(BACKGROUND, dies_s=5.0)),
+        first(replace(BACKGROUND, dies_s=0.1)),
+        first(replace(BACKGROUND, dies_s=5.0, exit_code=3)),
+        first(replace(BACKGROUND, ends_s=5.0)),
+        first(replace(BACKGROUND, begins_s=None)),
+        first(replace(BACKGROUND, spawn_failure="no such file")),
+        Cast(background=replace(BACKGROUND, dies_s=5.0)),
+    ],
+)
+def test_lenient_goes_on_without_a_background_and_never_says_valid(cast: Cast) -> None:
+    world = play(LENIENT, cast=cast)
+    assert world.phases == GOOD_WAY
+    assert (world.verdict.status, world.verdict.exit_code) == ("lenient", 0)
+    assert {reason.exit_code for reason in world.verdict.reasons} <= {4, 5, 6}
+
+
+def test_lenient_says_valid_where_nothing_was_forgiven() -> None:
+    assert play(LENIENT).verdict.status == "valid"
+
+
+def test_lenient_forgives_no_device_fault_and_no_invalid_result() -> None:
+    assert play(LENIENT, incidents=(Incident(Phase.MAIN_RUNNING, 1.0, XID),)).verdict.exit_code == 7
+    not_valid = Place(certificate=certificate(Reason(4, "not covered"), Reason(3, "not VALID")))
+    verdict = play(LENIENT, place=not_valid).verdict
+    assert (verdict.status, verdict.exit_code) == ("invalid", 3)
+
+
+# --- main -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("habit", "sentence"),
+    [
+        (replace(MAIN, exit_code=1), "Main 0 (resnet50) exited with status 1 during main-running"),
+        (replace(MAIN, dies_s=2.0, exit_code=None, signal=6), "died of SIGABRT"),
+        (replace(MAIN, dies_s=2.0, exit_code=None), "lost its guardian"),
+        (replace(MAIN, spawn_failure="no such file"), "could not be started: no such file"),
+        (replace(MAIN, ends_s=None), "Main did not end within 2:00 min: it stalls"),
+        (replace(MAIN, exits_s=None), "Main was still alive 1:00 min after its timed section"),
+    ],
+)
+def test_a_main_that_fails_fails_the_run(habit: Habit, sentence: str) -> None:
+    world = play(cast=Cast(main=habit), place=Place(certificate=certificate(Reason(9, "no result"))))
+    assert (world.verdict.status, world.verdict.exit_code) == ("failed", 5)
+    assert sentence in only_sentence(world), "what is missing of a main that failed is not said again"
+
+
+@pytest.mark.parametrize(
+    ("reasons", "status", "code"),
+    [
+        ((Reason(3, "not VALID"),), "invalid", 3),
+        ((Reason(4, "not covered"),), "invalid", 4),
+        ((Reason(9, "no log"),), "inconclusive", 9),
+        ((Reason(9, "no log"), Reason(3, "not VALID"), Reason(4, "not covered")), "invalid", 4),
+    ],
+)
+def test_what_the_certificate_finds_decides(reasons: tuple[Reason, ...], status: str, code: int) -> None:
+    world = play(place=Place(certificate=certificate(*reasons)))
+    assert (world.verdict.status, world.verdict.exit_code) == (status, code)
+    assert set(world.verdict.reasons) == set(reasons)
+
+
+def test_a_main_that_never_says_when_it_ended_is_left_to_the_certificate() -> None:
+    world = play(cast=Cast(main=replace(MAIN, ends_s=None, dies_s=12.0)))
+    assert world.phases == GOOD_WAY
+    assert world.verdict.status == "valid"
+
+
+# --- devices ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", ACTIVE_PHASES)
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [
+        (XID, "Xid 79"),
+        (Trouble.FOREIGN_PROCESS, "is used by a process that is not part of this run: pid 4242 (harness)"),
+        (Trouble.GEOMETRY, "The partitioning of the GPU changed"),
+    ],
+)
+def test_trouble_with_the_devices_fails_the_run(phase: Phase, what: ev.AnyEvent | Trouble, sentence: str) -> None:
+    world = play(place=UNCACHED, incidents=(Incident(phase, 0.0, what),))
+    assert (world.verdict.status, world.verdict.exit_code) == ("failed", 7)
+    assert sentence in world.verdict.reasons[0].sentence
+    assert spawned(world).count((Role.MAIN, "resnet50")) == (phase is Phase.MAIN_RUNNING)
+
+
+def test_a_process_on_a_slice_that_the_run_does_not_use_is_none_of_its_business() -> None:
+    spec = replace(SPEC, background=replace(SPEC.background, explicit=True, candidates=("bert",)))
+    world = play(spec, cast=first(BACKGROUND), place=Place(inventory=inventory(3)))
+    assert world.verdict.status == "valid"
+    world = World(spec).go_to(Phase.MAIN_RUNNING)
+    *ours, other = world.reading().slices
+    stranger = replace(other, occupants=(Occupant(pid=4242, ancestors=(1,), command="other"),))
+    told = ev.SampleTaken(0, replace(world.reading(), slices=(*ours, stranger)))
+    assert world.tell(told).after is Phase.MAIN_RUNNING
+
+
+@pytest.mark.parametrize("phase", ACTIVE_PHASES[1:])
+def test_a_sampler_lost_for_good_leaves_the_run_inconclusive(phase: Phase) -> None:
+    lost = ev.SamplerLost(0, restarted=False, message="it did not answer")
+    world = play(incidents=(Incident(phase, 0.0, lost),))
+    assert world.phases == GOOD_WAY
+    assert (world.verdict.status, world.verdict.exit_code) == ("inconclusive", 9)
+    assert f"could not be observed from {phase.value} on: it did not answer" in only_sentence(world)
+
+
+def test_without_a_sampler_there_is_nothing_to_discover() -> None:
+    lost = ev.SamplerLost(0, restarted=False, message="it died")
+    world = play(incidents=(Incident(Phase.DISCOVERING, 0.0, lost),))
+    assert world.verdict.exit_code == 7
+    assert "The devices could not be read: it died" in only_sentence(world)
+
+
+@pytest.mark.parametrize("phase", ACTIVE_PHASES)
+def test_a_sampler_that_was_restarted_is_as_good_as_before(phase: Phase) -> None:
+    lost = ev.SamplerLost(0, restarted=True, message="it died")
+    world = play(place=UNCACHED, incidents=(Incident(phase, 0.0, lost),))
+    assert world.verdict.status == "valid"
+
+
+def test_a_silent_sampler_keeps_main_waiting_and_then_fails_the_run() -> None:
+    spec = replace(SPEC, timing=replace(SPEC.timing, start_time_buffer_ms=10_000))
+    world = play(spec, incidents=(Incident(Phase.BUFFERING, 0.0, Trouble.SILENCE),))
+    assert world.verdict.exit_code == 7
+    assert "No fresh device sample arrived after the buffer" in only_sentence(world)
+    rejected = [effect.finding for effect in world.effects if isinstance(effect, ef.RecordRejection)]
+    (stale,) = [finding for finding in rejected if finding.guard == "geometry_unchanged"]
+    assert (stale.status.value, stale.passed) == ("not observable", False)
+    assert spawned(world).count((Role.MAIN, "resnet50")) == 0
+
+
+def test_main_starts_as_soon_as_a_silent_sampler_is_given_up() -> None:
+    spec = replace(SPEC, timing=replace(SPEC.timing, start_time_buffer_ms=4_000))
+    lost = ev.SamplerLost(0, restarted=False, message="it did not answer")
+    silence = Incident(Phase.BUFFERING, 0.0, Trouble.SILENCE)
+    world = play(spec, incidents=(silence, Incident(Phase.BUFFERING, 5.0, lost)))
+    assert world.verdict.exit_code == 9
+    (moved,) = [step for step in world.steps if step.after is Phase.MAIN_RUNNING is not step.before]
+    assert isinstance(moved.event, ev.SamplerLost)
+
+
+def test_backgrounds_that_wait_for_a_sample_only_go_on_when_the_sampler_is_given_up() -> None:
+    cast = Cast(background=replace(BACKGROUND, beats_s=None))
+    lost = ev.SamplerLost(0, restarted=False, message="it did not answer")
+    silence = Incident(Phase.BACKGROUND_STARTING, 0.0, Trouble.SILENCE)
+    world = play(cast=cast, incidents=(silence, Incident(Phase.BACKGROUND_STARTING, 5.0, lost)))
+    assert world.phases == GOOD_WAY
+    assert world.verdict.exit_code == 9
+
+
+def test_a_second_enumeration_changes_nothing() -> None:
+    world = World(SPEC).go_to(Phase.MAIN_RUNNING)
+    before = world.run.view
+    assert not world.tell(ev.SlicesDiscovered(0, inventory(2), (5,))).effects
+    assert world.run.view == before
+
+
+def test_a_second_enumeration_while_discovering_asks_for_no_second_lock() -> None:
+    world = World(replace(SPEC, sample_period_ms=100))
+    world.go_on()
+    world.tell(ev.SlicesDiscovered(0, inventory(), (0, 1)))
+    world.tell(ev.GpusLocked(0))
+    world.tell(ev.SlicesDiscovered(0, inventory(), (0, 1)))
+    assert [effect.gpu_uuids for effect in world.effects if isinstance(effect, ef.LockGpus)] == [("GPU-0",)]
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("signum", ABORT_SIGNALS)
+@pytest.mark.parametrize("phase", [*ACTIVE_PHASES, Phase.DRAINING])
+def test_a_signal_aborts_the_run_in_every_phase(phase: Phase, signum: int) -> None:
+    world = play(place=UNCACHED, incidents=(Incident(phase, 0.005, ev.SignalReceived(0, signum)),))
+    assert (world.verdict.status, world.verdict.exit_code) == ("aborted", 128 + signum)
+    assert f"was received during {phase.value}" in only_sentence(world)
+    assert world.processes_left == ()
+
+
+@pytest.mark.parametrize("phase", [Phase.VALIDATING, Phase.FINISHED])
+def test_a_signal_comes_too_late_once_there_is_only_the_verdict_to_write(phase: Phase) -> None:
+    world = World(SPEC).go_to(phase)
+    world.tell(ev.SignalReceived(0, 15))
+    world.finish()
+    invariants.check(SPEC, world.steps)
+    assert world.verdict.status == "valid"
+
+
+def test_a_signal_outweighs_all_that_comes_of_it() -> None:
+    signal = ev.SignalReceived(0, 2)
+    world = play(incidents=(Incident(Phase.MAIN_RUNNING, 1.0, XID), Incident(Phase.DRAINING, 0.01, signal)))
+    assert [reason.exit_code for reason in world.verdict.reasons] == [130, 7]
+    assert world.verdict.exit_code == 130
+
+
+def test_a_signal_skips_the_clean_stop_and_a_second_one_kills() -> None:
+    stubborn = replace(BACKGROUND, clean_stop_s=None, term_s=None)
+    twice = tuple(Incident(Phase.MAIN_RUNNING, after_s, ev.SignalReceived(0, 2)) for after_s in (1.0, 1.5))
+    world = play(cast=Cast(background=stubborn), incidents=twice)
+    assert asked_at_s(world, ef.CleanStop) == []
+    assert asked_at_s(world, ef.Terminate) == [0.0]
+    assert asked_at_s(world, ef.Kill) == [pytest.approx(0.5, abs=0.01)]
+    assert world.verdict.exit_code == 130
+
+
+def test_a_signal_with_nothing_alive_asks_nobody_to_stop() -> None:
+    world = World(SPEC).go_to(Phase.DRAINING)
+    while world.run.view.live_workers:
+        world.go_on()
+    assert not [effect for effect in world.tell(ev.SignalReceived(0, 15)).effects if isinstance(effect, ef.Terminate)]
+
+
+# --- draining ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_stop_ladder_has_one_deadline_for_all() -> None:
+    stubborn = replace(BACKGROUND, clean_stop_s=None, term_s=None)
+    world = play(cast=Cast(background=stubborn))
+    assert asked_at_s(world, ef.CleanStop) == [0.0]
+    assert asked_at_s(world, ef.Terminate) == [pytest.approx(5.0, abs=0.01)]
+    assert asked_at_s(world, ef.Kill) == [pytest.approx(9.0, abs=0.01)]
+    assert world.verdict.status == "valid"
+    assert {worker.stopped_by for worker in world.run.view.backgrounds} == {"KILL"}
+
+
+def test_a_worker_that_survives_kill_is_named_and_left() -> None:
+    world = play(cast=first(replace(BACKGROUND, clean_stop_s=None, term_s=None, kill_s=None)))
+    assert (world.verdict.status, world.verdict.exit_code) == ("failed", 5)
+    assert "could not be reaped after SIGKILL; its guardian is pid 1010" in only_sentence(world)
+    assert world.processes_left == (1,)
+
+
+def test_a_deadline_of_a_rung_that_a_signal_overtook_brings_nobody_down_the_ladder() -> None:
+    stubborn = replace(BACKGROUND, clean_stop_s=None, term_s=None, kill_s=8.0)
+    twice = tuple(Incident(Phase.DRAINING, after_s, ev.SignalReceived(0, 2)) for after_s in (1.0, 2.0))
+    world = play(cast=Cast(background=stubborn), incidents=twice)
+    assert asked_at_s(world, ef.Terminate) == [pytest.approx(1.0, abs=0.01)]
+    assert asked_at_s(world, ef.Kill) == [pytest.approx(2.0, abs=0.01)]
+
+
+def test_waiting_lets_backgrounds_finish() -> None:
+    world = play(WAITING, cast=Cast(background=replace(BACKGROUND, ends_s=40.0)))
+    assert world.verdict.status == "valid"
+    assert asked_at_s(world, ef.CleanStop) == []
+    assert {worker.stopped_by for worker in world.run.view.backgrounds} == {None}
+
+
+def test_waiting_has_an_end() -> None:
+    world = play(WAITING)
+    plan = world.run.view.plan
+    assert plan is not None
+    assert asked_at_s(world, ef.CleanStop) == [pytest.approx(plan.background_duration_ms / 1000 + 60, abs=0.01)]
+
+
+def test_nobody_is_waited_for_after_something_went_wrong() -> None:
+    world = play(WAITING, incidents=(Incident(Phase.MAIN_RUNNING, 1.0, XID),))
+    assert asked_at_s(world, ef.CleanStop) == [0.0]
+
+
+def test_a_background_that_fails_while_it_is_waited_for_fails_the_run() -> None:
+    world = play(
+        WAITING,
+        cast=Cast(background=replace(BACKGROUND, ends_s=40.0, exit_code=1)),
+    )
+    assert world.verdict.exit_code == 5
+
+
+def test_slices_that_do_not_become_empty_fail_the_run() -> None:
+    world = play(incidents=(Incident(Phase.DRAINING, 0.0, Trouble.FOREIGN_PROCESS),))
+    assert world.verdict.exit_code == 7
+    assert only_sentence(world) == "Slice SIM-0 is not empty after draining: pid 4242."
+
+
+def test_an_old_sample_accuses_nobody_after_draining() -> None:
+    world = play(incidents=(Incident(Phase.DRAINING, 0.0, Trouble.SILENCE),))
+    assert world.verdict.status == "valid"
+
+
+def test_draining_needs_no_sampler() -> None:
+    lost = ev.SamplerLost(0, restarted=False, message="it died")
+    silence = Incident(Phase.DRAINING, 0.0, Trouble.SILENCE)
+    world = play(incidents=(silence, Incident(Phase.DRAINING, 5.0, lost)))
+    assert world.verdict.status == "valid"
+    assert world.phases == GOOD_WAY
+
+
+def test_the_time_to_reap_the_killed_is_not_the_time_for_slices_to_settle() -> None:
+    slow = replace(BACKGROUND, clean_stop_s=None, term_s=None, kill_s=9.999)
+    world = World(SPEC, cast=Cast(background=slow)).go_to(Phase.DRAINING)
+    while world.run.view.live_workers:
+        world.go_on()
+    timer = ev.DeadlinePassed(0, ev.Timer.KILLED, world.run.entry)
+    assert world.tell(timer).after is Phase.DRAINING, "no sample has shown the slices empty yet"
+
+
+# --- timers and the end -----------------------------------------------------------------------------------------------
+
+
+def test_a_timer_of_an_earlier_phase_is_not_heard() -> None:
+    world = World(SPEC).go_to(Phase.BACKGROUND_STARTING)
+    before = world.run.view
+    for entry in (0, world.run.entry - 1, world.run.entry + 1):
+        step = world.tell(ev.DeadlinePassed(0, ev.Timer.PHASE_TIMEOUT, entry))
+        assert (step.effects, step.after) == ((), Phase.BACKGROUND_STARTING)
+    assert world.run.view == before
+
+
+@pytest.mark.parametrize("timer", ev.Timer)
+def test_only_a_timer_that_belongs_to_a_phase_does_something_in_it(timer: ev.Timer) -> None:
+    meant = {ev.Timer.PHASE_TIMEOUT, ev.Timer.MAIN_EXIT}
+    world = World(SPEC).go_to(Phase.MAIN_RUNNING)
+    step = world.tell(ev.DeadlinePassed(0, timer, world.run.entry))
+    assert (step.after is Phase.DRAINING) == (timer in meant)
+
+
+def test_the_exit_timeout_of_main_means_nothing_once_main_was_reaped() -> None:
+    world = World(SPEC).go_to(Phase.MAIN_RUNNING)
+    step = world.tell(ev.WorkerExited(0, worker=0, exit_code=0, signal=None))
+    assert step.after is Phase.DRAINING
+    assert world.tell(ev.DeadlinePassed(0, ev.Timer.MAIN_EXIT, world.run.entry)).after is Phase.DRAINING
+    assert world.run.view.reasons == ()
+
+
+def test_nothing_is_asked_for_after_the_end() -> None:
+    world = play()
+    verdict = world.verdict
+    for event in world.events:
+        if not isinstance(event, (ev.CertificateComputed, ev.VerdictWritten)):
+            world.tell(event)
+    world.tell(XID)
+    assert world.verdict == verdict
+    invariants.check(SPEC, world.steps)
+
+
+def test_nothing_changes_a_verdict_that_is_being_written() -> None:
+    world = World(SPEC).go_to(Phase.VALIDATING)
+    world.tell(ev.CertificateComputed(0, certificate()))
+    world.tell(XID)
+    world.tell(ev.WorkerExited(0, worker=0, exit_code=1, signal=None))
+    world.tell(ev.VerdictWritten(0))
+    invariants.check(SPEC, world.steps)
+    assert world.verdict.status == "valid"
+
+
+def test_a_device_fault_that_is_heard_before_the_certificate_counts() -> None:
+    world = play(incidents=(Incident(Phase.VALIDATING, 0.0, XID),))
+    assert world.verdict.exit_code == 7
+    assert world.phases == GOOD_WAY
+
+
+# --- what people see while they wait ----------------------------------------------------------------------------------
+
+
+def test_a_rejected_guard_is_recorded_once_and_says_what_the_run_waits_for() -> None:
+    world = World(SPEC, cast=first(replace(BACKGROUND, begins_s=10.0))).go_to(Phase.BACKGROUND_STARTING)
+    world.wait_s(5.0)
+    assert world.run.waiting_for.startswith("waiting for ")
+    rejected = [
+        effect.finding
+        for effect in world.effects
+        if isinstance(effect, ef.RecordRejection) and effect.finding.guard == "all_backgrounds_timed"
+    ]
+    assert len(rejected) == len({finding.evidence for finding in rejected}) == 2, "for two, then for one"
+    world.go_to(Phase.BUFFERING)
+    assert world.run.waiting_for == ""
+
+
+def test_a_transition_carries_the_findings_of_its_own_guards_only() -> None:
+    world = play()
+    guards = {move.destination: [finding.guard for finding in move.findings] for move in world.run.transitions}
+    assert guards == {
+        Phase.BUILDING: ["slices_locked", "slices_idle"],
+        Phase.BACKGROUND_STARTING: ["every_engine_present"],
+        Phase.BUFFERING: ["all_backgrounds_timed", "backgrounds_on_their_slices"],
+        Phase.MAIN_RUNNING: ["buffer_elapsed", "backgrounds_still_timed", "geometry_unchanged"],
+        Phase.DRAINING: ["main_exited"],
+        Phase.VALIDATING: ["all_reaped", "slices_empty"],
+        Phase.FINISHED: [],
+    }
