@@ -37,9 +37,6 @@ STRENGTH = ("clean stop", "TERM", "KILL", "lifeline")
 """Ways to be stopped, weakest first; `exit.json` names the strongest one that was begun."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-STOPPED_STATES = "Tt"
-"""proc(5): stopped by a signal, or by a tracer; such a process acts on nothing but KILL until it is continued."""
-
 FIRST_RECHECK_S = 0.002
 LAST_RECHECK_S = 0.2
 """While killing, look again this often: only processes stuck in the kernel take more than a few rounds."""
@@ -250,8 +247,10 @@ class Guardian:
         os.close(self._report_fd)
 
     def _wait(self, timeout_s: float | None) -> None:
-        """Block until something happened, at most `timeout_s`; take in all of it but the deaths of children."""
+        """Block until something happened, at most `timeout_s`, and take it in."""
         ready = {fd for fd, _ in self._poll.poll(None if timeout_s is None else timeout_s * 1000)}
+        # First, so that a harness which had ended by itself does not count as one that was stopped.
+        self._reap()
         if self._exec_fd in ready:
             self._learn_exec()
         if self._wakeup_fd in ready and not set(STOP_SIGNALS).isdisjoint(os.read(self._wakeup_fd, 4096)):
@@ -274,11 +273,12 @@ class Guardian:
             if self._status is None and self._clean_stop_signal is not None:
                 # To the process alone. It is not reaped, so the number still is its own.
                 os.kill(self._harness_pid, self._clean_stop_signal)
+                os.kill(self._harness_pid, signal.SIGCONT)
         elif rung == "TERM":
             for process in descendants(os.getpid()):
                 send_signal(process, signal.SIGTERM)
-                if process.state in STOPPED_STATES:
-                    send_signal(process, signal.SIGCONT)
+                # Who is stopped acts on nothing else, and a stop that is under way shows in no state yet.
+                send_signal(process, signal.SIGCONT)
         else:
             self._killing = True
 
