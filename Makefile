@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint bench diagram clean
+.PHONY: help demo test lint bench diagram schemas clean
 
 help:
 	@echo "make demo     a whole run on simulated slices, with real LoadGen processes (about a minute)"
@@ -11,6 +11,7 @@ help:
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make bench    the programs that measure what watching costs"
 	@echo "make diagram  write the state diagram of the table into docs/architecture.md"
+	@echo "make schemas  write the JSON Schemas of the files of a run into heteromig/schemas"
 	@echo "make clean    remove the virtual environment and the runs"
 
 # mlcommons-loadgen has wheels for these versions of Python, and no source that builds without a C++ toolchain.
@@ -50,6 +51,9 @@ bench: $(VENV)/.dev
 
 diagram: $(VENV)/.demo
 	$(BIN)/python docs/diagram.py
+
+schemas: $(VENV)/.demo
+	$(BIN)/python -m heteromig.runner.schemas
 
 clean:
 	rm -rf $(VENV) runs
