@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from heteromig.cli.printing import say
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -34,7 +36,7 @@ def _slices(
     inventory, sample = enumerate_slices(slices, runs_dir)
     if json:
         everything = {"schema_version": 1, "inventory": inventory, "sample": sample}
-        typer.echo(msgspec.json.format(msgspec.json.encode(everything), indent=2))
+        say(msgspec.json.format(msgspec.json.encode(everything), indent=2))
         return
     from heteromig.views.console import print_slices  # noqa: PLC0415
 
@@ -45,7 +47,7 @@ def _states() -> None:
     """Print the state machine as a Mermaid diagram, generated from its table."""
     from heteromig.core.machine import diagram  # noqa: PLC0415
 
-    typer.echo(diagram())
+    say(diagram())
 
 
 def _verify(
@@ -60,7 +62,7 @@ def _verify(
 
     found = verify_run(run_dir)
     if json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        say(msgspec.json.format(msgspec.json.encode(found), indent=2))
     else:
         from heteromig.views.console import print_verification  # noqa: PLC0415
 
@@ -73,5 +75,4 @@ def _exit_codes() -> None:
     from heteromig.core.verdict import EXIT_CODES  # noqa: PLC0415
 
     width = max(len(status) for _, status, _ in EXIT_CODES)
-    for code, status, meaning in EXIT_CODES:
-        typer.echo(f"{code:>3}  {status:<{width}}  {meaning}")
+    say("\n".join(f"{code:>3}  {status:<{width}}  {meaning}" for code, status, meaning in EXIT_CODES))

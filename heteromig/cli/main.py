@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -11,7 +12,13 @@ import typer
 
 from heteromig import __version__
 from heteromig.cli import inspecting, running
+from heteromig.cli.printing import drop_output
 from heteromig.core.errors import HeteromigError
+
+_SHORTAGES = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)
+"""What goes wrong with the machine rather than with this program."""
 
 app = typer.Typer(
     name="heteromig",
@@ -45,19 +52,32 @@ def heteromig(
 
 def main() -> None:
     """Run a command and exit with its code; every foreseen failure is one sentence on stderr."""
+    _open_standard_files()
     try:
         app()
     except HeteromigError as error:
         _complain(str(error))
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # Whoever read our output has gone; nothing more can be said, and Python must not try when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:  # noqa: BLE001 - the last place where a bug can be turned into an exit code
+        if isinstance(error, OSError) and error.errno in _SHORTAGES:
+            where = f" for {error.filename}" if error.filename else ""
+            _complain(f"The system refused{where}: {error.strerror}. Make room, then try again.")
+            drop_output()
+        else:
+            traceback.print_exc()
+            _complain("This is a bug in heteromig. Please report it with the lines above.")
         sys.exit(1)
-    except Exception:  # noqa: BLE001 - the last place where a bug can be turned into an exit code
-        traceback.print_exc()
-        _complain("This is a bug in heteromig. Please report it with the lines above.")
-        sys.exit(1)
+
+
+def _open_standard_files() -> None:
+    """Put /dev/null where the caller closed a standard file, or the next file opened would take its number."""
+    for number in range(3):
+        if not os.path.lexists(f"/proc/self/fd/{number}"):
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def _complain(sentence: str) -> None:

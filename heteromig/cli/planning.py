@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import typer
 
+from heteromig.cli.printing import say
 from heteromig.core.devices import Inventory
 from heteromig.core.phases import Role
 from heteromig.core.plan import Assignment, Plan, build_assignment, make_plan
@@ -46,9 +46,9 @@ def print_plan(spec: RunSpec, *, as_json: bool) -> None:
     workers = builds if spec.goal is Goal.BUILD else (*builds, *plan.backgrounds, plan.main)
     commands = [(worker, harness.command(worker, spec, run_dir)) for worker in workers]
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(_as_json(spec, plan, inventory, commands)), indent=2))
+        say(msgspec.json.format(msgspec.json.encode(_as_json(spec, plan, inventory, commands)), indent=2))
     else:
-        typer.echo(plan_text(spec, plan, inventory, commands))
+        say(plan_text(spec, plan, inventory, commands))
 
 
 def _as_json(

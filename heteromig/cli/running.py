@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
+from heteromig.cli.printing import say
 from heteromig.core.phases import EvidenceLevel
 from heteromig.core.spec import Drain, Goal, Mode
 
@@ -90,7 +90,7 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
         _Text, _option("--engines-dir", panel=_WHERE, help="Cache of engines. [<runs-dir>/.engines]")
     ] = None,
     rebuild: Annotated[
-        Optional[bool], _option("--rebuild", panel=_WHERE, help="Build engines anew.")  # noqa: UP045
+        Optional[bool], _option("--rebuild/--no-rebuild", panel=_WHERE, help="Build engines anew.")  # noqa: UP045
     ] = None,
     start_time_buffer: Annotated[
         _Text, _option("--start-time-buffer", panel=_TIMING, help="Wait once all backgrounds are timed. [10s]")
@@ -122,7 +122,9 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
     ] = None,
     lenient: Annotated[
         Optional[bool],  # noqa: UP045
-        _option("--lenient", panel=_TIMING, help="Go on without backgrounds that fail; the result says so."),
+        _option(
+            "--lenient/--no-lenient", panel=_TIMING, help="Go on without backgrounds that fail; the result says it."
+        ),
     ] = None,
     sample_period: Annotated[
         _Text, _option("--sample-period", panel=_TIMING, help="Between device samples. [1s]")
@@ -206,8 +208,7 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
     reporter = choose_reporter(live=False if json else live, quiet=quiet)
     outcome = execute(spec, reporter, sampler_faults=str(sim_faults.absolute()) if sim_faults else None)
     if json:
-        sys.stdout.buffer.write((outcome.run_dir / "run.json").read_bytes())
-        sys.stdout.flush()
+        say((outcome.run_dir / "run.json").read_bytes().rstrip())
     else:
         print_summary(outcome.record, str(outcome.run_dir))
     verdict = outcome.record.verdict
