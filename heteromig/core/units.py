@@ -15,7 +15,7 @@ UtcNs = int
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 
-_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|m|h|)")
+_DURATION = re.compile(r"(?P<number>\d{1,18}(?:\.\d{1,18})?)\s*(?P<unit>ms|s|m|h|)")
 _MS_PER_UNIT = {"": 1, "ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 
 

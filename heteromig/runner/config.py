@@ -7,6 +7,7 @@ line, which knows which of the two won.
 from __future__ import annotations
 
 import difflib
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -30,6 +31,9 @@ Duration = int | str
 """Milliseconds, or text with a unit: `600000`, `"600s"`, `"10m"`."""
 
 Positive = Annotated[float, Meta(gt=0)]
+
+MAX_DURATION_MS = 366 * 24 * 3_600_000
+"""No run takes longer than a year; LoadGen and the journal hold no more than 64 bits of whatever unit."""
 
 
 class MainConfig(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
@@ -170,8 +174,11 @@ def _main(config: MainConfig, harness: Harness) -> MainSpec:
     name = config.benchmark or "resnet50"
     info = harness.benchmark(name)
     scenario = (config.scenario or "offline").lower()
-    accuracy = str(config.accuracy) if config.accuracy is not None else info.default_accuracy
+    # TOML's 99 and 99.0 are the same number, and the catalog says 99.
+    accuracy = info.default_accuracy if config.accuracy is None else str(config.accuracy).removesuffix(".0")
     harness.require_supported(name, scenario, accuracy)
+    if config.target_qps is not None and not 0 < config.target_qps < math.inf:
+        raise UsageError(f"--main-target-qps is {config.target_qps:g}, and must be a number of samples above 0.")
     return MainSpec(
         benchmark=name,
         scenario=scenario,
@@ -187,6 +194,10 @@ def _background(config: BackgroundConfig, harness: Harness, main: str) -> Backgr
     scenario = (config.scenario or "offline").lower()
     sets = harness.sets()
     names = [name.strip() for name in (wanted.split(",") if isinstance(wanted, str) else wanted)]
+    if not any(names):
+        raise UsageError(
+            "--background-benchmarks is empty: name benchmarks, a set (all, edge, datacenter), or none for main alone."
+        )
     named_set = names[0] if len(names) == 1 and (names[0] in sets or names[0] == "none") else None
     if named_set is None:
         for name in names:
@@ -247,6 +258,8 @@ def _duration(
         raise UsageError(f"{option}: {error}{hint}") from None
     if duration_ms < at_least_ms:
         raise UsageError(f"{option} is {value}, and must be at least {at_least_ms} ms.")
+    if duration_ms > MAX_DURATION_MS:
+        raise UsageError(f"{option} is {value}, and must be at most {MAX_DURATION_MS // 3_600_000}h, a year.")
     return duration_ms
 
 
