@@ -117,11 +117,12 @@ def read_journal(run_dir: Path) -> JournalText:
 
 def _decode(path: Path, raw: bytes) -> Iterator[Line]:
     complete = raw[: raw.rfind(b"\n") + 1]
-    for number, line in enumerate(complete.splitlines(), start=1):
-        try:
+    number = 0
+    try:
+        for number, line in enumerate(complete.splitlines(), start=1):  # noqa: B007 - the message names it
             yield _DECODER.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise EvidenceError(
-                f"Line {number} of the journal {path} is not readable ({error}): it was altered, or written by another "
-                "version of heteromig."
-            ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EvidenceError(
+            f"Line {number} of the journal {path} is not readable ({error}): it was altered, or written by another "
+            "version of heteromig."
+        ) from None

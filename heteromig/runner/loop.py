@@ -99,7 +99,8 @@ class Loop:
                 self._live()
             finally:
                 self._let_go()
-        record = self._recorder.seal(self.run, self._observer.record(self._sampler_cpu_s), self._clock.utc_ns())
+            # With the signals still caught: the verdict is on disk, and one that comes now must not cost its seal.
+            record = self._recorder.seal(self.run, self._observer.record(self._sampler_cpu_s), self._clock.utc_ns())
         self._journal.close()
         return record
 

@@ -21,12 +21,23 @@ SILENCE_LIMIT_S = 5.0
 STARTUP_LIMIT_S = 20.0
 """Until its first message: loading and enumerating may take a while on a machine with many GPUs."""
 
+PATIENT_PERIODS = 5
+"""With a long period, silence is measured in periods."""
+
 
 class SamplerLink:
     """One sampler at a time; a lost one is replaced once."""
 
     def __init__(
-        self, *, slices: str, runs_dir: str, run_dir: Path, period_ms: int, cpus: tuple[int, ...], faults: str | None
+        self,
+        *,
+        slices: str,
+        runs_dir: str,
+        run_dir: Path,
+        period_ms: int,
+        cpus: tuple[int, ...],
+        faults: str | None,
+        silence_limit_s: float = SILENCE_LIMIT_S,
     ) -> None:
         self._argv = (
             sys.executable, "-m", "heteromig.slices.sampler",
@@ -38,7 +49,7 @@ class SamplerLink:
         self._cpus = cpus
         self._allowed = tuple(sorted(os.sched_getaffinity(0)))
         self._log = run_dir / "sampler.log"
-        self._period_ms = period_ms
+        self._silence_limit_ns = max(round(silence_limit_s * NS_PER_S), PATIENT_PERIODS * period_ms * NS_PER_MS)
         self._helper: Helper | None = None
         self._text = b""
         self._discovered = False
@@ -77,9 +88,9 @@ class SamplerLink:
     def read(self, at_ns: MonotonicNs) -> list[ev.AnyEvent]:
         """Everything it said since the last call; the end of its output means that it died."""
         found: list[ev.AnyEvent] = []
-        while self._helper is not None:
+        while (helper := self._helper) is not None:
             try:
-                chunk = os.read(self._helper.stdout.fileno(), 1 << 16)
+                chunk = os.read(helper.stdout.fileno(), 1 << 16)
             except BlockingIOError:
                 return found
             if not chunk:
@@ -89,6 +100,8 @@ class SamplerLink:
             *lines, self._text = (self._text + chunk).split(b"\n")
             for line in lines:
                 found.extend(self._event(line, at_ns))
+                if self._helper is not helper:
+                    break  # what else the one before said is of no interest, and must not cost the new one
         return found
 
     def check(self, at_ns: MonotonicNs) -> list[ev.AnyEvent]:
@@ -103,8 +116,8 @@ class SamplerLink:
         """When to `check`; far away while there is no sampler."""
         if self._helper is None:
             return 1 << 62
-        limit_s = SILENCE_LIMIT_S if self._heard_since_start else STARTUP_LIMIT_S
-        return self._silent_since_ns + max(round(limit_s * NS_PER_S), 5 * self._period_ms * NS_PER_MS)
+        startup_limit_ns = round(STARTUP_LIMIT_S * NS_PER_S)
+        return self._silent_since_ns + (self._silence_limit_ns if self._heard_since_start else startup_limit_ns)
 
     def close(self) -> None:
         """End the sampler."""

@@ -70,7 +70,13 @@ def verify_run(run_dir: Path) -> Verification:
 def _replay(run_dir: Path, journal: JournalText) -> Run:
     """The core again over the same events, but with a certificate of our own."""
     run = Run(journal.header.spec)
-    harness = HARNESSES[journal.header.spec.harness]
+    name = journal.header.spec.harness
+    if name not in HARNESSES:
+        raise EvidenceError(
+            f"The run in {run_dir} used the harness {name!r}, which this heteromig does not have (it has "
+            f"{', '.join(HARNESSES)}): verify it where it was run."
+        )
+    harness = HARNESSES[name]
     phases = [
         line.effect.destination
         for line in journal.lines
