@@ -36,4 +36,5 @@ def show(text: Text, stream: TextIO) -> None:
         stream.flush()
     except BrokenPipeError:
         # The interpreter flushes once more at exit, and would complain about what is left in the buffer.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path of ours
+            os.dup2(nowhere.fileno(), stream.fileno())

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 from rich.text import Text
 
 from heteromig.core.phases import Phase, Role
 from heteromig.core.record import ObserverPhase, RunRecord, WorkerRecord
-from heteromig.core.spec import Mode
+from heteromig.core.spec import Goal, Mode
 from heteromig.core.verdict import SIGNAL_BASE, ExitCode
-from heteromig.views.text import format_rate, printable
+from heteromig.views.text import printable
 from heteromig.views.verdict_text import SIMULATED_NOTE, append_block, append_overlap, append_verdict
 
 _NS_PER_MS = 1e6
+_LOGS_MAX = 3
 
 # LoadGen's names (6.x first, then 2.x), in the order in which they are looked for.
 _THROUGHPUTS = (
@@ -41,12 +44,14 @@ def summary(record: RunRecord, run_directory: str, width: int) -> Text:
         words = f"UNFINISHED: the run was last heard of in {record.phase}, at {record.heartbeat_at}."
         append_block(text, "", words, width, indent=0)
     else:
-        append_verdict(text, verdict.status, verdict.exit_code, verdict.reasons, width)
+        append_verdict(
+            text, verdict.status, verdict.exit_code, verdict.reasons, width, backgrounds=_backgrounds(record)
+        )
     if record.simulated:
         text.append(SIMULATED_NOTE + "\n", "bold yellow")
     text.append("\n")
     main = next((worker for worker in record.workers if worker.role == Role.MAIN.value), None)
-    if main is not None and record.goal == "run":
+    if main is not None and record.goal == Goal.RUN.value:
         append_block(text, "Main", _main(main, record), width)
         append_block(text, "Result", _result(main), width)
         if main.timed_begin is not None or record.overlap.backgrounds:
@@ -56,18 +61,25 @@ def summary(record: RunRecord, run_directory: str, width: int) -> Text:
     if record.left_out:
         append_block(text, "Left out", f"{', '.join(record.left_out)}, for want of slices", width)
     append_block(text, "Observer", _observer(record), width)
-    append_block(text, "Files", f"{run_directory}/ (run.json, certificate.json, events.jsonl, workers/)", width)
+    # Paths and commands are not wrapped: they are there to be copied.
+    append_block(text, "Files", run_directory, len(run_directory) + width)
     for number, step in enumerate(_next_steps(record, run_directory.rstrip("/"))):
-        append_block(text, "Next" if number == 0 else "", step, width)
+        append_block(text, "Next" if number == 0 else "", step.words, width)
+        if step.command:
+            append_block(text, "", f"  {step.command}", len(step.command) + width)
     text.rstrip()
     return text
 
 
 def _main(main: WorkerRecord, record: RunRecord) -> str:
     profile = next((place.profile for place in record.slices if place.uuid == main.slice_uuid), "a slice")
-    neighbours = sum(worker.role == Role.BACKGROUND.value for worker in record.workers)
+    neighbours = _backgrounds(record)
     beside = f"beside {neighbours} background{'' if neighbours == 1 else 's'}"
     return printable(f"{main.benchmark} {main.scenario}, {main.mode}, accuracy {main.accuracy}, on {profile}, {beside}")
+
+
+def _backgrounds(record: RunRecord) -> int:
+    return sum(worker.role == Role.BACKGROUND.value for worker in record.workers)
 
 
 def _result(main: WorkerRecord) -> str:
@@ -79,7 +91,7 @@ def _result(main: WorkerRecord) -> str:
             parts.append(f"accuracy {value:.4g} %" + ("" if target is None else f" (at least {target:g} % is needed)"))
     throughput = next((metrics[name] for name in _THROUGHPUTS if name in metrics), None)
     if throughput is not None:
-        parts.append(f"{format_rate(throughput)} samples/s")
+        parts.append(f"{throughput:.6g} samples/s")
     # In Offline the one query holds all samples: its percentiles are points of the run's length, not latencies.
     if main.scenario != "offline":
         known = [f"{name} {metrics[key] / _NS_PER_MS:.2f} ms" for key, name in _LATENCIES if key in metrics]
@@ -91,12 +103,14 @@ def _result(main: WorkerRecord) -> str:
 def _observer(record: RunRecord) -> str:
     observer = record.observer
     sampler = "unknown" if observer.sampler_cpu_s is None else f"{observer.sampler_cpu_s:.2f} s"
-    words = f"{observer.cpu_s:.2f} s of CPU and {observer.wakeups} wake-ups by heteromig, {sampler} by its sampler"
+    words = f"{observer.cpu_s:.2f} s of CPU, {observer.wakeups} wake-ups; sampler {sampler}"
     measuring = next((phase for phase in observer.by_phase if phase.name == Phase.MAIN_RUNNING.value), None)
     if measuring is None:
         return words
     share = _share_of_a_core(measuring, record)
-    return f"{words}; while main ran, {measuring.cpu_s:.2f} s" + ("" if share is None else f" ({share:.1%} of a core)")
+    return f"{words}; while main ran {measuring.cpu_s:.2f} s" + (
+        "" if share is None else f" ({100 * share:.1f} % of a core)"
+    )
 
 
 def _share_of_a_core(measuring: ObserverPhase, record: RunRecord) -> float | None:
@@ -108,68 +122,78 @@ def _share_of_a_core(measuring: ObserverPhase, record: RunRecord) -> float | Non
     return None
 
 
-def _next_steps(record: RunRecord, run_directory: str) -> Iterator[str]:
+class _Step(NamedTuple):
+    """One thing to do: `words`, and below them a command to copy, if there is one."""
+
+    words: str
+    command: str = ""
+
+
+def _next_steps(record: RunRecord, run_directory: str) -> Iterator[_Step]:
     quoted = shlex.quote(run_directory)
-    verify = f"heteromig verify {quoted} proves this verdict again, from the files alone"
+    verify = f"heteromig verify {quoted}"
     verdict = record.verdict
     if verdict is None:
-        yield f"If it is not going on any more: {verify}."
+        yield _Step("If it is not going on any more, what is on disk can be judged:", verify)
         return
-    code = verdict.exit_code
-    if code == ExitCode.VALID and record.goal == "build":
-        yield "heteromig run, with the same options, uses these engines."
+    if verdict.exit_code == ExitCode.VALID and record.goal == Goal.BUILD.value:
+        yield _Step("heteromig run, with the same options, uses these engines.")
         return
-    yield from _hints(record, quoted, code)
-    if code != ExitCode.INTERNAL:
-        yield f"{verify}."
+    yield from _hints(record, quoted, verdict.exit_code)
+    if verdict.exit_code != ExitCode.INTERNAL:
+        yield _Step("Prove this verdict again, from the files alone:", verify)
 
 
-def _hints(record: RunRecord, quoted: str, code: int) -> Iterator[str]:  # noqa: C901 - one arm an exit code
+def _hints(record: RunRecord, quoted: str, code: int) -> Iterator[_Step]:  # noqa: C901 - one arm an exit code
     match code:
         case ExitCode.VALID if record.simulated:
-            yield "On a machine with MIG slices, the same with --slices mig measures a GPU."
+            yield _Step("Measure a GPU: the same with --slices mig, on a machine with MIG slices.")
         case ExitCode.INVALID:
             main = next((worker for worker in record.workers if worker.role == Role.MAIN.value), None)
             if main is not None:
-                yield f"ls {quoted}/{main.directory} has LoadGen's own words; {_advice(main)}"
+                yield _Step(f"{_advice(main)} LoadGen's own words:", f"ls {quoted}/{shlex.quote(main.directory)}")
         case ExitCode.OVERLAP:
-            yield (
-                "Backgrounds have to run longer than main: leave --background-duration automatic, or ask for more; "
-                "and look into the log of the one that ended."
-            )
-            yield from _logs(record, quoted)
+            yield _Step("Backgrounds have to outlast main: leave --background-duration automatic, or ask for more.")
+            yield from _logs(quoted, filter(_ended_by_itself, record.workers))
         case ExitCode.WORKER:
-            yield from _logs(record, quoted)
+            yield from _logs(quoted, filter(_failed, record.workers))
         case ExitCode.START_TIMEOUT:
-            yield "Allow more with --background-start-timeout, or look for what hangs:"
-            yield from _logs(record, quoted)
+            yield _Step("Allow more with --background-start-timeout, or find out what they wait for.")
+            yield from _logs(quoted, filter(_never_timed, record.workers))
         case ExitCode.DEVICE:
-            yield "heteromig slices shows what slices there are, and who is using them."
+            yield _Step("See what slices there are, and who is using them:", "heteromig slices")
             if not record.simulated:
-                yield "heteromig run --slices sim:a100-sxm-80gb tries the same without a GPU."
+                yield _Step("Try the same without a GPU:", "heteromig run --slices sim:a100-sxm-80gb")
         case ExitCode.INCONCLUSIVE:
-            yield "What is missing is named above; nothing is wrong with what is there."
+            yield _Step("What is missing is named above; nothing is wrong with what is there.")
         case _ if code > SIGNAL_BASE:
-            yield "Every worker was stopped; start it again when you like."
+            yield _Step("It was stopped on request; start it again when you like.")
         case _:
-            yield f"ls {quoted} has what there is."
+            return
 
 
 def _advice(main: WorkerRecord) -> str:
     if main.mode == Mode.ACCURACY.value:
-        return "an engine that loses accuracy is built anew with --rebuild."
+        return "An engine that loses accuracy is built anew with --rebuild."
     if main.scenario == "server":
-        return "ask for fewer queries a second with --main-target-qps, or run longer with --main-duration."
-    return "run longer with --main-duration, or state the rate with --main-target-qps."
+        return "Ask for fewer queries a second with --main-target-qps, or run longer with --main-duration."
+    return "Run longer with --main-duration, or state the rate with --main-target-qps."
 
 
-def _logs(record: RunRecord, quoted: str) -> Iterator[str]:
-    """The logs of workers that went wrong by themselves; of those that never became timed, where none did."""
-    failed = [worker for worker in record.workers if worker.stopped_by is None and (worker.exit_code or worker.signal)]
-    late = [worker for worker in record.workers if worker.pid is not None and worker.timed_begin is None]
-    ended = [worker for worker in record.workers if worker.stopped_by is None and worker.exit_code is not None]
-    for worker in (failed or late or ended)[:3]:
-        how = f"exit {worker.exit_code}" if worker.exit_code is not None else "no exit status"
-        if worker.signal is not None:
-            how = f"signal {worker.signal}"
-        yield f"tail {quoted}/{shlex.quote(worker.directory)}/stdout.log ({worker.role} {worker.benchmark}, {how})"
+def _failed(worker: WorkerRecord) -> bool:
+    return worker.stopped_by is None and bool(worker.exit_code or worker.signal)
+
+
+def _never_timed(worker: WorkerRecord) -> bool:
+    return worker.pid is not None and worker.timed_begin is None
+
+
+def _ended_by_itself(worker: WorkerRecord) -> bool:
+    return worker.role == Role.BACKGROUND.value and worker.stopped_by is None and worker.exit_code is not None
+
+
+def _logs(quoted: str, workers: Iterable[WorkerRecord]) -> Iterator[_Step]:
+    """Where the first few of `workers` say what happened."""
+    for worker in itertools.islice(workers, _LOGS_MAX):
+        log = f"tail {quoted}/{shlex.quote(worker.directory)}/stdout.log"
+        yield _Step(f"See what {worker.role} {worker.index} ({printable(worker.benchmark)}) said last:", log)

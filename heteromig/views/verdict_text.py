@@ -20,12 +20,15 @@ _HEADLINES = {
     "built": "every engine is there.",
     "lenient": "the run went on in spite of what is listed below, so it proves nothing.",
 }
+_ALONE = "main is VALID; there was no background."
 _STATUS_STYLES = {"valid": "bold green", "built": "bold green", "lenient": "bold yellow", "inconclusive": "bold yellow"}
 
 
-def append_verdict(text: Text, status: str, exit_code: int, reasons: Sequence[Reason], width: int) -> None:
+def append_verdict(
+    text: Text, status: str, exit_code: int, reasons: Sequence[Reason], width: int, *, backgrounds: int
+) -> None:
     """One sentence first: the status, the exit code, and why; the other reasons follow."""
-    headline = _HEADLINES.get(status)
+    headline = _ALONE if status == "valid" and not backgrounds else _HEADLINES.get(status)
     rest = list(reasons)
     if headline is None:
         headline = printable(reasons[0].sentence) if reasons else "no reason is recorded."

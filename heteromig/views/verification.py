@@ -46,7 +46,8 @@ def verification(found: Verified, run_directory: str, width: int) -> Text:
     """The recomputed verdict, the overlap and the remarks."""
     text = Text()
     verdict = found.verdict
-    append_verdict(text, verdict.status, verdict.exit_code, verdict.reasons, width)
+    backgrounds = found.certificate.overlap.backgrounds if found.certificate is not None else ()
+    append_verdict(text, verdict.status, verdict.exit_code, verdict.reasons, width, backgrounds=len(backgrounds))
     if found.simulated:
         append_block(text, "", SIMULATED_NOTE, width, indent=0)
     text.append("\n")

@@ -112,6 +112,9 @@ class Story:
         assert self.run.view.plan is not None
         return self.run.view.plan
 
+    def expect(self, phase: Phase) -> None:
+        assert self.run.phase is phase
+
     def wait(self, seconds: float) -> None:
         self.now_ns += round(seconds * NS_PER_S)
 
@@ -148,7 +151,7 @@ class Story:
         self.tell(ev.GpusLocked(self.now_ns))
         self.wait(0.1)
         self.sample()
-        assert self.run.phase is Phase.BUILDING
+        self.expect(Phase.BUILDING)
         return self
 
     def build(self, *, engines: int, of: int) -> Story:
@@ -182,13 +185,13 @@ class Story:
         return self
 
     def buffer(self) -> Story:
-        assert self.run.phase is Phase.BUFFERING
+        self.expect(Phase.BUFFERING)
         for worker in range(1, len(self.plan.backgrounds) + 1):
             self.tell(ev.ProgressMade(self.now_ns, worker, 100 * worker, 123.4 * worker))
         self.wait(3.0)
         self.sample()
         self.tell(ev.DeadlinePassed(self.now_ns, ev.Timer.BUFFER, self.run.entry))
-        assert self.run.phase is Phase.MAIN_RUNNING
+        self.expect(Phase.MAIN_RUNNING)
         return self
 
     def measure(self, seconds: float) -> Story:
@@ -205,7 +208,7 @@ class Story:
         self.tell(ev.TimedSectionEnded(self.now_ns, 0))
         self.wait(0.4)
         self.tell(ev.WorkerExited(self.now_ns, 0, 0, None))
-        assert self.run.phase is Phase.DRAINING
+        self.expect(Phase.DRAINING)
         return self
 
     def drain(self) -> Story:
@@ -214,23 +217,27 @@ class Story:
             self.tell(ev.WorkerExited(self.now_ns, worker.index, 0, None, "clean stop"))
         self.wait(0.1)
         self.sample()
-        assert self.run.phase is Phase.VALIDATING
+        self.expect(Phase.VALIDATING)
         return self
 
     def judge(self, summary: CertificateSummary | None = None) -> Story:
         self.tell(ev.CertificateComputed(self.now_ns, summary or certificate(self.plan)))
         self.tell(ev.VerdictWritten(self.now_ns))
-        assert self.run.phase is Phase.FINISHED
+        self.expect(Phase.FINISHED)
         return self
 
 
 def certificate(plan: Plan) -> CertificateSummary:
     return CertificateSummary(
         overlap=Overlap(
-            True, 1.0, 4.321, 0.512, tuple(covered(worker.index, worker.benchmark) for worker in plan.backgrounds)
+            proven=True,
+            coverage=1.0,
+            slack_before_s=4.321,
+            slack_after_s=0.512,
+            backgrounds=tuple(covered(worker.index, worker.benchmark) for worker in plan.backgrounds),
         ),
         main_section=None,
-        main_result=MainResult(True, (), {"result_samples_per_second": 1234.5}),
+        main_result=MainResult(valid=True, complaints=(), metrics={"result_samples_per_second": 1234.5}),
         reasons=(),
     )
 

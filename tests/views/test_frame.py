@@ -73,7 +73,7 @@ def test_the_head_says_where_the_run_is() -> None:
     assert " SIMULATED " in lines[0]
     assert (
         lines[1]
-        == "discovering › building › background-starting › buffering › [main-running 5.2 s] › draining › validating"  # noqa: E501, RUF001 - the breadcrumb as it is
+        == "discovering › building › background-starting › buffering › [main-running 5.2 s] › draining › validating"  # noqa: RUF001 - the breadcrumb as it is
     )
     assert lines[2] == "measuring resnet50 beside 6 of 6 backgrounds"
     assert lines[5].startswith("main   ━━━")

@@ -58,11 +58,12 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
     with os.fdopen(write_fd, "w", encoding="utf-8") as stream:
         outlet = Outlet(stream)
         os.close(read_fd)
-        assert not outlet.gone
+        gone = [outlet.gone]
         outlet.write("anybody?")
-        assert outlet.gone
+        gone.append(outlet.gone)
         outlet.write("no")
         outlet.close()
+    assert gone == [False, True]
 
 
 def test_a_terminal_that_has_hung_up_is_no_error() -> None:

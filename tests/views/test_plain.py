@@ -12,6 +12,8 @@ from heteromig.views.outlet import Outlet
 from heteromig.views.plain import PlainLines
 from tests.views.stories import Story, make_inventory, make_spec
 
+NAMES_BY_SLICE = ("3d-unet", "bert", "ssd-mobilenet", "ssd-resnet34", "rnnt", "dlrm")
+
 
 class Reported(Story):
     """A run whose transitions and rejections are reported as the loop does."""
@@ -46,21 +48,23 @@ def test_a_good_run_in_plain_lines(tmp_path: Path) -> None:
     story = Reported(tmp_path / "log")
     assert not story.reporter.wants_ticks
     story.discover().build(engines=1, of=1).start().buffer().measure(10.0).finish_main().drain().judge()
+    waiting = ", ".join(f"background {index} ({name})" for index, name in enumerate(NAMES_BY_SLICE[1:], start=2))
+    started = "all backgrounds timed (all 6 are timed); backgrounds on their slices (each is seen on its own slice)"
+    settled = "buffer elapsed (elapsed); backgrounds still timed (all are timed); "
+    settled += "geometry unchanged (a1b2c3d4 then, a1b2c3d4 now)"
+    drained = "all reaped (every worker was reaped); slices empty (every slice is empty)"
     assert story.lines() == [
         "[   0.0 s] run directory runs/20260401T120000Z-resnet50",
         "[   0.3 s] discovering: no device sample yet",
         "[   0.4 s] discovering -> building: slices locked (locked); slices idle (every slice is empty)",
         "[   0.4 s] engine 1 of 1: resnet50 offline 99 for 1g.10gb",
         "[   2.4 s] building -> background-starting: every engine present (all engines are there)",
-        "[   3.9 s] background-starting: waiting for 3d-unet, bert, ssd-mobilenet, ssd-resnet34, rnnt, dlrm",
-        "[   4.0 s] background-starting -> buffering: all backgrounds timed (all 6 are timed); "
-        "backgrounds on their slices (each is seen on its own slice)",
-        "[   7.0 s] buffering -> main-running: buffer elapsed (elapsed); backgrounds still timed (all are timed); "
-        "geometry unchanged (a1b2c3d4 then, a1b2c3d4 now)",
+        f"[   3.9 s] background-starting: waiting for {', '.join(NAMES_BY_SLICE)}",
+        f"[   4.0 s] background-starting -> buffering: {started}",
+        f"[   7.0 s] buffering -> main-running: {settled}",
         "[  18.6 s] main-running -> draining: main exited (main was reaped)",
-        "[  18.7 s] draining: waiting for background 2 (bert), background 3 (ssd-mobilenet), "
-        "background 4 (ssd-resnet34), background 5 (rnnt), background 6 (dlrm)",
-        "[  19.3 s] draining -> validating: all reaped (every worker was reaped); slices empty (every slice is empty)",
+        f"[  18.7 s] draining: waiting for {waiting}",
+        f"[  19.3 s] draining -> validating: {drained}",
         "[  19.3 s] validating -> finished: valid, exit 0",
     ]
 
@@ -112,6 +116,6 @@ def test_what_could_not_be_observed_is_said(tmp_path: Path) -> None:
 
 def test_evidence_cannot_carry_escapes(tmp_path: Path) -> None:
     story = Reported(tmp_path / "log")
-    finding = Finding("slices_idle", Status.VIOLATED, False, "busy: pid 1 (\x1b[31mevil\n)")
+    finding = Finding("slices_idle", Status.VIOLATED, passed=False, evidence="busy: pid 1 (\x1b[31mevil\n)")
     story.reporter.rejection(story.run, finding, story.now_ns)
     assert story.lines()[-1] == "[   0.0 s] discovering: busy: pid 1 (evil )"

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from heteromig.core.overlap import CertificateSummary
+from heteromig.core.verdict import Reason, Verdict
+from heteromig.views.verification import verification
+from tests.views.stories import Story, certificate
+
+
+class Found(Struct, frozen=True):
+    verdict: Verdict
+    certificate: CertificateSummary | None = None
+    notes: tuple[str, ...] = ()
+    run_id: str = "20260401T120000Z-resnet50"
+    simulated: bool = True
+
+
+def test_a_verified_run_shows_its_overlap() -> None:
+    summary = certificate(Story().discover().plan)
+    lines = verification(Found(Verdict("valid", 0, ()), summary), "runs/x", 140).plain.splitlines()
+    assert lines[0].startswith("VALID (exit 0): main is VALID, and every background was timed")
+    assert lines[1].startswith("SIMULATED")
+    assert lines[3] == "Verified     20260401T120000Z-resnet50, from the logs and the journal in runs/x"
+    assert lines[4] == "Overlap      proven: at worst coverage 100 %, slack +4.321 s before and +0.512 s after main"
+    assert sum(" yes " in line for line in lines) == 6
+
+
+def test_a_run_that_never_came_so_far_shows_its_reasons_and_notes() -> None:
+    verdict = Verdict("inconclusive", 9, (Reason(9, "The journal ends in building."), Reason(9, "More.")))
+    found = msgspec.structs.replace(Found(verdict), simulated=False, notes=("run.json differs.",))
+    lines = verification(found, "runs/x", 140).plain.splitlines()
+    assert lines == [
+        "INCONCLUSIVE (exit 9): The journal ends in building.",
+        "  - More. (exit 9)",
+        "",
+        "Verified     20260401T120000Z-resnet50, from the logs and the journal in runs/x",
+        "Note         run.json differs.",
+    ]
