@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import sys
 
-from heteromig.benchmarks.console import say
-from heteromig.benchmarks.signals import StopRequested, StopSignals
+from heteromig.benchmarks.signals import StopSignals
 
 
 def _main() -> int:
     signals = StopSignals()
-    try:
-        signals.install()
-        from heteromig.benchmarks.arguments import main  # noqa: PLC0415 - a stop during this import is a clean one
+    signals.install()
+    from heteromig.benchmarks.arguments import main  # noqa: PLC0415 - a stop during this import is a clean one
 
-        return main(sys.argv[1:], signals)
-    except StopRequested as stop:
-        say(f"Stopped by {stop.name} before the timed section.")
-        return stop.exit_code
+    return main(sys.argv[1:], signals)
 
 
 if __name__ == "__main__":

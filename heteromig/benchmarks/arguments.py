@@ -28,7 +28,7 @@ def main(argv: Sequence[str], signals: StopSignals) -> int:
         if arguments.command == "list":
             say(catalog.table())
         elif arguments.command == "build":
-            _build(arguments)
+            _build(arguments, signals)
         else:
             _run(arguments, signals)
     except HeteromigError as error:
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _build(arguments: argparse.Namespace) -> None:
+def _build(arguments: argparse.Namespace, signals: StopSignals) -> None:
     spec = catalog.require_supported(arguments.benchmark, arguments.scenario, arguments.accuracy)
     from heteromig.benchmarks.build import EngineRequest, build_engine  # noqa: PLC0415 - imports onnx
 
@@ -79,7 +79,7 @@ def _build(arguments: argparse.Namespace) -> None:
     request = EngineRequest(
         spec=spec, scenario=arguments.scenario, accuracy=arguments.accuracy, profile=arguments.profile
     )
-    build_engine(request, arguments.output)
+    build_engine(request, arguments.output, signals)
     say(f"Finished building {what}.")
 
 

@@ -7,6 +7,7 @@ beside the destination, so that two never mix and whatever an interrupted one le
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import shutil
 import tempfile
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from heteromig.benchmarks.inference import Engine
+    from heteromig.benchmarks.signals import StopSignals
 
 
 class EngineRequest(Struct, frozen=True):
@@ -40,8 +42,8 @@ class EngineRequest(Struct, frozen=True):
     profile: str
 
 
-def build_engine(request: EngineRequest, output: Path) -> None:
-    """Build the engine at `output`, replacing what is there.
+def build_engine(request: EngineRequest, output: Path, signals: StopSignals) -> None:
+    """Build the engine at `output`, replacing what is there; a stop signal leaves nothing half-made.
 
     Raises:
         UsageError: the destination cannot be written.
@@ -51,7 +53,7 @@ def build_engine(request: EngineRequest, output: Path) -> None:
     try:
         _refuse_foreign(output)
         output.parent.mkdir(parents=True, exist_ok=True)
-        with _sole_builder(output), _temporary(output) as folder:
+        with _sole_builder(output, signals), _temporary(output) as folder:
             _fill(folder, request, OnnxRuntimeCpu())
             _put_in_place(folder, output)
     except OSError as error:
@@ -85,12 +87,21 @@ def _fill(folder: Path, request: EngineRequest, engine: Engine) -> None:
 
 
 @contextmanager
-def _sole_builder(output: Path) -> Iterator[None]:
+def _sole_builder(output: Path, signals: StopSignals) -> Iterator[None]:
     with (output.parent / f".{output.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for leftover in output.parent.glob(f".{output.name}.*.building"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        yield
+        _sweep(output)
+        signals.cleanup = functools.partial(_sweep, output)
+        try:
+            yield
+        finally:
+            signals.cleanup = None
+
+
+def _sweep(output: Path) -> None:
+    """Remove every temporary directory of this engine; only for who holds the lock."""
+    for leftover in output.parent.glob(f".{output.name}.*.building"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextmanager

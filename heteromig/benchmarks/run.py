@@ -87,7 +87,6 @@ def run(options: RunOptions, signals: StopSignals) -> None:
         UsageError: the log directory does not exist or holds the logs of another run.
         PreflightError: the engine is not there, not intact or not the right one.
         EvidenceError: LoadGen's accuracy log does not cover the sample set.
-        StopRequested: a stop signal arrived before the timed section.
     """
     _check_log_dir(options.log_dir)
     manifest = _usable_engine(options)

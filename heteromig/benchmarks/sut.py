@@ -78,9 +78,10 @@ class _Completion:
         )
         # LoadGen copies what it logs before this returns; `rows` lives until then.
         mlperf_loadgen.QuerySamplesComplete(list(responses))
-        if not self.completed:
-            self._on_first()
+        first = not self.completed
         self.completed += len(ids)
+        if first:
+            self._on_first()
 
     def release(self, ids: list[int]) -> None:
         for start in range(0, len(ids), _DRAIN_CHUNK):

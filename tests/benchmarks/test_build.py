@@ -38,7 +38,7 @@ def test_an_engine_in_any_condition_is_replaced(tmp_path: Path) -> None:
     assert status(tmp_path / "engine") is EngineStatus.OK
 
 
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_build_leaves_nothing_that_the_next_trips_over(tmp_path: Path, signum: int) -> None:
     with started("build", *what("dlrm", "offline", "99"), "--output", tmp_path / "engine") as program:
         give_up_s = time.monotonic() + DEADLINE_S
@@ -46,12 +46,13 @@ def test_an_interrupted_build_leaves_nothing_that_the_next_trips_over(tmp_path: 
             assert time.monotonic() < give_up_s
             time.sleep(0.005)
         program.signal(signum)
-        assert program.end() in {-signal.SIGKILL, 128 + signal.SIGTERM}
+        assert program.end() == (-signum if signum == signal.SIGKILL else 128 + signum)
     assert not (tmp_path / "engine").exists()
+    if signum != signal.SIGKILL:
+        assert not list(tmp_path.glob(".engine.*.building"))
     assert build("dlrm", "offline", "99", tmp_path / "engine").returncode == 0
     assert status(tmp_path / "engine") is EngineStatus.OK
-    assert not list(tmp_path.glob("*.building"))
-    assert not list(tmp_path.glob(".*.building"))
+    assert not list(tmp_path.glob(".engine.*.building"))
 
 
 def test_what_is_no_engine_is_left_alone(tmp_path: Path) -> None:
