@@ -134,7 +134,7 @@ def gpu_line(gpu: Gpu, sample: GpuSample | None, view: View, now_ns: MonotonicNs
         pieces.append((known, PLAIN))
     if lacking:
         why = "simulated" if simulated else "the device does not say"
-        pieces.append((f"{'  ' if known else ''}{lacking} n/a ({why})", DIM))
+        pieces.append((f"{'  ' if known else ''}n/a ({why}): {lacking}", DIM))
     throttles = [name for bit, name in _THROTTLES.items() if (sample.throttle_reasons or 0) & bit]
     if throttles:
         pieces.append((f"  throttled: {', '.join(throttles)}", WAIT))

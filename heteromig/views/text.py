@@ -28,7 +28,7 @@ _LONGEST_LINE = 1000
 """Characters looked at, at most: nobody has a terminal that wide, and a log may hold a line of megabytes."""
 
 _SHORT_UUID = 8
-_UUID_PREFIXES = ("MIG-GPU-", "MIG-", "GPU-")
+_UUID_PREFIXES = ("SIM-", "MIG-", "GPU-")  # in the order in which they can follow each other
 
 
 def printable(text: str) -> str:

@@ -124,7 +124,9 @@ def measuring(view: View, now_ns: MonotonicNs) -> Progress:
     if by_samples:
         return Progress(label="main", fraction=0.0, note=f"{format_duration_s(elapsed_s)}, {planned}")
     if elapsed_s >= asked_s:
-        return Progress(label="main", fraction=1.0, note=f"{format_duration_s(elapsed_s - asked_s)} over {planned}")
+        return Progress(
+            label="main", fraction=1.0, note=f"{format_duration_s(elapsed_s - asked_s)} longer than {planned}"
+        )
     return Progress(
         label="main", fraction=elapsed_s / asked_s, note=f"{format_duration_s(asked_s - elapsed_s)} left of {planned}"
     )

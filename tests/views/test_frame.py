@@ -89,7 +89,7 @@ def test_a_real_run_has_no_badge() -> None:
     )
     lines = lines_of(story)
     assert "SIMULATED" not in "\n".join(lines)
-    assert "clocks n/a (the device does not say)" in "\n".join(lines)
+    assert "n/a (the device does not say): power, temperature, clocks" in "\n".join(lines)
 
 
 def test_the_short_breadcrumb_is_for_narrow_terminals() -> None:
@@ -117,7 +117,7 @@ def test_the_gpu_is_above_its_slices_with_what_only_it_knows() -> None:
         lines[first] == "GPU 00c0ffee A100-SXM4-80GB  312 W  54 C  SM 1410 MHz  memory 1593 MHz  throttled: power cap"
     )
     assert lines[first + 1].strip().startswith("0000beef:7")
-    assert lines[first + 8] == "GPU 01c0ffee A100-SXM4-80GB  80 W  temperature, clocks n/a (simulated)"
+    assert lines[first + 8] == "GPU 01c0ffee A100-SXM4-80GB  80 W  n/a (simulated): temperature, clocks"
     assert lines[first + 9].strip().startswith("0100beef:7")
 
 

@@ -79,6 +79,8 @@ def test_wrap_keeps_to_lines_and_width() -> None:
         ("MIG-1a2b3c4d-aaaa-bbbb-cccc-dddddddddddd", "1a2b3c4d"),
         ("GPU-5c89852c-d268", "5c89852c"),
         ("MIG-GPU-5c89852c-d268/7/0", "5c89852c"),
+        ("SIM-MIG-c1cca85d-ee35", "c1cca85d"),
+        ("SIM-GPU-af3b180e-b26e", "af3b180e"),
         ("short", "short"),
     ],
 )

@@ -99,7 +99,7 @@ def test_main_bar_counts_from_the_timed_section() -> None:
     bar = waiting.measuring(story.run.view, story.now_ns)
     assert (round(bar.fraction, 3), bar.note) == (0.4, "6.0 s left of 10.0 s")
     story.wait(7.5)
-    assert waiting.measuring(story.run.view, story.now_ns) == waiting.Progress("main", 1.0, "1.5 s over 10.0 s")
+    assert waiting.measuring(story.run.view, story.now_ns) == waiting.Progress("main", 1.0, "1.5 s longer than 10.0 s")
     story.finish_main()
     assert waiting.measuring(story.run.view, story.now_ns) == waiting.Progress("main", 1.0, "11.5 s measured")
 
