@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -512,6 +513,30 @@ class TestDeathsOfOthers:
 
 
 class TestDeathOfTheController:
+    @pytest.mark.parametrize("delay_ms", [0, 5, 10, 15, 20, 25, 30, 50])
+    def test_nothing_is_left_of_workers_that_were_just_starting(
+        self, marker: str, tmp_path: Path, delay_ms: int
+    ) -> None:
+        code = (
+            "import os, time\n"
+            "from pathlib import Path\n"
+            "from heteromig.workers.command import Command\n"
+            "from heteromig.workers.worker import Worker\n"
+            "for index in range(3):\n"
+            "    directory = Path.cwd() / str(index)\n"
+            "    directory.mkdir()\n"
+            "    command = Command(('sleep', '1000'), dict(os.environ), directory)\n"
+            "    Worker(index=index, directory=directory, command=command).spawn()\n"
+            f"time.sleep({delay_ms} / 1000)\n"
+            "os.kill(os.getpid(), 9)\n"
+        )
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+        controller = subprocess.run((sys.executable, "-c", code), cwd=tmp_path, env=environment, check=False)
+
+        assert controller.returncode == -signal.SIGKILL
+        until(lambda: marked(marker) == [], "nothing is left")
+
     def test_nothing_is_left(self, trees: Trees, marker: str) -> None:
         program = Path(__file__).with_name("controller.py")
         controller = trees.worker(
