@@ -197,7 +197,7 @@ def _sampler_lost(message: str, phase: Phase) -> Iterator[Fault]:
         yield Fault(Reason(ExitCode.INCONCLUSIVE, sentence), stops=False)
 
 
-def _deadline(view: View, event: ev.DeadlinePassed, phase: Phase) -> Iterator[Fault]:  # noqa: C901 - one arm a timer
+def _deadline(view: View, event: ev.DeadlinePassed, phase: Phase) -> Iterator[Fault]:
     timing = view.spec.timing
     match event.timer, phase:
         case ev.Timer.PHASE_TIMEOUT, Phase.DISCOVERING:
@@ -227,12 +227,11 @@ def _deadline(view: View, event: ev.DeadlinePassed, phase: Phase) -> Iterator[Fa
                 "Allow more with --main-timeout, or see its stdout.log.",
             )
         case ev.Timer.MAIN_EXIT, Phase.MAIN_RUNNING:
-            if view.main is not None and view.main.live:
-                yield _stop(
-                    ExitCode.WORKER,
-                    f"Main was still alive {format_duration_s(timing.main_exit_timeout_ms / 1000)} after its timed "
-                    "section; allow more with --main-exit-timeout.",
-                )
+            yield _stop(
+                ExitCode.WORKER,
+                f"Main was still alive {format_duration_s(timing.main_exit_timeout_ms / 1000)} after its timed "
+                "section; allow more with --main-exit-timeout.",
+            )
         case ev.Timer.KILLED, Phase.DRAINING:
             for worker in view.live_workers:
                 yield _stop(

@@ -268,17 +268,16 @@ def _drain_deadline(run: Run, event: ev.AnyEvent) -> None:
         _kill(run, _live_on(run, "TERM"))
 
 
-def _live_on(run: Run, rung: str | None) -> tuple[int, ...]:
-    """Those to reap yet that the stop ladder has brought so far: a signal may have overtaken a deadline."""
-    return tuple(worker.index for worker in run.view.live_workers if worker.stopped_by == rung)
+def _live_on(run: Run, *rungs: str | None) -> tuple[int, ...]:
+    """Those to reap yet that the stop ladder has brought so far: signals and deadlines may overtake each other."""
+    return tuple(worker.index for worker in run.view.live_workers if worker.stopped_by in rungs)
 
 
 def _drain_signal(run: Run, _event: ev.AnyEvent) -> None:
-    live = tuple(worker.index for worker in run.view.live_workers)
     if run.view.signals > 1:
-        _kill(run, live)
+        _kill(run, tuple(worker.index for worker in run.view.live_workers))
     else:
-        _terminate(run, live)
+        _terminate(run, _live_on(run, None, "clean stop"))
 
 
 def _enter_validating(run: Run, _event: ev.AnyEvent) -> None:

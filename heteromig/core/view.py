@@ -302,7 +302,7 @@ def _worker_after(worker: WorkerView, event: WorkerEvent) -> WorkerView:  # noqa
             return replace(worker, reported_valid=event.valid)
         case ev.StillTimed():
             return replace(worker, still_timed_utc_ns=event.at_utc_ns)
-        case ev.WorkerExited():
+        case _:
             return replace(
                 worker,
                 state=state,

@@ -231,16 +231,24 @@ def the_ladder_goes_up(history: History) -> None:
 
 def a_second_signal_kills(history: History) -> None:
     heard = 0
+    terminated: set[int] = set()
     for step in history:
+        before = set(terminated)
+        terminated.update(
+            index for effect in step.effects if isinstance(effect, (ef.Terminate, ef.Kill)) for index in effect.workers
+        )
         if not isinstance(step.event, ev.SignalReceived):
             continue
         heard += 1
         if step.after is not Phase.DRAINING:
             continue
         live = tuple(worker.index for worker in step.view.live_workers)
-        kind = ef.Kill if heard > 1 else ef.Terminate
+        left = tuple(index for index in live if index not in before)
         asked = [effect for effect in step.effects if isinstance(effect, _RUNGS)]
-        assert asked == ([kind(workers=live)] if live else [])
+        if heard > 1:
+            assert asked == ([ef.Kill(workers=live)] if live else [])
+        else:
+            assert asked == ([ef.Terminate(workers=left)] if left else [])
 
 
 def validating_comes_after_reaping(history: History) -> None:
