@@ -151,7 +151,7 @@ def _table(view: View, now_ns: MonotonicNs, last_lines: Mapping[int, str], width
     if inventory is None:
         return []
     columns = rows.columns_for(width)
-    groups = [(gpu, rows.places(view, last_lines, gpu)) for gpu in inventory.gpus]
+    groups = [(gpu, rows.places(view, inventory, last_lines, gpu)) for gpu in inventory.gpus]
     readings = {reading.gpu_uuid: reading for reading in view.sample.gpus} if view.sample else {}
     count = sum(1 + len(places) for _, places in groups)
     total = sum(len(places) for _, places in groups)

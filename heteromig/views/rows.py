@@ -12,7 +12,7 @@ from enum import Enum
 from msgspec import Struct
 from rich.style import Style
 
-from heteromig.core.devices import Gpu, GpuSample, Slice, SliceSample
+from heteromig.core.devices import Gpu, GpuSample, Inventory, Slice, SliceSample
 from heteromig.core.phases import EvidenceLevel, Role, WorkerState
 from heteromig.core.units import NS_PER_S, MonotonicNs, format_bytes, format_duration_s
 from heteromig.core.view import View, WorkerView
@@ -86,16 +86,14 @@ class Column(Struct, frozen=True):
     align: Align = Align.LEFT
 
 
-def places(view: View, last_lines: Mapping[int, str], gpu: Gpu) -> list[Place]:
+def places(view: View, inventory: Inventory, last_lines: Mapping[int, str], gpu: Gpu) -> list[Place]:
     """The slices of `gpu` in the order of the inventory, each with the worker that matters most there."""
-    if view.inventory is None:
-        return []
     on_slice: dict[str, list[WorkerView]] = {}
     for worker in view.workers:
         on_slice.setdefault(worker.assignment.slice_uuid, []).append(worker)
     samples = {reading.slice_uuid: reading for reading in view.sample.slices} if view.sample else {}
     found = []
-    for place in view.inventory.slices:
+    for place in inventory.slices:
         if place.gpu_uuid != gpu.uuid:
             continue
         foremost = _foremost(on_slice.get(place.uuid, []))

@@ -59,7 +59,7 @@ def building_sentence(view: View) -> str:
     if view.missing_engines is None:
         return "reading the engine cache"
     if not missing:
-        return f"{built} engines built, none is missing" if built else "every engine is in the cache"
+        return f"{built} built; checking the cache" if built else "every engine is in the cache"
     need = missing[0]
     return (
         f"engine {built + 1} of {built + len(missing)}: "
@@ -134,8 +134,7 @@ def measuring(view: View, now_ns: MonotonicNs) -> Progress:
 
 def _main_sentence(view: View) -> str:
     main = view.main
-    if main is None:
-        return "starting main"
+    assert main is not None  # noqa: S101 - the phase begins with spawning it
     benchmark = main.assignment.benchmark
     match main.state:
         case WorkerState.SPAWNING | WorkerState.SPAWNED:

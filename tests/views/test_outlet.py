@@ -66,6 +66,15 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
     assert gone == [False, True]
 
 
+def test_a_reader_that_was_never_there_is_no_error() -> None:
+    read_fd, write_fd = os.pipe()
+    os.close(read_fd)
+    with os.fdopen(write_fd, "w", encoding="utf-8") as stream:
+        outlet = Outlet(stream)
+        outlet.write("anybody?")
+        assert outlet.gone
+
+
 def test_a_terminal_that_has_hung_up_is_no_error() -> None:
     with terminal() as tty:
         outlet = Outlet(tty.stream)

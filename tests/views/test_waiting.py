@@ -23,6 +23,10 @@ def test_each_phase_says_what_it_waits_for() -> None:
     story.build(engines=2, of=7)
     assert sentence(story) == "engine 3 of 7: bert offline 99 for 1g.10gb"
 
+    story = Story().discover().build(engines=0, of=1)
+    story.tell(ev.WorkerExited(story.now_ns, 7, 0, None))
+    assert sentence(story) == "1 built; checking the cache"
+
     story = Story().discover().build(engines=0, of=0)
     assert sentence(story).startswith("waiting for the backgrounds; gives up in")
     story.start(timed=4)
