@@ -82,22 +82,17 @@ def _largest_first(profiles: list[Profile]) -> list[Profile]:
     return sorted(profiles, key=lambda profile: (-profile.size, -profile.compute_slices, profile.name))
 
 
-def _place(profiles: list[Profile], taken: int = 0, after: tuple[Profile, int] | None = None) -> list[int] | None:
-    """A start for each profile so that no memory slice is used twice, or None.
-
-    `taken` is a bit mask of memory slices. `after` is the last placement: equal profiles are only tried in ascending
-    order, which keeps the search from trying their permutations.
-    """
+def _place(profiles: list[Profile], taken: int = 0) -> list[int] | None:
+    """A start for each profile so that no memory slice is used twice, or None. `taken` is a bit mask of them."""
     if not profiles:
         return []
     profile, *rest = profiles
     for start in profile.starts:
         mask = ((1 << profile.size) - 1) << start
-        if mask & taken or (after is not None and after[0] is profile and start <= after[1]):
-            continue
-        others = _place(rest, taken | mask, (profile, start))
-        if others is not None:
-            return [start, *others]
+        if not mask & taken:
+            others = _place(rest, taken | mask)
+            if others is not None:
+                return [start, *others]
     return None
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import subprocess
@@ -85,6 +86,24 @@ def test_a_lock_file_that_was_removed_protects_nothing_and_is_made_again(directo
         (directory / "GPU-a.lock").unlink()
         lock_gpus(["GPU-a"], directory).close()
         assert (directory / "GPU-a.lock").exists()
+
+
+def test_a_lock_file_that_is_removed_while_we_lock_it_is_not_relied_upon(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_flock = fcntl.flock
+    removed: list[Path] = []
+
+    def flock_a_moment_late(descriptor: int, operation: int) -> None:
+        if not removed:
+            removed.append(directory / "GPU-a.lock")
+            removed[0].unlink()
+        real_flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_a_moment_late)
+    with closing(lock_gpus(["GPU-a"], directory)), pytest.raises(PreflightError, match="in use"):
+        lock_gpus(["GPU-a"], directory)
+    assert removed
 
 
 def test_links_are_not_followed(directory: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from heteromig.core.devices import DeviceSample, Inventory
 from heteromig.slices import census as census_module
+from heteromig.slices.census import Census
 from heteromig.slices.discovery import take_inventory
 from heteromig.slices.libraries import open_library
 from heteromig.slices.nvml import Library
@@ -96,6 +97,13 @@ def test_it_works_when_no_file_can_be_kept_open(
     monkeypatch.setattr(census_module, "_KEPT_OPEN_AT_MOST", 0)
     child = spawn(visible=inventory.slices[0].uuid)
     until(lambda: pids(take_sample(library, inventory))[0] == [child.pid], "it is seen")
+
+
+def test_a_kernel_thread_is_skipped_only_as_long_as_it_lives() -> None:
+    census = Census()
+    census._kernel_threads.add("never a pid")
+    census.processes("MIG-a")
+    assert "never a pid" not in census._kernel_threads
 
 
 def test_nothing_that_is_not_measured_is_reported(library: Library, inventory: Inventory) -> None:
