@@ -101,8 +101,8 @@ def make_plan(spec: RunSpec, inventory: Inventory, cpus: tuple[int, ...]) -> Pla
     slices = inventory.slices
     if not inventory.simulated and not spec.uses_gpu:
         raise PreflightError(
-            f"The {spec.harness} harness computes on the CPU in this version, and would say nothing about the slices of "
-            f"{spec.slices}. Try it on simulated slices: --slices sim:a100-sxm-80gb."
+            f"The {spec.harness} harness computes on the CPU in this version, and would say nothing about the slices "
+            f"of {spec.slices}. Try it on simulated slices: --slices sim:a100-sxm-80gb."
         )
     wanted = spec.background.candidates
     needed = 2 if wanted else 1

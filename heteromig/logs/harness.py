@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from heteromig.core.events import Event, ProgressMade, ResultReported, StartAnnounced
+from heteromig.core.events import AnyEvent, ProgressMade, ResultReported, StartAnnounced
 from heteromig.core.units import MonotonicNs
 
 
@@ -22,18 +22,18 @@ class LinePattern(Struct, frozen=True):
 
     needle: bytes
     regex: re.Pattern[bytes]
-    read: Callable[[int, MonotonicNs, re.Match[bytes]], Event | None]
+    read: Callable[[int, MonotonicNs, re.Match[bytes]], AnyEvent | None]
 
 
-def _read_start(worker: int, at_ns: MonotonicNs, _match: re.Match[bytes]) -> Event:
+def _read_start(worker: int, at_ns: MonotonicNs, _match: re.Match[bytes]) -> AnyEvent:
     return StartAnnounced(at_ns=at_ns, worker=worker)
 
 
-def _read_result(worker: int, at_ns: MonotonicNs, match: re.Match[bytes]) -> Event:
+def _read_result(worker: int, at_ns: MonotonicNs, match: re.Match[bytes]) -> AnyEvent:
     return ResultReported(at_ns=at_ns, worker=worker, valid=match["validity"] == b"VALID")
 
 
-def _read_heartbeat(worker: int, at_ns: MonotonicNs, match: re.Match[bytes]) -> Event | None:
+def _read_heartbeat(worker: int, at_ns: MonotonicNs, match: re.Match[bytes]) -> AnyEvent | None:
     samples_per_s = float(match["rate"])
     if not math.isfinite(samples_per_s):
         return None
@@ -82,7 +82,7 @@ class HarnessLog:
         self._lines = lines
         self._said: dict[int, bytes] = {}
 
-    def feed(self, block: bytes, at_ns: MonotonicNs) -> list[Event]:
+    def feed(self, block: bytes, at_ns: MonotonicNs) -> list[AnyEvent]:
         """Events of `block`, which is whole lines."""
         events = []
         for number, line in enumerate(self._lines):

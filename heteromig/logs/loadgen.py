@@ -8,7 +8,7 @@ the one query was issued (issue_query_controller.cc:482).
 
 from __future__ import annotations
 
-from heteromig.core.events import Event, TimedSectionBegan, TimedSectionEnded
+from heteromig.core.events import AnyEvent, TimedSectionBegan, TimedSectionEnded
 from heteromig.core.units import MonotonicNs
 
 DETAIL_LOG = "mlperf_log_detail.txt"
@@ -45,9 +45,9 @@ class DetailLog:
         """The log shows that the timed section has begun, and no end of it."""
         return self._began and not self._ended
 
-    def feed(self, block: bytes, at_ns: MonotonicNs) -> list[Event]:
+    def feed(self, block: bytes, at_ns: MonotonicNs) -> list[AnyEvent]:
         """Events of `block`, which is whole lines."""
-        events: list[Event] = []
+        events: list[AnyEvent] = []
         if not self._began and BEGIN_LINE in block:
             self._began = True
             events.append(TimedSectionBegan(at_ns=at_ns, worker=self._worker))

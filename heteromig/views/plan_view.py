@@ -17,7 +17,7 @@ _TITLES = ("WORKER", "ROLE", "BENCHMARK", "SCENARIO", "MODE", "ACCURACY", "DURAT
 
 
 class WorkerCommand(Protocol):
-    """One program with everything that it sees: `env` is all of its environment."""
+    """One program; `env` is added to the environment of heteromig."""
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -120,5 +120,5 @@ def _command(worker: Assignment, command: WorkerCommand) -> str:
     pinned = f", pinned to processors {format_cpus(worker.cpus)}" if worker.cpus else ""
     assignments = [f"{name}={shell_quote(value)}" for name, value in sorted(command.env.items())]
     argv = " ".join(shell_quote(word) for word in command.argv)
-    parts = [f"(cd {shell_quote(str(command.cwd))} && exec env -i", *assignments, f"{argv})"]
+    parts = [f"(cd {shell_quote(str(command.cwd))} && exec env", *assignments, f"{argv})"]
     return printable(where + pinned) + "\n" + " \\\n  ".join(parts)

@@ -10,7 +10,8 @@ from msgspec import Struct
 class Command(Struct, frozen=True):
     """One program with everything that it sees.
 
-    `env` is complete: nothing of heteromig's own environment is added. The program is looked up along its PATH, after
+    `env` is added to the environment of heteromig itself, which is inherited and written down nowhere: run directories
+    are given to other people, and environments hold secrets. The program is looked up along the PATH of both, after
     `cwd` was entered. `clean_stop_signal` asks the program to finish what is outstanding and exit 0; None when it
     knows no such signal (`make` does not).
     """

@@ -130,7 +130,7 @@ class Guardian:
         with open(f"{directory}/command.json", "rb") as spec:
             command = json.load(spec)
         self._argv: list[str] = command["argv"]
-        self._env: dict[str, str] = command["env"]
+        self._env: dict[str, str] = {**os.environ, **command["env"]}
         self._cwd: str = command["cwd"]
         self._cpus: list[int] = command["cpus"]
         self._clean_stop_signal: int | None = command["clean_stop_signal"]

@@ -18,6 +18,7 @@ import msgspec
 
 from heteromig.core.errors import PreflightError
 from heteromig.core.events import (
+    AnyEvent,
     Event,
     ProgressMade,
     ResultReported,
@@ -140,7 +141,7 @@ class Worker:
         self._harness_log = HarnessLog(index, lines)
         self._detail = None if log_dir is None else Tail(log_dir / DETAIL_LOG)
         self._detail_log = DetailLog(index)
-        self._found: list[Event] = []
+        self._found: list[AnyEvent] = []
 
     def spawn(self) -> None:
         """Start the guardian, which starts the harness. What becomes of that is learnt from `read_report`.
@@ -262,7 +263,7 @@ class Worker:
         if self._guardian is not None and not self._reaped:
             kill_tree(self._guardian.pid)
 
-    def read_logs(self, at_ns: MonotonicNs) -> list[Event]:
+    def read_logs(self, at_ns: MonotonicNs) -> list[AnyEvent]:
         """What the harness and LoadGen wrote since the last call, as events in the order of their coming about."""
         self._look(at_ns)
         found, self._found = self._found, []

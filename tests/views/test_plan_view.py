@@ -82,5 +82,4 @@ def test_a_pasted_command_is_exactly_the_worker(tmp_path: Path) -> None:
     seen_argv, seen_env, seen_cwd = json.loads(done.stdout)
     assert seen_argv == list(argv)
     assert {name: seen_env.get(name) for name in env} == env
-    assert set(seen_env) - set(env) <= {"LC_CTYPE"}  # Python's own doing
     assert seen_cwd == str(folder)
