@@ -47,9 +47,7 @@ def result(finding: Finding) -> tuple[Status, bool]:
 @pytest.mark.parametrize("guard", NEED_A_FRESH_SAMPLE)
 @pytest.mark.parametrize(("late_ns", "fresh"), [(0, True), (STALE_NS, True), (STALE_NS + 1, False)])
 def test_a_sample_is_stale_after_three_periods_and_then_never_true(
-    guard: guards.Guard,
-    late_ns: int,
-    fresh: bool,  # noqa: FBT001 - a parameter of the test
+    guard: guards.Guard, late_ns: int, *, fresh: bool
 ) -> None:
     view = view_in(Phase.BUFFERING)
     assert view.sample is not None

@@ -163,9 +163,7 @@ def test_slices_that_do_not_fit_leave_no_plan_but_a_reason() -> None:
     [(0, None, True), (1, None, False), (None, None, False), (0, "clean stop", False), (None, "KILL", False)],
 )
 def test_main_has_finished_when_it_ended_well_and_by_itself(
-    exit_code: int | None,
-    stopped_by: str | None,
-    finished: bool,  # noqa: FBT001 - a parameter of the test
+    exit_code: int | None, stopped_by: str | None, *, finished: bool
 ) -> None:
     view = planned().spawning(planned().workers[0].assignment).after(ev.WorkerExited(5, 0, exit_code, None, stopped_by))
     assert (view.main_finished, view.main_ended, view.last_exit_ns) == (finished, True, 5)

@@ -1,0 +1,191 @@
+"""Who runs what where."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from heteromig.core.errors import PreflightError, UsageError
+from heteromig.core.phases import Role
+from heteromig.core.plan import Plan, automatic_duration_ms, build_assignment, make_plan, split_cpus, spread
+from heteromig.core.spec import Mode, RunSpec
+from tests.core.histories import ALONE, SPEC, examples, inventory, slice_uuid
+
+FIVE = ("bert", "dlrm", "rnnt", "3d-unet", "ssd-resnet34")
+CPUS = (0, 1)
+
+
+def wanting(*names: str, explicit: bool = False, seed: int = 0) -> RunSpec:
+    return replace(SPEC, background=replace(SPEC.background, candidates=names, explicit=explicit), seed=seed)
+
+
+def plan(spec: RunSpec, slices: int = 7, cpus: tuple[int, ...] = CPUS) -> Plan:
+    return make_plan(spec, inventory(slices), cpus)
+
+
+def names(made: Plan) -> tuple[str, ...]:
+    return tuple(worker.benchmark for worker in made.backgrounds)
+
+
+def test_six_free_slices_and_five_models_make_one_model_run_twice() -> None:
+    made = plan(wanting(*FIVE))
+    assert sorted(Counter(names(made)).values()) == [1, 1, 1, 1, 2]
+    assert made.left_out == ()
+
+
+def test_main_has_the_first_slice_and_each_background_one_of_its_own() -> None:
+    made = plan(wanting(*FIVE))
+    assert [worker.slice_uuid for worker in made.workers] == [slice_uuid(number) for number in range(7)]
+    assert [worker.index for worker in made.workers] == list(range(7))
+    assert [worker.role for worker in made.workers] == [Role.MAIN, *[Role.BACKGROUND] * 6]
+    assert made.main.benchmark == "resnet50"
+    assert len({worker.directory for worker in made.workers}) == 7
+    assert made.workers[0].directory == "workers/0-main-resnet50"
+    assert made.workers[1].directory == f"workers/1-background-{names(made)[0]}"
+
+
+def test_workers_are_told_what_the_spec_says_of_their_role() -> None:
+    main = replace(SPEC.main, mode=Mode.ACCURACY, accuracy="99.9", scenario="server")
+    spec = replace(SPEC, main=main, background=replace(SPEC.background, duration_ms=123_000))
+    made = plan(spec, slices=3)
+    said = [(worker.mode, worker.accuracy, worker.scenario, worker.duration_ms) for worker in made.workers]
+    assert said[0] == (Mode.ACCURACY, "99.9", "server", 10_000)
+    assert said[1:] == [(Mode.PERFORMANCE, "99", "offline", 123_000)] * 2
+    assert made.background_duration_ms == 123_000
+
+
+@given(st.integers(1, 8), st.integers(0, 60), st.integers(0, 2**32))
+@examples(100)
+def test_counts_differ_by_at_most_one(models: int, places: int, seed: int) -> None:
+    wanted = tuple(f"model{number}" for number in range(models))
+    chosen = spread(wanted, places, seed)
+    counts = Counter(chosen)
+    assert len(chosen) == places
+    assert set(chosen) <= set(wanted)
+    assert max(counts[name] for name in wanted) - min(counts[name] for name in wanted) <= 1
+    assert chosen == spread(wanted, places, seed)
+
+
+def test_the_seed_decides_who_comes_first() -> None:
+    firsts = {spread(FIVE, 6, seed)[0] for seed in range(50)}
+    assert firsts == set(FIVE)
+    assert len({names(plan(wanting(*FIVE, seed=seed))) for seed in range(10)}) > 1
+
+
+def test_the_assignment_is_the_same_on_every_machine() -> None:
+    assert names(plan(wanting(*FIVE))) == ("rnnt", "dlrm", "bert", "ssd-resnet34", "3d-unet", "rnnt")
+
+
+def test_a_set_is_cut_to_the_free_slices_and_says_who_was_left_out() -> None:
+    made = plan(wanting(*FIVE), slices=4)
+    assert len(names(made)) == 3
+    assert set(names(made)) | set(made.left_out) == set(FIVE)
+    assert made.left_out == tuple(name for name in FIVE if name not in names(made)), "in the order of the set"
+
+
+def test_an_explicit_list_is_taken_as_given() -> None:
+    made = plan(wanting("dlrm", "resnet50", "dlrm", explicit=True))
+    assert names(made) == ("dlrm", "resnet50", "dlrm")
+    assert made.left_out == ()
+
+
+def test_an_explicit_list_longer_than_the_free_slices_is_refused() -> None:
+    assert len(names(plan(wanting("bert", "dlrm", explicit=True), slices=3))) == 2
+    with pytest.raises(UsageError, match=r"lists 3 benchmarks, but only 2 slices are free .* cut to fit"):
+        plan(wanting("bert", "dlrm", "bert", explicit=True), slices=3)
+
+
+@pytest.mark.parametrize(("spec", "slices", "enough"), [(SPEC, 1, 2), (SPEC, 0, 2), (ALONE, 0, 1)])
+def test_too_few_slices_are_refused(spec: RunSpec, slices: int, enough: int) -> None:
+    with pytest.raises(PreflightError, match=rf"has {slices} slice\(s\), .* at least {enough}: .*sim:a100-sxm-80gb"):
+        plan(spec, slices=slices)
+    assert plan(spec, slices=enough).main.slice_uuid == slice_uuid(0)
+
+
+def test_without_backgrounds_main_is_alone() -> None:
+    made = plan(ALONE)
+    assert (len(made.workers), made.left_out) == (1, ())
+
+
+def test_a_harness_without_a_gpu_is_refused_on_real_slices() -> None:
+    real = replace(inventory(3), simulated=False)
+    with pytest.raises(PreflightError, match=r"--slices sim:"):
+        make_plan(SPEC, real, (0, 1))
+    assert len(make_plan(replace(SPEC, uses_gpu=True), real, (0, 1)).workers) == 3
+
+
+# --- processors -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cpus", "main", "others"),
+    [
+        ((), (), ()),
+        ((3,), (), ()),
+        ((0, 1), (1,), (0,)),
+        ((5, 2), (5,), (2,)),
+        (tuple(range(8)), (7,), tuple(range(7))),
+    ],
+)
+def test_main_has_a_processor_for_itself_where_there_are_two(
+    cpus: tuple[int, ...], main: tuple[int, ...], others: tuple[int, ...]
+) -> None:
+    assert split_cpus(cpus) == (main, others)
+    made = plan(SPEC, slices=3, cpus=cpus)
+    assert [worker.cpus for worker in made.workers] == [main, others, others]
+    assert made.controller_cpus == others
+
+
+def test_nobody_is_pinned_on_real_slices_or_against_the_users_will() -> None:
+    for spec, simulated in ((replace(SPEC, pin=False), True), (replace(SPEC, uses_gpu=True), False)):
+        made = make_plan(spec, replace(inventory(3), simulated=simulated), tuple(range(8)))
+        assert {worker.cpus for worker in made.workers} == {()}
+        assert made.controller_cpus == ()
+
+
+# --- durations --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scenario", "main_ms", "expected_ms"),
+    [
+        ("offline", 10_000, 126_000),  # 2 x (3 + 15 + 10 x 1.5) + 60
+        ("server", 10_000, 122_000),  # 2 x (3 + 15 + 10 x 1.3) + 60
+        ("offline", 600_000, 1_896_000),
+        ("offline", 0, 96_000),
+    ],
+)
+def test_backgrounds_run_twice_as_long_as_main_may_take(scenario: str, main_ms: int, expected_ms: int) -> None:
+    spec = replace(SPEC, main=replace(SPEC.main, scenario=scenario, duration_ms=main_ms))
+    assert automatic_duration_ms(spec) == expected_ms
+    assert plan(spec).background_duration_ms == expected_ms
+    capped = replace(spec, background=replace(spec.background, timeout_ms=90_000))
+    assert automatic_duration_ms(capped) == 90_000
+
+
+# --- engines ----------------------------------------------------------------------------------------------------------
+
+
+def test_engines_are_distinct_and_in_order_of_first_use() -> None:
+    made = plan(wanting("bert", "bert", "resnet50", explicit=True))
+    assert [need.benchmark for need in made.engines] == ["resnet50", "bert"]
+    other_accuracy = replace(SPEC, main=replace(SPEC.main, accuracy="99.9"))
+    twice = plan(replace(other_accuracy, background=replace(SPEC.background, candidates=("resnet50",), explicit=True)))
+    assert [need.accuracy for need in twice.engines] == ["99.9", "99"]
+
+
+def test_an_engine_is_built_on_the_slice_of_a_worker_with_its_profile() -> None:
+    made = plan(SPEC)
+    need = made.engines[1]
+    build = build_assignment(need, 9, made.workers[1])
+    assert (build.role, build.index, build.directory) == (Role.BUILD, 9, f"workers/9-build-{need.benchmark}")
+    assert build.engine == need
+    assert (build.slice_uuid, build.cpus) == (made.workers[1].slice_uuid, made.workers[1].cpus)
+
+
+def test_the_catalog_knows_its_benchmarks() -> None:
+    assert SPEC.benchmark("bert").name == "bert"
