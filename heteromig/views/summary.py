@@ -144,10 +144,8 @@ def _next_steps(record: RunRecord, run_directory: str) -> Iterator[_Step]:
         yield _Step("Prove this verdict again, from the files alone:", verify)
 
 
-def _hints(record: RunRecord, quoted: str, code: int) -> Iterator[_Step]:  # noqa: C901 - one arm an exit code
+def _hints(record: RunRecord, quoted: str, code: int) -> Iterator[_Step]:
     match code:
-        case ExitCode.VALID if record.simulated:
-            yield _Step("Measure a GPU: the same with --slices mig, on a machine with MIG slices.")
         case ExitCode.INVALID:
             main = next((worker for worker in record.workers if worker.role == Role.MAIN.value), None)
             if main is not None:

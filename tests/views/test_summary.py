@@ -33,8 +33,7 @@ def test_a_valid_run_as_a_person_reads_it() -> None:
         "  2 dlrm      yes                   100 %    +6.321 s    +2.512 s  timed",
         "Observer     0.40 s of CPU, 345 wake-ups; sampler 0.21 s; while main ran 0.05 s (0.4 % of a core)",
         f"Files        {RUN_DIR}",
-        "Next         Measure a GPU: the same with --slices mig, on a machine with MIG slices.",
-        "             Prove this verdict again, from the files alone:",
+        "Next         Prove this verdict again, from the files alone:",
         f"               heteromig verify {RUN_DIR}",
     ]
 
