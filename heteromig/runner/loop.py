@@ -133,7 +133,11 @@ class Loop:
         if self._workers and now_ns >= self._next_tick_ns:
             self._next_tick_ns = now_ns + self._tick_ns
             for worker in self._workers.values():
-                self._put(*worker.read_logs(now_ns))
+                # Spawning many takes longer than a tick: that one runs is heard before what it says.
+                if self._is_unreported(worker):
+                    self._hear_report(worker)
+                if not self._is_unreported(worker):
+                    self._put(*worker.read_logs(now_ns))
         while self._deadlines and self._deadlines[0][0] <= now_ns:
             heapq.heappop(self._deadlines)[2]()
         self._put(*self._sampler.check(now_ns))
@@ -172,13 +176,17 @@ class Loop:
             self._selector.unregister(worker.report_fd)
             self._put(report)
 
+    def _is_unreported(self, worker: Worker) -> bool:
+        """Whether nothing is known yet of how its start went; meanwhile its report is waited for."""
+        return worker.report_fd in self._selector.get_map()
+
     def _hear_exit(self, worker: Worker) -> None:
         now_ns = self._clock.monotonic_ns()
         exited = worker.reap(now_ns)
         if worker.is_alive:
             return
         self._selector.unregister(worker.pidfd)
-        if worker.report_fd in self._selector.get_map():
+        if self._is_unreported(worker):
             self._hear_report(worker)
         self._put(*worker.read_logs(now_ns))
         if exited is None:  # the harness never ran; `SpawnFailed` said why
