@@ -263,9 +263,19 @@ def _drain_deadline(run: Run, event: ev.AnyEvent) -> None:
     if timer is ev.Timer.PHASE_TIMEOUT:
         _clean_stop(run, _live_on(run, None))
     elif timer is ev.Timer.CLEAN_STOP:
-        _terminate(run, _live_on(run, "clean stop"))
+        left = _live_on(run, "clean stop")
+        _look_again(run, left)
+        _terminate(run, left)
     elif timer is ev.Timer.GRACE:
-        _kill(run, _live_on(run, "TERM"))
+        left = _live_on(run, "TERM")
+        _look_again(run, left)
+        _kill(run, left)
+
+
+def _look_again(run: Run, workers: Sequence[int]) -> None:
+    """Before a harder rung: one that is still timed now was so long after main ended, beyond any doubt."""
+    if workers:
+        run.request(ef.ObserveWorkers(workers=tuple(workers)))
 
 
 def _live_on(run: Run, *rungs: str | None) -> tuple[int, ...]:

@@ -33,13 +33,18 @@ class TimedSection(Struct, frozen=True):
 
 
 class WorkerEvidence(Struct, frozen=True):
-    """What the files of one worker say. `missing` is the sentence to print where `section` is None."""
+    """What the files of one worker say.
+
+    `missing` is the sentence to print where `section` is None; `disproven` says that there cannot be one, because the
+    worker never began or died.
+    """
 
     worker: int
     benchmark: str
     level: EvidenceLevel
     section: TimedSection | None
     missing: str = ""
+    disproven: bool = False
 
 
 class MainResult(Struct, frozen=True):
@@ -175,7 +180,8 @@ def _compare(main: TimedSection | None, background: WorkerEvidence) -> Backgroun
 def _complaints(background: BackgroundOverlap, evidence: WorkerEvidence, end_time_buffer_min_s: float) -> list[Reason]:
     who = f"Background {background.worker} ({background.benchmark})"
     if evidence.section is None:
-        return [Reason(ExitCode.INCONCLUSIVE, f"{who}: {evidence.missing}")]
+        code = ExitCode.OVERLAP if evidence.disproven else ExitCode.INCONCLUSIVE
+        return [Reason(code, f"{who}: {evidence.missing}")]
     if background.slack_before_s is None or background.slack_after_s is None:
         return []  # main has no timed section, which is said once
     slack = f"slack {background.slack_before_s:+.3f} s before and {background.slack_after_s:+.3f} s after main"

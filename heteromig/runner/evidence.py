@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from heteromig.core.errors import EvidenceError
 from heteromig.core.overlap import CertificateSummary, Instant, MainResult, TimedSection, WorkerEvidence, certify
+from heteromig.core.phases import EvidenceLevel
 from heteromig.core.spec import Drain, Mode
 from heteromig.core.units import NS_PER_MS, NS_PER_S
 from heteromig.core.view import View, WorkerView
@@ -77,7 +78,19 @@ def _worker_evidence(run_dir: Path, header: Header, worker: WorkerView, harness:
         level=header.spec.start_evidence,
         section=section,
         missing=missing,
+        disproven=section is None and _cannot_have_one(worker, header.spec.start_evidence),
     )
+
+
+def _cannot_have_one(worker: WorkerView, level: EvidenceLevel) -> bool:
+    """Whether the journal tells that the worker never began, or died of itself: under `--lenient` a run goes on."""
+    began_ns = {
+        EvidenceLevel.ANNOUNCED: worker.announced_ns,
+        EvidenceLevel.TIMED: worker.timed_ns,
+        EvidenceLevel.BUSY: worker.busy_ns,
+    }[level]
+    died = worker.exited_ns is not None and worker.stopped_by is None and worker.exit_code != 0
+    return began_ns is None or died
 
 
 def _timed_section(run_dir: Path, header: Header, worker: WorkerView, harness: Harness) -> TimedSection:
