@@ -1,0 +1,51 @@
+"""heteromig with one more harness, `quick`, whose workers are `null_worker`s: `python -m tests.e2e.quick run ...`.
+
+The environment says what is special about them: QUICK_MAIN and QUICK_BACKGROUND name a habit, QUICK_SLICE a slice
+that backgrounds are told to use instead of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from heteromig.cli.main import main
+from heteromig.core.phases import Role
+from heteromig.core.plan import Assignment, EngineNeed
+from heteromig.core.spec import RunSpec
+from heteromig.harnesses import HARNESSES
+from heteromig.harnesses.loadgen import LoadgenHarness
+from heteromig.workers.command import Command
+
+
+class QuickHarness(LoadgenHarness):
+    """The benchmarks of the embedded harness, without their engines."""
+
+    name = "quick"
+    start_time_buffer_ms = 0
+
+    def missing_engines(self, needs: tuple[EngineNeed, ...], engines_dir: Path) -> tuple[tuple[EngineNeed, str], ...]:
+        del needs, engines_dir
+        return ()
+
+    def command(self, assignment: Assignment, spec: RunSpec, run_dir: Path) -> Command:
+        real = super().command(assignment, spec, run_dir)
+        habit = os.environ.get(f"QUICK_{assignment.role.value.upper()}", "good")
+        log_dir = str(self.log_dir(assignment, run_dir))
+        env = {**real.env, "HABIT": habit}
+        if assignment.role is Role.BACKGROUND:
+            env["CUDA_VISIBLE_DEVICES"] = os.environ.get("QUICK_SLICE", assignment.slice_uuid)
+        return Command(
+            argv=(sys.executable, "-m", "tests.e2e.null_worker", log_dir, str(assignment.duration_ms), habit),
+            env=env,
+            cwd=real.cwd,
+            clean_stop_signal=signal.SIGTERM,
+        )
+
+
+HARNESSES["quick"] = QuickHarness()
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Deaths: of the controller by any signal, of harnesses, of guardians. Nothing may outlive a run."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from heteromig.core import events as ev
+from heteromig.core.phases import Phase
+from heteromig.runner.rundir import RUN_JSON
+from heteromig.runner.verification import verify_run
+from tests.e2e.conftest import Start
+from tests.e2e.product import processes_with, until
+
+LONG = ("--main-duration", "60s")
+
+
+def _aborts(command: object, signum: int, phase: Phase) -> None:
+    """The run that got `signum` in `phase` ends as it should, and its files say the same."""
+    from tests.e2e.product import RunCommand
+
+    assert isinstance(command, RunCommand)
+    record = command.expect(128 + signum, f"{signal.Signals(signum).name} was received during {phase.value}")
+    assert record.verdict is not None
+    assert record.verdict.status == "aborted"
+    assert verify_run(command.run_dir).verdict.exit_code == 128 + signum
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_signal_while_building(run: Start, tmp_path: Path, signum: signal.Signals) -> None:
+    command = run("--engines-dir", str(tmp_path / "none"))
+    command.wait_for(ev.WorkerSpawned)
+    command.send(signum)
+    _aborts(command, signum, Phase.BUILDING)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
+def test_signal_while_backgrounds_start(quick: Start, signum: signal.Signals) -> None:
+    command = quick(environ={"QUICK_BACKGROUND": "silent"})
+    command.wait_for(ev.WorkerSpawned, 1)
+    command.send(signum)
+    _aborts(command, signum, Phase.BACKGROUND_STARTING)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_signal_while_buffering(quick: Start, signum: signal.Signals) -> None:
+    command = quick("--start-time-buffer", "60s")
+    command.wait_for_phase(Phase.BUFFERING)
+    command.send(signum)
+    _aborts(command, signum, Phase.BUFFERING)
+
+
+def test_term_while_the_embedded_main_runs(run: Start) -> None:
+    command = run(*LONG)
+    command.wait_for(ev.TimedSectionBegan, 0)
+    command.send(signal.SIGTERM)
+    _aborts(command, signal.SIGTERM, Phase.MAIN_RUNNING)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP])
+def test_signal_while_main_runs(quick: Start, signum: signal.Signals) -> None:
+    command = quick(*LONG)
+    command.wait_for(ev.TimedSectionBegan, 0)
+    command.send(signum)
+    _aborts(command, signum, Phase.MAIN_RUNNING)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_signal_while_draining(quick: Start, signum: signal.Signals) -> None:
+    command = quick("--drain", "wait")
+    command.wait_for_phase(Phase.DRAINING)
+    command.send(signum)
+    _aborts(command, signum, Phase.DRAINING)
+
+
+def test_second_interrupt_kills_at_once(quick: Start) -> None:
+    command = quick(*LONG, "--grace", "1h", environ={"QUICK_BACKGROUND": "stubborn"})
+    command.wait_for(ev.TimedSectionBegan, 0)
+    command.send(signal.SIGINT)
+    command.wait_for(ev.WorkerExited, 0)
+    command.send(signal.SIGINT)
+    record = command.expect(130)
+    assert record.workers[1].signal == signal.SIGKILL
+    assert record.workers[1].stopped_by == "KILL"
+    assert verify_run(command.run_dir).verdict.exit_code == 130
+
+
+def test_killed_controller_leaves_nothing_and_proves_nothing(run: Start) -> None:
+    command = run(*LONG)
+    command.wait_for(ev.TimedSectionBegan, 0)
+    assert len(processes_with(str(command.home))) >= 6  # controller, sampler, two guardians, two harnesses
+    command.send(signal.SIGKILL)
+    command.process.wait()
+    died_s = time.monotonic()
+    until(lambda: not processes_with(str(command.home)), "everything is gone")
+    assert time.monotonic() - died_s < 5
+    record = command.record()
+    assert record.phase == Phase.MAIN_RUNNING.value
+    assert record.verdict is None
+    verified = verify_run(command.run_dir)
+    assert verified.verdict.exit_code == 9
+    assert "ends in main-running" in verified.verdict.reasons[0].sentence
+
+
+def test_killed_background_ends_the_run_within_a_second(run: Start) -> None:
+    command = run(*LONG)
+    command.wait_for(ev.TimedSectionBegan, 0)
+    killed_ns = time.monotonic_ns()
+    command.kill_worker(1)
+    command.expect(5, "Background 1 (dlrm) died of SIGKILL during main-running")
+    (exited,) = (event for event in command.heard(ev.WorkerExited) if event.worker == 1)
+    assert exited.at_ns - killed_ns < 1_000_000_000
+    assert verify_run(command.run_dir).verdict.exit_code == 5
+
+
+def test_killed_guardian_takes_its_harness_along(quick: Start) -> None:
+    command = quick(*LONG)
+    command.wait_for(ev.TimedSectionBegan, 0)
+    command.kill_worker(1, guardian=True)
+    command.expect(5, "Background 1 (dlrm) lost its guardian")
+    assert verify_run(command.run_dir).verdict.exit_code == 5
+
+
+def test_stopped_background_is_killed_like_any_other(quick: Start) -> None:
+    command = quick(*LONG, "--clean-stop", "300ms", "--grace", "300ms")
+    command.wait_for(ev.TimedSectionBegan, 0)
+    command.kill_worker(1, signum=signal.SIGSTOP)
+    command.kill_worker(0)
+    record = command.expect(5, "Main 0 (resnet50) died of SIGKILL")
+    assert record.workers[1].exit_code is not None or record.workers[1].signal is not None
+
+
+def test_stubborn_background_is_killed_after_its_grace(quick: Start) -> None:
+    command = quick("--clean-stop", "200ms", "--grace", "200ms", environ={"QUICK_BACKGROUND": "stubborn"})
+    record = command.expect(0)
+    assert record.workers[1].stopped_by == "KILL"
+    assert record.overlap.backgrounds[0].end_source == "alive and still timed"
+    assert verify_run(command.run_dir).verdict.exit_code == 0
+
+
+def test_run_json_beats_while_nothing_happens(quick: Start) -> None:
+    command = quick("--start-time-buffer", "60s")
+    command.wait_for_phase(Phase.BUFFERING)
+    first = command.record().heartbeat_at
+    until(lambda: command.record().heartbeat_at != first, "another heartbeat")
+    assert (command.run_dir / RUN_JSON).exists()
+    command.send(signal.SIGTERM)
+    command.expect(143)
