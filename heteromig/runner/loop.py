@@ -303,6 +303,9 @@ class Loop:
         self._workers[assignment.index] = worker
         self._selector.register(worker.report_fd, selectors.EVENT_READ, lambda: self._hear_report(worker))
         self._selector.register(worker.pidfd, selectors.EVENT_READ, lambda: self._hear_exit(worker))
+        # Starting dozens takes seconds, and the certificate compares each log with when its worker was heard to run.
+        for unreported in filter(self._is_unreported, self._workers.values()):
+            self._hear_report(unreported)
 
     def _observe(self, indices: tuple[int, ...]) -> None:
         """Before anything is stopped: who is alive and timed at this moment."""
