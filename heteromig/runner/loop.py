@@ -70,6 +70,8 @@ class Loop:
         self._deadlines: list[tuple[MonotonicNs, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._workers: dict[int, Worker] = {}
+        self._unreported: set[int] = set()
+        """Workers of whose start nothing is known yet: their reports are waited for."""
         self._locks: HeldLocks | None = None
         self._journal = Journal(run_dir)
         self._telemetry_fd = os.open(
@@ -134,9 +136,9 @@ class Loop:
             self._next_tick_ns = now_ns + self._tick_ns
             for worker in self._workers.values():
                 # Spawning many takes longer than a tick: that one runs is heard before what it says.
-                if self._is_unreported(worker):
+                if worker.index in self._unreported:
                     self._hear_report(worker)
-                if not self._is_unreported(worker):
+                if worker.index not in self._unreported:
                     self._put(*worker.read_logs(now_ns))
         while self._deadlines and self._deadlines[0][0] <= now_ns:
             heapq.heappop(self._deadlines)[2]()
@@ -174,11 +176,8 @@ class Loop:
         report = worker.read_report(self._clock.monotonic_ns())
         if report is not None:
             self._selector.unregister(worker.report_fd)
+            self._unreported.discard(worker.index)
             self._put(report)
-
-    def _is_unreported(self, worker: Worker) -> bool:
-        """Whether nothing is known yet of how its start went; meanwhile its report is waited for."""
-        return worker.report_fd in self._selector.get_map()
 
     def _hear_exit(self, worker: Worker) -> None:
         now_ns = self._clock.monotonic_ns()
@@ -186,7 +185,7 @@ class Loop:
         if worker.is_alive:
             return
         self._selector.unregister(worker.pidfd)
-        if self._is_unreported(worker):
+        if worker.index in self._unreported:
             self._hear_report(worker)
         self._put(*worker.read_logs(now_ns))
         if exited is None:  # the harness never ran; `SpawnFailed` said why
@@ -304,7 +303,8 @@ class Loop:
         self._selector.register(worker.report_fd, selectors.EVENT_READ, lambda: self._hear_report(worker))
         self._selector.register(worker.pidfd, selectors.EVENT_READ, lambda: self._hear_exit(worker))
         # Starting dozens takes seconds, and the certificate compares each log with when its worker was heard to run.
-        for unreported in filter(self._is_unreported, self._workers.values()):
+        self._unreported.add(worker.index)
+        for unreported in self._chosen(tuple(self._unreported)):
             self._hear_report(unreported)
 
     def _observe(self, indices: tuple[int, ...]) -> None:
