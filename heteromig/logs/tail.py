@@ -68,7 +68,7 @@ class Tail:
 
     def _new_bytes(self) -> bytes:
         try:
-            status = self._path.stat()
+            status = os.stat(self._path)  # noqa: PTH116 - Path.stat takes half as long again, for every log at every tick
         except OSError:
             return b""
         if not stat.S_ISREG(status.st_mode):
@@ -78,7 +78,8 @@ class Tail:
         self._size = status.st_size
         if self._fd < 0 or status.st_size == self._offset:
             return b""
-        data = os.pread(self._fd, MAX_READ_BYTES, self._offset)
+        # Asking for no more than there is: Python would allocate all of it first, which takes longer than the reading.
+        data = os.pread(self._fd, min(MAX_READ_BYTES, status.st_size - self._offset), self._offset)
         self._offset += len(data)
         return data
 
