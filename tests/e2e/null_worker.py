@@ -39,6 +39,7 @@ def main(log_dir: str, duration_ms: int, habit: str) -> None:
         print(f"heartbeat: completed=1 samples_per_second={QPS}", flush=True)  # noqa: T201 - likewise
         stop.wait(1.02 * duration_ms / 1000)
         lg.QuerySamplesComplete([lg.QuerySampleResponse(sample.id, 0, 0) for sample in rest])
+        threading.Event().wait()  # LoadGen crashes when a thread that completed samples ends before its test does
 
     settings = lg.TestSettings()
     settings.scenario = lg.TestScenario.Offline

@@ -13,16 +13,13 @@ from heteromig.core.phases import Phase
 from heteromig.runner.rundir import RUN_JSON
 from heteromig.runner.verification import verify_run
 from tests.e2e.conftest import Start
-from tests.e2e.product import processes_with, until
+from tests.e2e.product import RunCommand, processes_with, until
 
 LONG = ("--main-duration", "60s")
 
 
-def _aborts(command: object, signum: int, phase: Phase) -> None:
+def _aborts(command: RunCommand, signum: int, phase: Phase) -> None:
     """The run that got `signum` in `phase` ends as it should, and its files say the same."""
-    from tests.e2e.product import RunCommand
-
-    assert isinstance(command, RunCommand)
     record = command.expect(128 + signum, f"{signal.Signals(signum).name} was received during {phase.value}")
     assert record.verdict is not None
     assert record.verdict.status == "aborted"

@@ -1,0 +1,140 @@
+"""What the device guards see: strangers, workers in the wrong place, faults, a dying sampler, somebody else's run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from heteromig.core import events as ev
+from heteromig.core.phases import Phase
+from heteromig.runner.verification import verify_run
+from tests.e2e.conftest import Say, Start
+from tests.e2e.product import BOARD, until
+
+LONG = ("--main-duration", "60s")
+
+
+def _slices(say: Say) -> list[str]:
+    listed = say("slices", "--slices", BOARD, "--runs-dir", "runs", "--json").finish()
+    return [place["uuid"] for place in msgspec.json.decode(listed.stdout)["inventory"]["slices"]]
+
+
+@contextmanager
+def _stranger(slice_uuid: str) -> Iterator[int]:
+    """A process of somebody else that has this slice as its device."""
+    process = subprocess.Popen(
+        (sys.executable, "-I", "-S", "-c", "import sys; sys.stdin.read()"),
+        env={"CUDA_VISIBLE_DEVICES": slice_uuid},
+        stdin=subprocess.PIPE,
+    )
+    try:
+        yield process.pid
+    finally:
+        process.communicate()
+
+
+def test_stranger_on_a_slice_before_the_run(quick: Start, say: Say) -> None:
+    with _stranger(_slices(say)[1]) as pid:
+        command = quick()
+        command.expect(7, "is used by a process that is not part of this run", f"pid {pid}")
+    assert not list(command.heard(ev.WorkerSpawned))
+    assert verify_run(command.run_dir).verdict.exit_code == 7
+
+
+def test_stranger_on_a_slice_while_main_runs(run: Start, say: Say) -> None:
+    victim = _slices(say)[0]
+    command = run(*LONG, "--sample-period", "200ms")
+    command.wait_for(ev.TimedSectionBegan, 0)
+    with _stranger(victim) as pid:
+        command.expect(7, f"Slice {victim} is used by a process that is not part of this run", f"pid {pid}")
+    assert verify_run(command.run_dir).verdict.exit_code == 7
+
+
+def test_stranger_on_a_slice_that_the_run_does_not_use(quick: Start, say: Say) -> None:
+    with _stranger(_slices(say)[3]):
+        quick().expect(0)
+
+
+def test_worker_on_another_slice_than_its_own(quick: Start, say: Say) -> None:
+    main, own, *_ = _slices(say)
+    command = quick(environ={"QUICK_SLICE": main})
+    command.expect(7, f"Background 1 (dlrm) runs on slice {main} instead of its own ({own})")
+    assert command.record().workers[0].pid is None
+    assert verify_run(command.run_dir).verdict.exit_code == 7
+
+
+def test_worker_that_the_device_never_shows_does_not_let_main_start(quick: Start) -> None:
+    command = quick("--background-start-timeout", "1500ms", environ={"QUICK_SLICE": "SIM-MIG-none"})
+    record = command.expect(6, "none, but the device guards did not hold")
+    assert record.workers[0].pid is None
+    assert verify_run(command.run_dir).verdict.exit_code == 6
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ('{"geometry_changed": true}', "The partitioning of the GPU changed during buffering"),
+        ('{"xid": 79}', "Xid 79"),
+        ('{"gpu_lost": true}', "NVML cannot read the GPU any more"),
+    ],
+)
+def test_fault_of_the_device(quick: Start, tmp_path: Path, fault: str, words: str) -> None:
+    faults = tmp_path / "faults.json"
+    command = quick("--start-time-buffer", "60s", "--sim-faults", str(faults), "--sample-period", "100ms")
+    command.wait_for_phase(Phase.BUFFERING)
+    faults.with_suffix(".new").write_text(fault)
+    faults.with_suffix(".new").replace(faults)
+    command.expect(7, words)
+    assert verify_run(command.run_dir).verdict.exit_code == 7
+
+
+def test_xid_while_the_embedded_main_runs(run: Start, tmp_path: Path) -> None:
+    faults = tmp_path / "faults.json"
+    command = run(*LONG, "--sim-faults", str(faults), "--sample-period", "200ms")
+    command.wait_for(ev.TimedSectionBegan, 0)
+    faults.write_text('{"xid": 79}')
+    command.expect(7, "Xid 79")
+
+
+def test_sampler_that_dies_twice_makes_the_run_inconclusive(quick: Start, tmp_path: Path) -> None:
+    faults = tmp_path / "faults.json"
+    command = quick("--main-duration", "4s", "--sim-faults", str(faults), "--sample-period", "100ms")
+    command.wait_for_phase(Phase.MAIN_RUNNING)
+    faults.write_text('{"die": true}')
+    until(lambda: not faults.exists(), "the first sampler has died")
+    command.wait_for(ev.SamplerLost)
+    faults.write_text('{"die": true}')
+    record = command.expect(9, "The devices could not be observed from main-running on: It was restarted once")
+    assert record.overlap.proven
+    assert [event.restarted for event in command.heard(ev.SamplerLost)] == [True, False]
+    assert verify_run(command.run_dir).verdict.exit_code == 9
+
+
+def test_second_run_on_the_same_gpus_is_refused(quick: Start) -> None:
+    first = quick("--start-time-buffer", "60s")
+    first.wait_for_phase(Phase.BUFFERING)
+    first_dir = first.run_dir
+    second = quick()
+    finished = second.finish()
+    assert finished.exit_code == 7
+    assert f"in use by another heteromig run (pid {first.pid})" in finished.stderr + finished.stdout
+    assert second.run_dir != first_dir
+    assert first.process.poll() is None
+    first.send(15)
+    assert first.finish().exit_code == 143
+    assert verify_run(first_dir).verdict.exit_code == 143
+
+
+def test_plan_says_of_no_stranger_and_locks_nothing(quick: Start, say: Say) -> None:
+    first = quick("--start-time-buffer", "60s")
+    first.wait_for_phase(Phase.BUFFERING)
+    assert say("plan", "--slices", BOARD, "--runs-dir", "runs").finish().exit_code == 0
+    first.send(15)
+    first.expect(143)
+    assert list((first.home / "runs" / ".locks").iterdir())
