@@ -40,7 +40,9 @@ def check(spec: RunSpec, history: History) -> None:
     the_ladder_goes_up(history)
     a_second_signal_kills(history)
     validating_comes_after_reaping(history)
+    slices_were_left_empty(history)
     a_deadline_is_always_pending(history)
+    deadlines_of_other_phases_are_not_heard(history)
     transitions_are_recorded(history)
     the_end_is_the_end(history)
     the_verdict_follows_from_the_reasons(spec, history)
@@ -265,6 +267,47 @@ def validating_comes_after_reaping(history: History) -> None:
             assert step.event.timer is ev.Timer.KILLED
             unreaped = [reason for reason in step.view.reasons if "could not be reaped" in reason.sentence]
             assert len(unreaped) >= len(left)
+
+
+def slices_were_left_empty(history: History) -> None:
+    """Validating begins on a sample since the last exit without anybody on it, or where no such sample can be had."""
+    heard: ev.SampleTaken | None = None
+    last_exit_ns: int | None = None
+    lost = False
+    spawned: set[int] = set()
+    for step in history:
+        if isinstance(step.event, ev.SampleTaken):
+            heard = step.event
+        if isinstance(step.event, ev.SamplerLost):
+            heard = None
+            lost = lost or not step.event.restarted
+        if isinstance(step.event, ev.WorkerExited) and step.event.worker in spawned:
+            spawned.discard(step.event.worker)
+            last_exit_ns = step.event.at_ns
+        for effect in step.effects:
+            if isinstance(effect, ef.SpawnWorker):
+                spawned.add(effect.assignment.index)
+        if step.after is not Phase.VALIDATING or step.before is Phase.VALIDATING:
+            continue
+        gave_up = isinstance(step.event, ev.DeadlinePassed) and step.event.timer in {ev.Timer.KILLED, ev.Timer.SETTLE}
+        if last_exit_ns is None or lost or gave_up:
+            continue
+        assert heard is not None, "nobody looked at the slices"
+        assert heard.sample.taken_ns >= last_exit_ns, "the slices were looked at too early"
+        assert step.view.plan is not None
+        ours = {worker.slice_uuid for worker in step.view.plan.workers}
+        occupied = [reading for reading in heard.sample.slices if reading.occupants and reading.slice_uuid in ours]
+        assert not occupied, "somebody is left on a slice"
+
+
+def deadlines_of_other_phases_are_not_heard(history: History) -> None:
+    before = history[0].view
+    for step in history:
+        entry = step.entry - (step.after is not step.before)
+        if isinstance(step.event, ev.DeadlinePassed) and step.event.entry != entry:
+            assert step.view == before
+            assert not step.effects
+        before = step.view
 
 
 def a_deadline_is_always_pending(history: History) -> None:

@@ -28,6 +28,7 @@ def specs(draw: st.DrawFn) -> RunSpec:
     return replace(
         base,
         goal=Goal.BUILD if draw(st.integers(0, 9)) == 0 else Goal.RUN,
+        timing=replace(base.timing, start_time_buffer_ms=draw(st.sampled_from([0, 3_000, 10_000]))),
         start_evidence=draw(st.sampled_from(EvidenceLevel)),
         drain=draw(st.sampled_from(Drain)),
         lenient=draw(st.booleans()),

@@ -136,6 +136,15 @@ def test_a_background_without_evidence_is_missed_by_name() -> None:
     assert summary.overlap.backgrounds[1].begin_utc_ns is None
 
 
+def test_a_background_that_cannot_have_been_timed_disproves_the_overlap() -> None:
+    never = replace(evidence(1, None, "it never began."), disproven=True)
+    summary = certify(MAIN, VALID, (never,), end_time_buffer_min_s=0.0)
+    assert [(reason.exit_code, reason.sentence) for reason in summary.reasons] == [
+        (4, "Background 1 (b1): it never began.")
+    ]
+    assert not summary.overlap.proven
+
+
 def test_without_the_section_of_main_there_is_nothing_to_compare() -> None:
     summary = judge(section(-1, 11), main=evidence(0, None, "its log has no power_end."))
     assert [(reason.exit_code, reason.sentence) for reason in summary.reasons] == [

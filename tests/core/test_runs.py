@@ -550,6 +550,14 @@ def test_the_stop_ladder_has_one_deadline_for_all() -> None:
     assert {worker.stopped_by for worker in world.run.view.backgrounds} == {"KILL"}
 
 
+def test_whoever_does_not_heed_a_rung_is_looked_at_again_before_the_next() -> None:
+    stubborn = replace(BACKGROUND, clean_stop_s=None, term_s=None)
+    world = play(cast=first(stubborn))
+    looked = [effect.workers for effect in world.effects if isinstance(effect, ef.ObserveWorkers)]
+    assert looked == [(1, 2), (1,), (1,)]
+    assert asked_at_s(world, ef.ObserveWorkers) == [0.0, pytest.approx(5.0, abs=0.01), pytest.approx(9.0, abs=0.01)]
+
+
 def test_a_worker_that_survives_kill_is_named_and_left() -> None:
     world = play(cast=first(replace(BACKGROUND, clean_stop_s=None, term_s=None, kill_s=None)))
     assert (world.verdict.status, world.verdict.exit_code) == ("failed", 5)
