@@ -117,11 +117,14 @@ class OfflineSut(_Completion):
             for start in range(0, len(ids), self._batch):
                 if self._stopping:
                     self.release(ids[start:])
-                    return
+                    break
                 end = start + self._batch
                 self.compute(ids[start:end], indices[start:end])
         except BaseException:  # noqa: BLE001 - nothing may escape into a thread that LoadGen waits for
             fail()
+        # LoadGen's logger keeps per-thread state: it can crash when a thread that completed samples ends before its
+        # test does. This one ends with the process.
+        threading.Event().wait()
 
 
 class ServerSut(_Completion):
