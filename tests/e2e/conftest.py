@@ -13,15 +13,16 @@ from tests.e2e.product import BOARD, Command, RunCommand
 Start = Callable[..., RunCommand]
 Say = Callable[..., Command]
 
-_BASE = ("--runs-dir", "runs", "--slices", BOARD, "--background-benchmarks", "dlrm", "--start-time-buffer", "0")
-_LIMITS = ("--clean-stop", "5s", "--grace", "5s")
+BASE = ("--runs-dir", "runs", "--slices", BOARD, "--background-benchmarks", "dlrm", "--start-time-buffer", "0")
+LIMITS = ("--clean-stop", "5s", "--grace", "5s")
+FLAGS = (*BASE, *LIMITS)
 
 
 @pytest.fixture(scope="session")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Engines for the board, built once by `heteromig build`."""
     home = tmp_path_factory.mktemp("engines")
-    flags = (*_BASE, "--background-benchmarks", "dlrm,rnnt", "--engines-dir", "engines")
+    flags = (*BASE, "--background-benchmarks", "dlrm,rnnt", "--engines-dir", "engines")
     command = RunCommand(home, ("build", *flags), environ={}, module="heteromig")
     try:
         record = command.expect(0)
@@ -52,7 +53,7 @@ def _starting(home: Path, module: str, flags: tuple[str, ...]) -> Iterator[Start
     started: list[RunCommand] = []
 
     def start(*more: str, environ: Mapping[str, str] | None = None, home: Path = home) -> RunCommand:
-        argv = ("run", *_BASE, *_LIMITS, *flags, *more)
+        argv = ("run", *FLAGS, *flags, *more)
         command = RunCommand(home, argv, environ=environ or {}, module=module, name=f"run{len(started)}")
         started.append(command)
         return command

@@ -52,7 +52,8 @@ def test_stranger_on_a_slice_while_main_runs(run: Start, say: Say) -> None:
     command = run(*LONG, "--sample-period", "200ms")
     command.wait_for(ev.TimedSectionBegan, 0)
     with _stranger(victim) as pid:
-        command.expect(7, f"Slice {victim} is used by a process that is not part of this run", f"pid {pid}")
+        command.wait_for_phase(Phase.DRAINING)
+    command.expect(7, f"Slice {victim} is used by a process that is not part of this run", f"pid {pid}")
     assert verify_run(command.run_dir).verdict.exit_code == 7
 
 

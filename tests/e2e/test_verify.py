@@ -1,0 +1,256 @@
+"""`verify` on copies of a good run in which something was altered, cut, swapped or lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from heteromig.core.errors import EvidenceError, UsageError
+from heteromig.core.verdict import ExitCode
+from heteromig.runner.rundir import CERTIFICATE, RUN_JSON
+from heteromig.runner.verification import Verification, verify_run
+from tests.e2e.conftest import FLAGS, Say
+from tests.e2e.product import RunCommand
+
+MAIN, DLRM, RNNT = "workers/0-main-resnet50", "workers/1-background-dlrm", "workers/2-background-rnnt"
+DETAIL, SUMMARY = "mlperf_log_detail.txt", "mlperf_log_summary.txt"
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A valid run with two backgrounds."""
+    flags = (*FLAGS, "--harness", "quick", "--main-duration", "500ms", "--background-benchmarks", "dlrm,rnnt")
+    command = RunCommand(tmp_path_factory.mktemp("good"), ("run", *flags), environ={}, module="tests.e2e.quick")
+    try:
+        command.expect(0)
+    finally:
+        command.close()
+    return command.run_dir
+
+
+@pytest.fixture
+def copy(good: Path, tmp_path: Path) -> Path:
+    """A copy to spoil, under the same name."""
+    return Path(shutil.copytree(good, tmp_path / good.name))
+
+
+def _replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def _rehash(run_dir: Path, *names: str) -> None:
+    """Put the hash that a file has now into the certificate, as somebody would who hides a change."""
+    certificate = json.loads((run_dir / CERTIFICATE).read_text())
+    for entry in certificate["files"]:
+        if entry["path"] in names:
+            data = (run_dir / entry["path"]).read_bytes()
+            entry.update(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    (run_dir / CERTIFICATE).write_text(json.dumps(certificate))
+
+
+def _sentences(found: Verification) -> str:
+    return " ".join(reason.sentence for reason in found.verdict.reasons)
+
+
+def test_untouched_copy_is_as_good_as_the_run(copy: Path) -> None:
+    found = verify_run(copy)
+    assert found.verdict.status == "valid"
+    assert found.verdict.exit_code == 0
+    assert found.notes == ()
+    assert found.certificate is not None
+    assert found.certificate.overlap.proven
+
+
+def test_result_of_main_altered(copy: Path) -> None:
+    _replace(copy / MAIN / DETAIL, '"value": "VALID"', '"value": "INVALID"')
+    _replace(copy / MAIN / SUMMARY, "Result is : VALID", "Result is : INVALID")
+    found = verify_run(copy)
+    assert found.verdict.exit_code == 3
+    assert "was altered after the run" in _sentences(found)
+
+
+def test_result_of_main_altered_in_one_of_its_logs(copy: Path) -> None:
+    _replace(copy / MAIN / SUMMARY, "Result is : VALID", "Result is : INVALID")
+    _rehash(copy, f"{MAIN}/{SUMMARY}")
+    found = verify_run(copy)
+    assert found.verdict.exit_code == 9
+    assert "contradict each other" in _sentences(found)
+
+
+def test_logs_of_two_workers_swapped(copy: Path) -> None:
+    first, second, aside = copy / MAIN / DETAIL, copy / RNNT / DETAIL, copy / "aside"
+    first.rename(aside)
+    second.rename(first)
+    aside.rename(second)
+    found = verify_run(copy)
+    assert found.verdict.exit_code in {3, 4, 9}
+    assert _sentences(found).count("was altered after the run") == 2
+
+
+def test_log_of_another_run_put_in_place_with_its_hash(copy: Path) -> None:
+    path = copy / DLRM / DETAIL
+    text = path.read_text()
+    year = re.search(r'"power_begin", "value": "\d\d-\d\d-(\d{4})', text)
+    assert year is not None
+    path.write_text(text.replace(f"-{year[1]} ", f"-{int(year[1]) - 1} "))
+    _rehash(copy, f"{DLRM}/{DETAIL}")
+    found = verify_run(copy)
+    assert found.verdict.exit_code == 9
+    assert "lies outside the life of the worker" in _sentences(found)
+
+
+def test_background_that_ended_early_with_its_hash(copy: Path) -> None:
+    """The end of a background's timed section becomes its own begin, everywhere."""
+    path = copy / DLRM / DETAIL
+    text = path.read_text()
+    begin = re.search(r'"power_begin", "value": "([^"]+)"', text)
+    end = re.search(r'"power_end", "value": "([^"]+)"', text)
+    assert begin is not None
+    assert end is not None
+    path.write_text(text.replace(end[1], begin[1]))
+    _rehash(copy, f"{DLRM}/{DETAIL}")
+    found = verify_run(copy)
+    assert found.verdict.exit_code == 4
+    assert "Background 1 (dlrm) was not timed during the whole timed section of main" in _sentences(found)
+
+
+@pytest.mark.parametrize("worker", [MAIN, DLRM])
+def test_detail_log_truncated(copy: Path, worker: str) -> None:
+    path = copy / worker / DETAIL
+    data = path.read_bytes()
+    path.write_bytes(data[: data.find(b"power_begin") + 20])
+    _rehash(copy, f"{worker}/{DETAIL}")
+    found = verify_run(copy)
+    assert found.verdict.exit_code == 9
+    assert str(path) in _sentences(found)
+
+
+@pytest.mark.parametrize("name", [f"{DLRM}/{DETAIL}", f"{MAIN}/{SUMMARY}", f"{DLRM}/exit.json", "telemetry.jsonl"])
+def test_file_deleted(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    found = verify_run(copy)
+    assert found.verdict.exit_code == 9
+    assert f"{copy / name} is missing, though the certificate lists it." in _sentences(found)
+
+
+def test_run_json_altered_alone(copy: Path) -> None:
+    _replace(copy / RUN_JSON, '"proven": true', '"proven": false')
+    found = verify_run(copy)
+    assert found.verdict.exit_code == 9
+    assert f"{copy / RUN_JSON} was altered after the run" in _sentences(found)
+
+
+def test_what_the_run_said_of_itself_is_not_believed(copy: Path) -> None:
+    (copy / CERTIFICATE).unlink()
+    (copy / RUN_JSON).unlink()
+    found = verify_run(copy)
+    assert found.verdict.exit_code == 0
+    assert "could not be compared" in found.notes[0]
+
+
+def test_unreadable_certificate(copy: Path) -> None:
+    (copy / CERTIFICATE).write_text("{")
+    assert verify_run(copy).verdict.exit_code == 9
+
+
+def test_added_file_is_only_worth_a_note(copy: Path) -> None:
+    (copy / "notes.txt").write_text("a fine run")
+    (copy / "report.html").write_text("<p>made of the rest at any time")
+    found = verify_run(copy)
+    assert found.verdict.exit_code == 0
+    assert found.notes == (f"{copy / 'notes.txt'} was added after the run.",)
+
+
+def test_link_is_no_file(copy: Path) -> None:
+    (copy / "elsewhere").symlink_to("/")
+    found = verify_run(copy)
+    assert found.verdict.exit_code == 9
+    assert "is not a regular file" in _sentences(found)
+
+
+def _journal(edit: Callable[[list[bytes]], list[bytes]], run_dir: Path) -> None:
+    path = run_dir / "events.jsonl"
+    path.write_bytes(b"".join(edit(path.read_bytes().splitlines(keepends=True))))
+    _rehash(run_dir, "events.jsonl")
+
+
+def _without(text: bytes) -> Callable[[list[bytes]], list[bytes]]:
+    return lambda lines: [line for line in lines if text not in line]
+
+
+def test_journal_cut_in_the_middle_of_a_line(copy: Path) -> None:
+    path = copy / "events.jsonl"
+    data = path.read_bytes()
+    at = data.find(b'"event":"WorkerExited"')
+    path.write_bytes(data[:at])
+    found = verify_run(copy)
+    assert found.verdict.exit_code == 9
+    assert "The journal ends in main-running" in _sentences(found)
+
+
+def test_journal_cut_in_its_last_line(copy: Path) -> None:
+    path = copy / "events.jsonl"
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(EvidenceError, match="does not replay"):
+        verify_run(copy)
+
+
+def test_event_removed_although_rehashed(copy: Path) -> None:
+    _journal(_without(b'"event":"TimedSectionBegan"'), copy)
+    with pytest.raises(EvidenceError, match="does not replay to the phases that it records"):
+        verify_run(copy)
+
+
+def test_line_altered_although_rehashed(copy: Path) -> None:
+    _journal(lambda lines: [*lines[:3], b"nonsense\n", *lines[4:]], copy)
+    with pytest.raises(EvidenceError, match="Line 4 of the journal"):
+        verify_run(copy)
+
+
+def test_event_altered_alone(copy: Path) -> None:
+    path = copy / "events.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"samples_per_s":100.0', b'"samples_per_s":999.0'))
+    found = verify_run(copy)
+    assert found.verdict.exit_code == 9
+    assert "events.jsonl was altered after the run" in _sentences(found)
+
+
+def test_journal_lost(copy: Path) -> None:
+    (copy / "events.jsonl").unlink()
+    with pytest.raises(EvidenceError, match="has lost its journal"):
+        verify_run(copy)
+
+
+def test_unknown_harness(copy: Path) -> None:
+    _journal(lambda lines: [lines[0].replace(b'"harness":"quick"', b'"harness":"slow"'), *lines[1:]], copy)
+    with pytest.raises(EvidenceError, match="used the harness 'slow'"):
+        verify_run(copy)
+
+
+def test_directory_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not a run directory"):
+        verify_run(tmp_path)
+
+
+def test_command_says_what_it_found_and_exits_with_its_code(copy: Path, say: Say, tmp_path: Path) -> None:
+    _journal(lambda lines: [lines[0].replace(b'"harness":"quick"', b'"harness":"loadgen"'), *lines[1:]], copy)
+    good = say("verify", str(copy), "--json").finish()
+    assert good.exit_code == 0, good.stderr
+    assert json.loads(good.stdout)["verdict"]["status"] == "valid"
+    (copy / DLRM / DETAIL).unlink()
+    bad = say("verify", str(copy)).finish()
+    assert bad.exit_code == ExitCode.INCONCLUSIVE
+    assert "is missing" in " ".join(bad.stdout.split())
+    none = say("verify", str(tmp_path)).finish()
+    assert none.exit_code == ExitCode.USAGE
+    assert "is not a run directory" in none.stderr
+    gone = say("verify", str(tmp_path / "nowhere")).finish()
+    assert gone.exit_code == ExitCode.USAGE
