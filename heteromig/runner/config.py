@@ -134,6 +134,7 @@ def resolve(config: Config, *, goal: Goal = Goal.RUN) -> RunSpec:
     main = _main(config.main, harness)
     background = _background(config.background, harness, main.benchmark)
     timing = _timing(config.timing, harness, main)
+    runs_dir = _directory("--runs-dir", config.runs_dir or "runs")
     return RunSpec(
         goal=goal,
         slices=str(source),
@@ -150,10 +151,17 @@ def resolve(config: Config, *, goal: Goal = Goal.RUN) -> RunSpec:
         lenient=bool(config.lenient),
         rebuild=bool(config.rebuild),
         sample_period_ms=_duration("--sample-period", config.sample_period, 1000, at_least_ms=100),
-        runs_dir=config.runs_dir or "runs",
+        runs_dir=runs_dir,
         uses_gpu=harness.uses_gpu,
-        engines_dir=config.engines_dir or str(Path(config.runs_dir or "runs") / ".engines"),
+        engines_dir=_directory("--engines-dir", config.engines_dir or str(Path(runs_dir) / ".engines")),
     )
+
+
+def _directory(option: str, path: str) -> str:
+    """A path that can be a path, and can be written into a journal."""
+    if "\0" in path or path.encode(errors="replace").decode() != path:
+        raise UsageError(f"{option} is {path!r}, which is no path in UTF-8: choose another one.")
+    return path
 
 
 _Named = TypeVar("_Named")
@@ -328,5 +336,6 @@ def _toml_lines(struct: Struct, table: str) -> list[str]:
         if isinstance(value, Struct):
             nested += ["", *_toml_lines(value, field.encode_name)]
         elif value is not None:
-            lines.append(f"{field.encode_name} = {msgspec.json.encode(value).decode()}")
+            text = msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")  # the one that JSON lets through
+            lines.append(f"{field.encode_name} = {text}")
     return [*lines, *nested] if table else [*lines, *nested, ""]

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from heteromig.core import effects as ef
+from heteromig.core.errors import EvidenceError
+from heteromig.runner.journal import JOURNAL, SCHEMA_VERSION, Asked, Header, Heard, Journal, read_journal
+from heteromig.runner.recording import TOOL
+from tests.core.histories import SPEC
+from tests.core.test_journal_types import EXAMPLES, rich_history
+
+HEADER = Header(
+    schema_version=SCHEMA_VERSION,
+    tool=TOOL,
+    run_id="r",
+    at_ns=5_000_000_000,
+    at_utc_ns=1_700_000_000_000_000_000,
+    spec=SPEC,
+)
+
+
+def _write(run_dir: Path, *lines: Header | Heard | Asked) -> None:
+    journal = Journal(run_dir)
+    for line in lines:
+        journal.write(line)
+    journal.sync()
+    journal.close()
+
+
+def test_every_event_and_effect_is_read_as_it_was_written(tmp_path: Path) -> None:
+    history = rich_history()
+    heard = [Heard(event) for event in (*EXAMPLES, *history.events)]
+    lines: tuple[Heard | Asked, ...] = (*heard, *(Asked(effect) for effect in history.effects))
+    _write(tmp_path, HEADER, *lines)
+    text = read_journal(tmp_path)
+    assert text.header == HEADER
+    assert text.lines == lines
+    assert text.events == (*EXAMPLES, *history.events)
+    assert not text.cut
+
+
+def test_lines_of_one_call_stay_together(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.write(HEADER, Heard(EXAMPLES[0]), Asked(ef.StartSampler()))
+    journal.close()
+    assert (tmp_path / JOURNAL).read_bytes().count(b"\n") == 3
+    assert read_journal(tmp_path).lines == (Heard(EXAMPLES[0]), Asked(ef.StartSampler()))
+
+
+def test_journal_is_never_written_over(tmp_path: Path) -> None:
+    _write(tmp_path, HEADER)
+    with pytest.raises(FileExistsError):
+        Journal(tmp_path)
+
+
+@pytest.mark.parametrize("lost_bytes", [1, 2, 20])
+def test_last_line_that_was_cut_is_left_out(tmp_path: Path, lost_bytes: int) -> None:
+    _write(tmp_path, HEADER, Heard(EXAMPLES[0]), Heard(EXAMPLES[1]))
+    path = tmp_path / JOURNAL
+    path.write_bytes(path.read_bytes()[:-lost_bytes])
+    text = read_journal(tmp_path)
+    assert text.events == (EXAMPLES[0],)
+    assert text.cut
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"garbage\n",
+        b"\n",
+        b"{}\n",
+        b'{"line":"event","event":{"event":"NobodyKnows","at_ns":1}}\n',
+        b'{"line":"event","event":{"event":"GpusLocked","at_ns":"one"}}\n',
+        b'{"line":"effect","effect":{"effect":"SetTick","period_s":"\xff"}}\n',
+        b'{"line":"event","event":{"event":"GpusLocked","at_ns":1}}{}\n',
+    ],
+)
+def test_line_that_is_none_is_named(tmp_path: Path, garbage: bytes) -> None:
+    _write(tmp_path, HEADER, Heard(EXAMPLES[0]))
+    with (tmp_path / JOURNAL).open("ab") as file:
+        file.write(garbage + b"\n")
+    with pytest.raises(EvidenceError, match=r"Line 3 of the journal .* is not readable"):
+        read_journal(tmp_path)
+
+
+def test_second_header_is_named(tmp_path: Path) -> None:
+    _write(tmp_path, HEADER, Heard(EXAMPLES[0]), HEADER)
+    with pytest.raises(EvidenceError, match="second header in line 3"):
+        read_journal(tmp_path)
+
+
+@pytest.mark.parametrize("start", [(), (Heard(EXAMPLES[0]),)])
+def test_journal_without_a_header(tmp_path: Path, start: tuple[Heard, ...]) -> None:
+    _write(tmp_path, *start)
+    with pytest.raises(EvidenceError, match="has no header"):
+        read_journal(tmp_path)
+
+
+def test_journal_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(EvidenceError, match="cannot be read: No such file"):
+        read_journal(tmp_path)
+    (tmp_path / JOURNAL).mkdir()
+    with pytest.raises(EvidenceError, match="cannot be read: Is a directory"):
+        read_journal(tmp_path)
+
+
+def test_wall_clock_time_of_a_monotonic_one() -> None:
+    assert HEADER.utc_ns(5_000_000_007) == 1_700_000_000_000_000_007
+    assert HEADER.utc_ns(4_000_000_000) == 1_699_999_999_000_000_000

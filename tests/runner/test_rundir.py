@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import hashlib
+import socket
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from heteromig.core.errors import EvidenceError, UsageError
+from heteromig.runner.rundir import create_run_dir, hash_files, write_json
+from tests.core.histories import SPEC
+
+AT_UTC_NS = 1_700_000_000_123_456_789
+NAME = "20231114T221320Z-resnet50-offline"
+
+
+def _create(runs: Path) -> Path:
+    return create_run_dir(replace(SPEC, runs_dir=str(runs)), AT_UTC_NS)
+
+
+def test_fresh_directory_and_its_link(tmp_path: Path) -> None:
+    run_dir = _create(tmp_path / "deep" / "runs")
+    assert run_dir == tmp_path / "deep" / "runs" / NAME
+    assert [path.name for path in run_dir.iterdir()] == ["workers"]
+    assert (tmp_path / "deep" / "runs" / "latest").readlink() == Path(NAME)
+
+
+def test_runs_of_one_second_get_names_of_their_own(tmp_path: Path) -> None:
+    names = [_create(tmp_path).name for _ in range(3)]
+    assert names == [NAME, f"{NAME}-2", f"{NAME}-3"]
+    assert (tmp_path / "latest").readlink() == Path(f"{NAME}-3")
+
+
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text("mine")
+    (tmp_path / f"{NAME}-2").symlink_to("nowhere")
+    assert _create(tmp_path).name == f"{NAME}-3"
+    assert (tmp_path / NAME).read_text() == "mine"
+
+
+def test_latest_that_is_somebody_elses_stays(tmp_path: Path) -> None:
+    (tmp_path / "latest").mkdir()
+    (tmp_path / "latest" / "thesis.tex").write_text("mine")
+    _create(tmp_path)
+    assert (tmp_path / "latest" / "thesis.tex").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [NAME, "latest"]
+
+
+def test_latest_that_points_nowhere_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "latest").symlink_to("a-run-that-was-deleted")
+    _create(tmp_path)
+    assert (tmp_path / "latest").readlink() == Path(NAME)
+
+
+@pytest.mark.parametrize("below", ["", "below"])
+def test_place_that_is_a_file(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match=r"No run directory can be made in .*Choose another place with --runs-dir"):
+        _create(tmp_path / "file" / below)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_json_is_replaced_in_one_step(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    write_json(path, {"a": 1}, sync=False)
+    with path.open() as before:
+        write_json(path, {"a": 2}, sync=True)
+        assert before.read() == '{\n  "a": 1\n}\n'
+    assert path.read_text() == '{\n  "a": 2\n}\n'
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_every_file_is_hashed_but_the_unsealed(tmp_path: Path) -> None:
+    (tmp_path / "workers" / "0-main").mkdir(parents=True)
+    (tmp_path / "workers" / "0-main" / "certificate.json").write_bytes(b"not that one")
+    (tmp_path / "workers" / "0-main" / "big.log").write_bytes(b"x" * 3_000_000)
+    (tmp_path / "certificate.json").write_bytes(b"this one")
+    (tmp_path / "report.html").write_bytes(b"made of the rest")
+    (tmp_path / "run.json").write_bytes(b"{}")
+    found = hash_files(tmp_path)
+    assert [(file.path, file.bytes) for file in found] == [
+        ("run.json", 2),
+        ("workers/0-main/big.log", 3_000_000),
+        ("workers/0-main/certificate.json", 12),
+    ]
+    assert found[1].sha256 == hashlib.sha256(b"x" * 3_000_000).hexdigest()
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "link").symlink_to("directory")
+    with pytest.raises(EvidenceError, match="link is not a regular file"):
+        hash_files(tmp_path)
+    (tmp_path / "link").unlink()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "door"))
+        with pytest.raises(EvidenceError, match="door is not a regular file"):
+            hash_files(tmp_path)
