@@ -14,16 +14,18 @@ from heteromig.core import effects as ef
 from heteromig.core import events as ev
 from heteromig.core.guards import Finding
 from heteromig.core.machine import Run
-from heteromig.core.phases import ACTIVE_PHASES, EvidenceLevel, Phase, Role
+from heteromig.core.phases import ACTIVE_PHASES, MEASURING_PHASES, EvidenceLevel, Phase, Role
 from heteromig.core.spec import Drain, Goal, RunSpec
 from heteromig.core.units import NS_PER_MS
 from heteromig.core.verdict import Reason
+from tests.core import histories
 from tests.core.world import Step
 
 History = Sequence[Step]
 
 _ORDER = tuple(Phase)
 _BEFORE_DRAINING = ACTIVE_PHASES
+_WATCHED = (Phase.BACKGROUND_STARTING, *MEASURING_PHASES)
 _RUNGS = (ef.CleanStop, ef.Terminate, ef.Kill)
 _WEIGHT = (2, 1, 7, 6, 5, 4, 3, 9)
 _DECODER = msgspec.json.Decoder(ev.AnyEvent)
@@ -40,6 +42,7 @@ def check(spec: RunSpec, history: History) -> None:
     the_ladder_goes_up(history)
     a_second_signal_kills(history)
     validating_comes_after_reaping(history)
+    a_stop_is_no_failure(history)
     slices_were_left_empty(history)
     a_deadline_is_always_pending(history)
     deadlines_of_other_phases_are_not_heard(history)
@@ -60,43 +63,104 @@ def phases_come_in_order(history: History) -> None:
 
 
 def what_goes_wrong_leads_to_draining(spec: RunSpec, history: History) -> None:
-    spawned: dict[int, Role] = {}
-    excused: set[int] = set()
+    heard = _Heard()
     for step in history:
-        if step.before in _BEFORE_DRAINING and _is_fatal(spec, step.event, spawned, excused):
+        if step.before in _BEFORE_DRAINING and (_is_fatal(spec, step, heard) or _shows_trouble(step)):
             assert step.after is Phase.DRAINING, f"{step.event} in {step.before} leads to {step.after}"
             assert step.view.reasons, f"{step.event} gave no reason"
-        if isinstance(step.event, (ev.SpawnFailed, ev.WorkerExited)):
-            excused.add(step.event.worker)
         if step.view.must_stop:
             assert step.after not in _BEFORE_DRAINING
-        for effect in step.effects:
-            if isinstance(effect, ef.SpawnWorker):
-                spawned[effect.assignment.index] = effect.assignment.role
+        heard.hear(step)
 
 
-def _is_fatal(spec: RunSpec, event: ev.AnyEvent, spawned: dict[int, Role], excused: set[int]) -> bool:
-    match event:
+def _is_fatal(spec: RunSpec, step: Step, heard: _Heard) -> bool:
+    match step.event:
         case ev.SignalReceived() | ev.DeviceFaulted() | ev.DiscoveryFailed() | ev.LockRefused():
             return True
-        case ev.SpawnFailed() | ev.WorkerExited():
-            role = spawned.get(event.worker)
-            if role is None or (role is Role.BACKGROUND and spec.lenient):
-                return False
-            if isinstance(event, ev.SpawnFailed):
-                return True
-            by_itself = event.stopped_by is None and event.worker not in excused
-            return by_itself and event.exit_code != 0
+        case ev.SpawnFailed(worker=worker):
+            return heard.is_fatal_to_lose(worker, spec)
+        case ev.WorkerExited(worker=worker, stopped_by=None) if worker not in heard.excused:
+            failed = step.event.exit_code != 0
+            early = heard.roles.get(worker) is Role.BACKGROUND and step.before in _WATCHED and not heard.main_ended
+            return heard.is_fatal_to_lose(worker, spec) and (failed or early)
+        case ev.TimedSectionEnded(worker=worker):
+            ends = heard.roles.get(worker) is Role.BACKGROUND and worker in heard.started and worker not in heard.gone
+            return ends and not spec.lenient and step.before in _WATCHED and not heard.main_ended
         case _:
             return False
 
 
+def _shows_trouble(step: Step) -> bool:
+    """Whether the event is a sample of another geometry, or with a stranger on a slice of the plan."""
+    view = step.view
+    if not isinstance(step.event, ev.SampleTaken) or view.plan is None or view.inventory is None:
+        return False
+    ours = {worker.slice_uuid for worker in view.plan.workers}
+    strangers = [
+        occupant
+        for reading in step.event.sample.slices
+        if reading.slice_uuid in ours
+        for occupant in reading.occupants or ()
+        if histories.CONTROLLER_PID not in occupant.ancestors
+    ]
+    return bool(strangers) or step.event.sample.geometry != view.inventory.geometry
+
+
+class _Heard:
+    """A simple account of workers: who was asked for, was heard to begin what, and has not ended since."""
+
+    def __init__(self) -> None:
+        self.roles: dict[int, Role] = {}
+        self.started: set[int] = set()
+        self.gone: set[int] = set()
+        self.excused: set[int] = set()
+        """Those whose exit says nothing new."""
+        self._marks: set[tuple[int, EvidenceLevel]] = set()
+
+    def hear(self, step: Step) -> None:  # noqa: C901 - one arm an event
+        match step.event:
+            case ev.WorkerSpawned(worker=worker):
+                self.started.add(worker)
+            case ev.SpawnFailed(worker=worker):
+                self.excused.add(worker)
+            case ev.StartAnnounced(worker=worker):
+                self._marks.add((worker, EvidenceLevel.ANNOUNCED))
+            case ev.TimedSectionBegan(worker=worker):
+                self._marks.update({(worker, EvidenceLevel.ANNOUNCED), (worker, EvidenceLevel.TIMED)})
+            case ev.ProgressMade(worker=worker):
+                if step.event.completed_samples and (worker, EvidenceLevel.TIMED) in self._marks:
+                    self._marks.add((worker, EvidenceLevel.BUSY))
+            case ev.TimedSectionEnded(worker=worker) if worker in self.started:
+                self.gone.add(worker)
+            case ev.WorkerExited(worker=worker) if worker in self.roles:
+                self.gone.add(worker)
+                self.excused.add(worker)
+            case _:
+                pass
+        for effect in step.effects:
+            if isinstance(effect, ef.SpawnWorker):
+                self.roles[effect.assignment.index] = effect.assignment.role
+
+    @property
+    def main_ended(self) -> bool:
+        return 0 in self.gone
+
+    def is_fatal_to_lose(self, worker: int, spec: RunSpec) -> bool:
+        role = self.roles.get(worker)
+        return role is not None and not (role is Role.BACKGROUND and spec.lenient)
+
+    def shows(self, worker: int, level: EvidenceLevel) -> bool:
+        return (worker, level) in self._marks and worker not in self.gone
+
+
 def main_comes_after_its_neighbours(spec: RunSpec, history: History) -> None:
-    """Main is spawned once every background shows its evidence, and the buffer has elapsed since."""
-    evidence = _Evidence()
+    """Main is spawned once every background shows its evidence, and the buffer has elapsed since.
+
+    A lenient run goes without those that ended, and without those that did not begin in time.
+    """
+    heard = _Heard()
     buffered = False
     for step in history:
-        evidence.hear(step.event)
         if isinstance(step.event, ev.DeadlinePassed) and step.event.timer is ev.Timer.BUFFER:
             entry = step.entry - (step.after is not step.before)
             buffered = buffered or (step.before is Phase.BUFFERING and step.event.entry == entry)
@@ -104,38 +168,12 @@ def main_comes_after_its_neighbours(spec: RunSpec, history: History) -> None:
             if isinstance(effect, ef.SpawnWorker) and effect.assignment.role is Role.MAIN:
                 assert buffered, "main was spawned before the buffer had elapsed"
                 assert step.view.plan is not None
+                late = any(reason.exit_code == 6 for reason in step.view.reasons)
                 for neighbour in step.view.plan.backgrounds:
-                    there = evidence.shows(neighbour.index, spec.start_evidence)
-                    assert there or spec.lenient, f"main was spawned without background {neighbour.index}"
-
-
-class _Evidence:
-    """Who was heard to begin what, and has not ended since."""
-
-    def __init__(self) -> None:
-        self._heard: set[tuple[int, EvidenceLevel]] = set()
-        self._started: set[int] = set()
-        self._gone: set[int] = set()
-
-    def hear(self, event: ev.AnyEvent) -> None:
-        match event:
-            case ev.WorkerSpawned():
-                self._started.add(event.worker)
-            case ev.StartAnnounced():
-                self._heard.add((event.worker, EvidenceLevel.ANNOUNCED))
-            case ev.TimedSectionBegan():
-                self._heard.update({(event.worker, EvidenceLevel.ANNOUNCED), (event.worker, EvidenceLevel.TIMED)})
-            case ev.ProgressMade():
-                if event.completed_samples and (event.worker, EvidenceLevel.TIMED) in self._heard:
-                    self._heard.add((event.worker, EvidenceLevel.BUSY))
-            case ev.TimedSectionEnded() | ev.WorkerExited():
-                if event.worker in self._started:
-                    self._gone.add(event.worker)
-            case _:
-                pass
-
-    def shows(self, worker: int, level: EvidenceLevel) -> bool:
-        return (worker, level) in self._heard and worker not in self._gone
+                    there = heard.shows(neighbour.index, spec.start_evidence)
+                    passed_over = spec.lenient and (late or neighbour.index in heard.gone)
+                    assert there or passed_over, f"main was spawned without background {neighbour.index}"
+        heard.hear(step)
 
 
 def devices_were_seen(spec: RunSpec, history: History) -> None:
@@ -269,6 +307,18 @@ def validating_comes_after_reaping(history: History) -> None:
             assert len(unreaped) >= len(left)
 
 
+def a_stop_is_no_failure(history: History) -> None:
+    """Whoever was stopped may end as it likes."""
+    reasons: tuple[Reason, ...] = ()
+    reaped: set[int] = set()
+    for step in history:
+        if isinstance(step.event, ev.WorkerExited):
+            if step.event.stopped_by is not None and step.event.worker not in reaped:
+                assert step.view.reasons == reasons
+            reaped.add(step.event.worker)
+        reasons = step.view.reasons
+
+
 def slices_were_left_empty(history: History) -> None:
     """Validating begins on a sample since the last exit without anybody on it, or where no such sample can be had."""
     heard: ev.SampleTaken | None = None
@@ -289,7 +339,8 @@ def slices_were_left_empty(history: History) -> None:
                 spawned.add(effect.assignment.index)
         if step.after is not Phase.VALIDATING or step.before is Phase.VALIDATING:
             continue
-        gave_up = isinstance(step.event, ev.DeadlinePassed) and step.event.timer in {ev.Timer.KILLED, ev.Timer.SETTLE}
+        last = ev.Timer.KILLED if spawned else ev.Timer.SETTLE
+        gave_up = isinstance(step.event, ev.DeadlinePassed) and step.event.timer is last
         if last_exit_ns is None or lost or gave_up:
             continue
         assert heard is not None, "nobody looked at the slices"
@@ -375,6 +426,8 @@ def the_verdict_follows_from_the_reasons(spec: RunSpec, history: History) -> Non
         assert not verdict.reasons
     if verdict.status == "valid":
         _was_good(history)
+    if not history[-1].view.main_finished:
+        assert set(verdict.reasons) == set(history[-1].view.reasons), "a certificate without a main"
     assert (verdict.status == "built") == (spec.goal is Goal.BUILD and not codes)
     aborted = [
         Reason(128 + step.event.signum, "")

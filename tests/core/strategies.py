@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from heteromig.core import events as ev
-from heteromig.core.phases import EvidenceLevel, Phase
+from heteromig.core.phases import MEASURING_PHASES, EvidenceLevel, Phase
 from heteromig.core.plan import make_plan
 from heteromig.core.spec import Drain, Goal, RunSpec
 from heteromig.core.verdict import ABORT_SIGNALS, Reason
@@ -14,7 +14,7 @@ from tests.core import histories
 from tests.core.world import BACKGROUND, BUILD, MAIN, Cast, Habit, Incident, Place, Trouble
 
 _NEEDS = make_plan(histories.SPEC, histories.inventory(), (0, 1)).engines
-_PHASES = tuple(Phase)
+_PHASES = (*Phase, *MEASURING_PHASES, *MEASURING_PHASES)
 _WORKERS = st.integers(min_value=-1, max_value=5)
 _SHORT_S = st.sampled_from([0.0, 0.05, 0.5, 2.0, 10.0, 45.0])
 _EXITS = st.sampled_from([(0, None), (1, None), (None, 9), (None, 40), (None, None)])
@@ -81,11 +81,11 @@ def places() -> st.SearchStrategy[Place]:
     found = st.sampled_from([(), (Reason(3, "not VALID"),), (Reason(4, "not covered"), Reason(9, "no log"))])
     return st.builds(
         Place,
-        inventory=st.sampled_from([3, 3, 3, 1]).map(histories.inventory),
+        inventory=st.sampled_from([3] * 9 + [1]).map(histories.inventory),
         cpus=st.just((0, 1)),
         engines_cached=st.booleans(),
-        discovery_failure=st.sampled_from([None, None, None, None, "no driver"]),
-        lock_refusal=st.sampled_from([None, None, None, None, "pid 5 holds it"]),
+        discovery_failure=st.sampled_from([None] * 9 + ["no driver"]),
+        lock_refusal=st.sampled_from([None] * 9 + ["pid 5 holds it"]),
         shows_processes=st.sampled_from([True, True, True, False]),
         certificate=found.map(lambda reasons: histories.certificate(*reasons)),
     )

@@ -41,7 +41,7 @@ def walk(world: World, actions: list[Wait | Say]) -> None:
 
 
 @given(strategies.specs(), strategies.casts(), strategies.places(), strategies.incidents())
-@histories.examples(250)
+@histories.examples(400)
 def test_every_run_comes_to_its_end_and_keeps_the_invariants(
     spec: RunSpec, cast: Cast, place: Place, incidents: tuple[Incident, ...]
 ) -> None:

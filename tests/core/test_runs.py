@@ -341,6 +341,13 @@ def test_lenient_goes_on_without_a_background_and_never_says_valid(cast: Cast) -
     assert {reason.exit_code for reason in world.verdict.reasons} <= {4, 5, 6}
 
 
+def test_the_end_of_a_background_is_no_deadline_for_main() -> None:
+    cast = Cast(main=replace(MAIN, ends_s=90.0), others=((1, replace(BACKGROUND, ends_s=8.0, exits_s=None)),))
+    world = play(LENIENT, cast=cast)
+    assert world.run.view.main_finished
+    assert world.verdict.status == "lenient"
+
+
 def test_lenient_says_valid_where_nothing_was_forgiven() -> None:
     assert play(LENIENT).verdict.status == "valid"
 
