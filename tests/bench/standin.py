@@ -1,0 +1,114 @@
+"""A harness of stand-ins: children that print and log like LoadGen benchmarks, as talkative as a measurement needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from msgspec import Struct
+
+from heteromig.core.errors import UsageError
+from heteromig.core.phases import Role
+from heteromig.core.plan import Assignment, EngineNeed
+from heteromig.core.spec import BenchmarkInfo, RunSpec
+from heteromig.workers.command import Command
+from tests.bench import child
+
+MARK = "HETEROMIG_BENCH"
+"""In the environment of every process that a scenario starts; its value is the scenario's own."""
+
+
+class Behaviour(Struct, frozen=True):
+    """What `child.py` does.
+
+    `load_s` passes from the banner to the timed section. `dies_after_s` is the time from the begin of the timed
+    section to a crash, None for a child that lives. `grandchild`: it leaves a process behind that ignores TERM.
+    """
+
+    log_dir: str
+    duration_s: float
+    banner_lines: int = 60
+    load_s: float = 0.3
+    lines_per_s: int = 20
+    line_bytes: int = 100
+    dies_after_s: float | None = None
+    grandchild: bool = False
+
+
+class Scenario(Struct, frozen=True):
+    """One run with stand-ins. `loads_s` are those of the workers, taken in turn; `dying` is a worker's index."""
+
+    runs_dir: str
+    mark: str
+    slices: str = "sim:a100-sxm-80gb"
+    main_duration_s: float = 2.0
+    loads_s: tuple[float, ...] = (0.3,)
+    dying: int | None = None
+    dies_after_s: float = 0.0
+    grandchildren: bool = False
+
+
+def child_argv(behaviour: Behaviour) -> tuple[str, ...]:
+    """The command line of a stand-in."""
+    fields = {name: getattr(behaviour, name) for name in behaviour.__struct_fields__}
+    return (sys.executable, "-I", "-S", child.__file__, json.dumps(fields))
+
+
+class StandIn:
+    """Seven benchmarks that differ in nothing but their names."""
+
+    name = "standin"
+    start_time_buffer_ms = 0
+    uses_gpu = False
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario = scenario
+        self._catalog = tuple(
+            BenchmarkInfo(f"standin-{letter}", letter, ("offline",), ("99",), "99") for letter in "abcdefg"
+        )
+
+    def catalog(self) -> tuple[BenchmarkInfo, ...]:
+        return self._catalog
+
+    def sets(self) -> dict[str, tuple[str, ...]]:
+        return {"all": tuple(info.name for info in self._catalog)}
+
+    def benchmark(self, name: str) -> BenchmarkInfo:
+        for info in self._catalog:
+            if info.name == name:
+                return info
+        raise UsageError(f"There is no stand-in {name!r}.")
+
+    def require_supported(self, name: str, scenario: str, accuracy: str) -> None:
+        info = self.benchmark(name)
+        if scenario not in info.scenarios or accuracy not in info.accuracies:
+            raise UsageError(f"The stand-in {name} has no {scenario} with accuracy {accuracy}.")
+
+    def preflight(self, spec: RunSpec) -> None:
+        pass
+
+    def missing_engines(self, needs: tuple[EngineNeed, ...], engines_dir: Path) -> tuple[tuple[EngineNeed, str], ...]:  # noqa: ARG002 - it needs none
+        return ()
+
+    def command(self, assignment: Assignment, spec: RunSpec, run_dir: Path) -> Command:  # noqa: ARG002 - the scenario says all
+        scenario = self._scenario
+        is_main = assignment.role is Role.MAIN
+        behaviour = Behaviour(
+            log_dir=str(self.log_dir(assignment, run_dir)),
+            duration_s=assignment.duration_ms / 1000,
+            load_s=scenario.loads_s[assignment.index % len(scenario.loads_s)],
+            dies_after_s=scenario.dies_after_s if assignment.index == scenario.dying else None,
+            grandchild=scenario.grandchildren and not is_main,
+        )
+        return Command(
+            argv=child_argv(behaviour),
+            env={"CUDA_VISIBLE_DEVICES": assignment.slice_uuid, "PATH": os.defpath, MARK: scenario.mark},
+            cwd=run_dir / assignment.directory,
+            clean_stop_signal=signal.SIGTERM,
+        )
+
+    def log_dir(self, assignment: Assignment, run_dir: Path) -> Path:
+        return run_dir / assignment.directory
