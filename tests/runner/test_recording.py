@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+
+import jsonschema
+from msgspec.structs import replace
+
+from heteromig.core.machine import Run
+from heteromig.core.phases import Phase
+from heteromig.runner.config import Config, read_config, resolve
+from heteromig.runner.journal import SCHEMA_VERSION, Header
+from heteromig.runner.observer import Observer
+from heteromig.runner.recording import TOOL, Recorder, describe_host
+from heteromig.runner.schemas import schemas
+from tests.core import histories
+from tests.core.world import World
+
+SPEC = replace(resolve(Config(slices="sim:a100-sxm-80gb")), catalog=histories.SPEC.catalog)
+
+
+def _recorder(run_dir: Path) -> Recorder:
+    header = Header(schema_version=SCHEMA_VERSION, tool=TOOL, run_id="r", at_ns=0, at_utc_ns=0, spec=SPEC)
+    return Recorder(header, run_dir)
+
+
+def test_run_that_has_heard_nothing_knows_nothing(tmp_path: Path) -> None:
+    record = _recorder(tmp_path).write(Run(SPEC), Observer("discovering").record(None), 1_500_000_000)
+    assert (record.phase, record.ended_at, record.verdict) == ("discovering", None, None)
+    assert record.heartbeat_at == "1970-01-01T00:00:01.500Z"
+    assert (record.gpus, record.slices, record.workers) == ((), (), ())
+    assert (record.overlap.proven, record.overlap.coverage) == (False, None)
+    assert resolve(read_config(tmp_path / "plan.toml")) == resolve(Config(slices="sim:a100-sxm-80gb"))
+    jsonschema.validate(json.loads((tmp_path / "run.json").read_text()), json.loads(schemas()["run.schema.json"]))
+
+
+def test_sealed_run_lists_its_files_and_its_guards(tmp_path: Path) -> None:
+    run = World(SPEC).finish().run
+    recorder = _recorder(tmp_path)
+    recorder.entered(Phase.FINISHED, 7_000_000_000)
+    record = recorder.seal(run, Observer("finished").record(0.5), 8_000_000_000)
+    assert record.ended_at == "1970-01-01T00:00:08.000Z"
+    assert record.verdict is not None
+    assert [phase.left_at for phase in record.phases] == ["1970-01-01T00:00:07.000Z", None]
+    certificate = json.loads((tmp_path / "certificate.json").read_text())
+    jsonschema.validate(certificate, json.loads(schemas()["certificate.schema.json"]))
+    assert [file["path"] for file in certificate["files"]] == ["plan.toml", "run.json"]
+    taken = [(step["source"], step["destination"]) for step in certificate["guards"]]
+    assert ("buffering", "main-running") in taken
+    findings = next(step["findings"] for step in certificate["guards"] if step["source"] == "buffering")
+    assert {finding["guard"] for finding in findings} >= {"buffer_elapsed", "backgrounds_still_timed"}
+
+
+def test_host_is_this_machine() -> None:
+    host = describe_host()
+    assert host.kernel == platform.release()
+    assert host.cpus == tuple(sorted(os.sched_getaffinity(0)))
+    assert host.memory_bytes is not None
+    assert host.memory_bytes > 2**20
