@@ -191,6 +191,7 @@ def _look_now(run: Run, _event: ev.AnyEvent) -> None:
 
 def _enter_buffering(run: Run, _event: ev.AnyEvent) -> None:
     buffer_s = run.view.spec.timing.start_time_buffer_ms / 1000
+    run.view = msgspec.structs.replace(run.view, buffer_elapsed=False)  # it begins now, whatever was said before
     run.request(ef.SetTick(period_s=_TICK_S))
     run.arm(ev.Timer.BUFFER, buffer_s)
     run.arm(ev.Timer.PHASE_TIMEOUT, buffer_s + _BUFFER_EXTRA_S)

@@ -87,6 +87,13 @@ def test_main_starts_when_the_buffer_is_over() -> None:
     assert entered_ns[Phase.MAIN_RUNNING] - entered_ns[Phase.BUFFERING] == pytest.approx(3 * NS_PER_S, rel=0.01)
 
 
+def test_the_buffer_begins_when_the_backgrounds_have_begun() -> None:
+    world = World(SPEC)
+    world.tell(ev.DeadlinePassed(0, ev.Timer.BUFFER, 0))
+    world.finish()
+    invariants.check(SPEC, world.steps)
+
+
 def test_the_last_mark_asks_for_a_sample_rather_than_waiting_for_one() -> None:
     world = World(replace(SPEC, sample_period_ms=30_000)).finish()
     entered_ns = {step.after: step.event.at_ns for step in world.steps if step.after is not step.before}
