@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint bench diagram schemas clean
+.PHONY: help demo test coverage lint bench diagram schemas clean
 
 help:
 	@echo "make demo     a whole run on simulated slices, with real LoadGen processes (about a minute)"
 	@echo "make test     the tests"
+	@echo "make coverage the tests, and how much they reach: all branches of the core, 90 % overall"
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make bench    the programs that measure what watching costs"
 	@echo "make diagram  write the state diagram of the table into docs/architecture.md"
@@ -39,6 +40,12 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+coverage: $(VENV)/.dev
+	$(BIN)/coverage erase
+	$(BIN)/python -m pytest --cov --cov-report= -q
+	$(BIN)/coverage report --include='heteromig/core/*' --fail-under=100
+	$(BIN)/coverage report --fail-under=90
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
