@@ -1,7 +1,8 @@
 """heteromig with one more harness, `quick`, whose workers are `null_worker`s: `python -m tests.e2e.quick run ...`.
 
 The environment says what is special about them: QUICK_MAIN and QUICK_BACKGROUND name a habit, QUICK_SLICE a slice
-that backgrounds are told to use instead of their own.
+that backgrounds are told to use instead of their own, QUICK_PROGRAM a program for backgrounds instead of Python.
+QUICK_OBSTACLE puts a file where the directory of a background has to be.
 """
 
 from __future__ import annotations
@@ -34,11 +35,15 @@ class QuickHarness(LoadgenHarness):
         real = super().command(assignment, spec, run_dir)
         habit = os.environ.get(f"QUICK_{assignment.role.value.upper()}", "good")
         log_dir = str(self.log_dir(assignment, run_dir))
-        env = {**real.env, "HABIT": habit}
+        env = dict(real.env)
+        program = sys.executable
         if assignment.role is Role.BACKGROUND:
             env["CUDA_VISIBLE_DEVICES"] = os.environ.get("QUICK_SLICE", assignment.slice_uuid)
+            program = os.environ.get("QUICK_PROGRAM", program)
+            if "QUICK_OBSTACLE" in os.environ and run_dir.exists():
+                (run_dir / assignment.directory).write_text("in the way")
         return Command(
-            argv=(sys.executable, "-m", "tests.e2e.null_worker", log_dir, str(assignment.duration_ms), habit),
+            argv=(program, "-m", "tests.e2e.null_worker", log_dir, str(assignment.duration_ms), habit),
             env=env,
             cwd=real.cwd,
             clean_stop_signal=signal.SIGTERM,

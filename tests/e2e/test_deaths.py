@@ -146,3 +146,13 @@ def test_run_json_beats_while_nothing_happens(quick: Start) -> None:
     assert (command.run_dir / RUN_JSON).exists()
     command.send(signal.SIGTERM)
     command.expect(143)
+
+
+def test_stopped_guardian_is_killed_with_all_it_guards(quick: Start) -> None:
+    command = quick(*LONG, "--clean-stop", "100ms", "--grace", "100ms")
+    command.wait_for(ev.TimedSectionBegan, 0)
+    command.kill_worker(1, guardian=True, signum=signal.SIGSTOP)
+    command.send(signal.SIGTERM)
+    record = command.expect(143)
+    assert record.workers[1].stopped_by == "KILL"
+    assert verify_run(command.run_dir).verdict.exit_code == 143

@@ -117,3 +117,17 @@ def test_main_that_crashes(quick: Start) -> None:
     command = quick(environ={"QUICK_MAIN": "crashing"})
     command.expect(5, "Main 0 (resnet50) exited with status 3", "no such luck")
     assert verify_run(command.run_dir).verdict.exit_code == 5
+
+
+def test_harness_whose_program_is_not_there(quick: Start) -> None:
+    command = quick(environ={"QUICK_PROGRAM": "/no/such/program"})
+    record = command.expect(5, "The harness of background 1 (dlrm) could not be started", "/no/such/program")
+    assert record.workers[1].pid is None
+    assert verify_run(command.run_dir).verdict.exit_code == 5
+
+
+def test_worker_whose_directory_cannot_be_made(quick: Start) -> None:
+    command = quick(environ={"QUICK_OBSTACLE": "1"})
+    command.expect(5, "The harness of background 1 (dlrm) could not be started", "File exists")
+    assert (command.run_dir / "workers/1-background-dlrm").read_text() == "in the way"
+    assert verify_run(command.run_dir).verdict.exit_code == 5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -47,3 +49,31 @@ def test_quiet_prints_nothing_but_the_result(tmp_path: Path) -> None:
     assert quiet.returncode == 0
     assert quiet.stderr == ""
     assert quiet.stdout.startswith("{")
+
+
+def test_live_table_on_a_terminal(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            QUICK[:-1],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin", "TERM": "xterm", "COLUMNS": "160"},
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+        )
+    finally:
+        os.close(theirs)
+    seen = b""
+    try:
+        while block := os.read(ours, 65536):
+            seen += block
+    except OSError:  # a terminal without a program on its other side
+        pass
+    os.close(ours)
+    assert process.wait() == 0
+    assert b"Traceback" not in seen
+    assert b"dlrm" in seen
+    assert b"\x1b[?25l" in seen  # the cursor was hidden
+    assert seen.rfind(b"\x1b[?25h") > seen.rfind(b"\x1b[?25l")  # and is there again
+    assert b"VALID" in seen
