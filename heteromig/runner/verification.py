@@ -14,7 +14,7 @@ from msgspec import Struct
 from heteromig.core import effects as ef
 from heteromig.core import events as ev
 from heteromig.core.errors import EvidenceError, UsageError
-from heteromig.core.machine import Run
+from heteromig.core.machine import REPLIES, Run
 from heteromig.core.overlap import CertificateSummary
 from heteromig.core.phases import Phase
 from heteromig.core.verdict import ExitCode, Reason, Verdict, decide
@@ -82,17 +82,20 @@ def _replay(run_dir: Path, journal: JournalText) -> Run:
         for line in journal.lines
         if isinstance(line, Asked) and isinstance(line.effect, ef.RecordTransition)
     ]
+    altered = EvidenceError(
+        f"The journal {run_dir / JOURNAL} does not replay to the phases that it records: it was altered, or "
+        "written by another version of heteromig."
+    )
     for event in journal.events:
         fact: ev.AnyEvent = event
+        if isinstance(event, REPLIES) and run.phase is not Phase.VALIDATING:
+            raise altered
         if isinstance(event, ev.CertificateComputed):
             summary = certify_run(run_dir, journal.header, run.view, harness)
             fact = ev.CertificateComputed(at_ns=event.at_ns, summary=summary)
         run.handle(fact)
     if [step.destination for step in run.transitions] != phases:
-        raise EvidenceError(
-            f"The journal {run_dir / JOURNAL} does not replay to the phases that it records: it was altered, or "
-            "written by another version of heteromig."
-        )
+        raise altered
     return run
 
 

@@ -209,6 +209,26 @@ def test_event_removed_although_rehashed(copy: Path) -> None:
         verify_run(copy)
 
 
+@pytest.mark.parametrize("change", ["removed", "doubled", "swapped"])
+def test_no_change_of_a_line_is_more_than_a_finding(copy: Path, change: str) -> None:
+    """Whichever line it is: either the journal is refused, or there is a verdict."""
+    (copy / CERTIFICATE).unlink()
+    path = copy / "events.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    refused = 0
+    for number in range(len(lines)):
+        before, line, after = lines[:number], lines[number], lines[number + 1 :]
+        changed = {"removed": after, "doubled": [line, line, *after], "swapped": [*after[:1], line, *after[1:]]}[change]
+        path.write_bytes(b"".join([*before, *changed]))
+        try:
+            found = verify_run(copy)
+        except EvidenceError:
+            refused += 1
+        else:
+            assert found.verdict.exit_code in {0, 3, 4, 9}
+    assert refused
+
+
 def test_line_altered_although_rehashed(copy: Path) -> None:
     _journal(lambda lines: [*lines[:3], b"nonsense\n", *lines[4:]], copy)
     with pytest.raises(EvidenceError, match="Line 4 of the journal"):
