@@ -69,8 +69,13 @@ def verify_run(run_dir: Path) -> Verification:
 
 def _replay(run_dir: Path, journal: JournalText) -> Run:
     """The core again over the same events, but with a certificate of our own."""
-    run = Run(journal.header.spec)
-    name = journal.header.spec.harness
+    spec = journal.header.spec
+    catalog = {info.name: info for info in spec.catalog}
+    main = catalog.get(spec.main.benchmark)
+    if main is None or spec.main.scenario not in main.scenarios or not catalog.keys() >= {*spec.background.candidates}:
+        raise EvidenceError(f"The header of the journal {run_dir / JOURNAL} contradicts itself: it was altered.")
+    run = Run(spec)
+    name = spec.harness
     if name not in HARNESSES:
         raise EvidenceError(
             f"The run in {run_dir} used the harness {name!r}, which this heteromig does not have (it has "

@@ -255,6 +255,21 @@ def test_unknown_harness(copy: Path) -> None:
         verify_run(copy)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"candidates":["dlrm"', b'"candidates":["dlrn"'),
+        (b'"main":{"benchmark":"resnet50"', b'"main":{"benchmark":"resnet49"'),
+        (b'"scenario":"offline"', b'"scenario":"offlinf"'),
+    ],
+)
+def test_header_that_contradicts_itself(copy: Path, old: bytes, new: bytes) -> None:
+    assert old in (copy / "events.jsonl").read_bytes()
+    _journal(lambda lines: [lines[0].replace(old, new), *lines[1:]], copy)
+    with pytest.raises(EvidenceError, match="contradicts itself"):
+        verify_run(copy)
+
+
 def test_directory_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a run directory"):
         verify_run(tmp_path)
