@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heteromig.core.events import Event, ProgressMade, ResultReported, StartAnnounced
+from heteromig.core.events import AnyEvent, ProgressMade, ResultReported, StartAnnounced
 from heteromig.logs.harness import HarnessLog, LinePattern
 
 STARTS = [
@@ -26,7 +26,7 @@ NO_STARTS = [
 ]
 
 
-def feed(*lines: bytes) -> list[Event]:
+def feed(*lines: bytes) -> list[AnyEvent]:
     return HarnessLog(3).feed(b"\n".join(lines) + b"\n", at_ns=5)
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 
 from heteromig.core.events import (
+    AnyEvent,
     Event,
     ProgressMade,
     ResultReported,
@@ -28,13 +29,13 @@ def loadgen_worker(trees: Trees, duration_s: float) -> Worker:
     return worker
 
 
-def kinds(events: list[Event]) -> list[type[Event]]:
+def kinds(events: list[AnyEvent]) -> list[type[Event]]:
     return [type(event) for event in events]
 
 
 def test_a_loadgen_run_from_start_to_end(trees: Trees) -> None:
     worker = loadgen_worker(trees, 0.6)
-    seen: list[Event] = []
+    seen: list[AnyEvent] = []
 
     def has_ended() -> bool:
         seen.extend(worker.read_logs(at_ns=7))
