@@ -15,6 +15,7 @@ from msgspec import Struct
 from heteromig.core.errors import EvidenceError
 from heteromig.core.overlap import CertificateSummary, Instant, MainResult, TimedSection, WorkerEvidence, certify
 from heteromig.core.phases import EvidenceLevel
+from heteromig.core.plan import Assignment
 from heteromig.core.spec import Drain, Mode
 from heteromig.core.units import NS_PER_MS, NS_PER_S
 from heteromig.core.view import View, WorkerView
@@ -57,19 +58,38 @@ def certify_run(run_dir: Path, header: Header, view: View, harness: Harness) -> 
             end_time_buffer_min_s=0.0,
         )
     wait = header.spec.drain is Drain.WAIT
+    logs = _Logs(run_dir, harness)
     return certify(
-        _worker_evidence(run_dir, header, main, harness),
-        _main_result(run_dir, header, main, harness),
-        tuple(_worker_evidence(run_dir, header, worker, harness) for worker in view.backgrounds),
+        _worker_evidence(logs, header, main),
+        _main_result(logs, header, main),
+        tuple(_worker_evidence(logs, header, worker) for worker in view.backgrounds),
         end_time_buffer_min_s=header.spec.timing.end_time_buffer_min_ms / 1000 if wait else 0.0,
     )
 
 
-def _worker_evidence(run_dir: Path, header: Header, worker: WorkerView, harness: Harness) -> WorkerEvidence:
+class _Logs:
+    """The logs of one run; each is read once, though main's is asked for twice."""
+
+    def __init__(self, run_dir: Path, harness: Harness) -> None:
+        self._run_dir = run_dir
+        self._harness = harness
+        self._read: dict[Path, DetailFacts] = {}
+
+    def folder(self, worker: WorkerView) -> Path:
+        return self._harness.log_dir(worker.assignment, self._run_dir)
+
+    def facts(self, worker: WorkerView) -> DetailFacts:
+        path = self.folder(worker) / DETAIL_LOG
+        if path not in self._read:
+            self._read[path] = read_detail(path)
+        return self._read[path]
+
+
+def _worker_evidence(logs: _Logs, header: Header, worker: WorkerView) -> WorkerEvidence:
     section: TimedSection | None = None
     missing = ""
     try:
-        section = _timed_section(run_dir, header, worker, harness)
+        section = _timed_section(logs, header, worker)
     except EvidenceError as error:
         missing = str(error)
     return WorkerEvidence(
@@ -93,11 +113,11 @@ def _cannot_have_one(worker: WorkerView, level: EvidenceLevel) -> bool:
     return began_ns is None or died
 
 
-def _timed_section(run_dir: Path, header: Header, worker: WorkerView, harness: Harness) -> TimedSection:
+def _timed_section(logs: _Logs, header: Header, worker: WorkerView) -> TimedSection:
     if worker.spawned_ns is None:
         raise EvidenceError("it never ran.")
-    path = harness.log_dir(worker.assignment, run_dir) / DETAIL_LOG
-    facts = read_detail(path)
+    path = logs.folder(worker) / DETAIL_LOG
+    facts = logs.facts(worker)
     if facts.power_begin_utc_ns is not None and facts.power_end_utc_ns is not None:
         section = TimedSection(
             begin=Instant(facts.power_begin_utc_ns, _STAMP_NS, "power_begin"),
@@ -129,19 +149,24 @@ def _section_of_killed(header: Header, worker: WorkerView, facts: DetailFacts, p
     )
 
 
-def _main_result(run_dir: Path, header: Header, main: WorkerView, harness: Harness) -> MainResult:
-    folder = harness.log_dir(main.assignment, run_dir)
+def _main_result(logs: _Logs, header: Header, main: WorkerView) -> MainResult:
+    folder = logs.folder(main)
     try:
-        facts = read_detail(folder / DETAIL_LOG)
+        facts = logs.facts(main)
         if header.spec.main.mode is Mode.ACCURACY:
             return _accuracy(folder, facts)
-        return _performance(folder, facts)
+        return _performance(folder, facts, main.assignment)
     except EvidenceError as error:
         return MainResult(None, (str(error).rstrip("."),), {})
 
 
-def _performance(folder: Path, facts: DetailFacts) -> MainResult:
+def _performance(folder: Path, facts: DetailFacts, assignment: Assignment) -> MainResult:
     metrics = {name: value for name, value in facts.metrics.items() if math.isfinite(value)}
+    if facts.scenario is not None and facts.scenario.lower() != assignment.scenario:
+        return MainResult(None, (f"{DETAIL_LOG} in {folder} is of scenario {facts.scenario}",), metrics)
+    if facts.min_duration_ms is not None and facts.min_duration_ms < assignment.duration_ms:
+        why = f"{DETAIL_LOG} in {folder} is of a run with min_duration {facts.min_duration_ms} ms"
+        return MainResult(None, (f"{why}, and {assignment.duration_ms} ms were asked for",), metrics)
     if facts.valid is None:
         return MainResult(None, (f"{folder / DETAIL_LOG} has no result_validity",), metrics)
     if read_summary(folder / SUMMARY_LOG) is not facts.valid:
