@@ -6,6 +6,7 @@ they are stale.
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -31,11 +32,27 @@ def schemas() -> dict[str, str]:
     """Text of each schema by its file name."""
     return {
         name: json.dumps(
-            {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **msgspec.json.schema(kind)},
+            {
+                "$schema": "https://json-schema.org/draft/2020-12/schema",
+                "title": title,
+                **_cleaned(msgspec.json.schema(kind)),
+            },
             indent=2,
         )
         + "\n"
         for name, (kind, title) in _TYPES.items()
+    }
+
+
+def _cleaned(tree: Any) -> Any:
+    """The same without the indentation that descriptions, which are docstrings, have in the source."""
+    if isinstance(tree, list):
+        return [_cleaned(item) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    return {
+        key: inspect.cleandoc(value) if key == "description" and isinstance(value, str) else _cleaned(value)
+        for key, value in tree.items()
     }
 
 
