@@ -71,7 +71,7 @@ def _faults(view: View, event: ev.AnyEvent, phase: Phase) -> Iterator[Fault]:  #
 
 
 def _stop(exit_code: int, sentence: str) -> Fault:
-    return Fault(Reason(int(exit_code), sentence), stops=True)
+    return Fault(Reason(int(exit_code), sentence, fatal=True), stops=True)
 
 
 def _background(spec: RunSpec, exit_code: ExitCode, sentence: str) -> Fault:

@@ -171,7 +171,7 @@ def slices_empty(view: View, _event: ev.AnyEvent) -> Finding:
     if view.last_exit_ns == 0:
         return _finding(slices_empty, passed=True, evidence="nothing was spawned")
     if not view.sampler_alive:
-        return _unobservable(slices_empty, passed=True, why="the sampler was lost, which the verdict says")
+        return _unobservable(slices_empty, passed=True, why="the sampler was lost")
     sample = view.sample
     if sample is None or sample.taken_ns < view.last_exit_ns:
         return _unobservable(slices_empty, passed=False, why="no sample since the last worker was reaped")
@@ -200,10 +200,12 @@ def _nobody_on(guard: Callable[..., Finding], view: View, sample: DeviceSample) 
 def _stale(guard: Callable[..., Finding], view: View, event: ev.AnyEvent) -> Finding | None:
     """The finding where there is no fresh sample, None where there is one."""
     if not view.sampler_alive:
-        return _unobservable(guard, passed=True, why="the sampler was lost, which the verdict says")
+        return _unobservable(guard, passed=True, why="the sampler was lost")
     if view.sample is None:
         return _unobservable(guard, passed=False, why="no device sample yet")
     age_ms = (event.at_ns - view.sample.taken_ns) / NS_PER_MS
     if age_ms > STALE_AFTER_PERIODS * view.spec.sample_period_ms:
-        return _unobservable(guard, passed=False, why=f"the last device sample is {age_ms:.0f} ms old")
+        return _unobservable(
+            guard, passed=False, why=f"the last device sample is older than {STALE_AFTER_PERIODS} periods"
+        )
     return None

@@ -254,9 +254,17 @@ def _settle(run: Run) -> None:
         run.arm(ev.Timer.RECHECK, 0.0)
 
 
-def _drain_exit(run: Run, _event: ev.AnyEvent) -> None:
-    if not run.view.live_workers:
+def _drain_exit(run: Run, event: ev.AnyEvent) -> None:
+    if run.view.live_workers:
+        _drain_fault(run, event)
+    else:
         _settle(run)
+
+
+def _drain_fault(run: Run, _event: ev.AnyEvent) -> None:
+    """There is nothing to wait for any more once the run has failed."""
+    if run.view.must_stop:
+        _clean_stop(run, _live_on(run, None))
 
 
 def _drain_deadline(run: Run, event: ev.AnyEvent) -> None:
@@ -412,6 +420,7 @@ TABLE: list[TransitionConfigDict] = [
     _row(ev.DeadlinePassed, Phase.DRAINING, Phase.VALIDATING, [guards.gave_up_waiting], quiet=True),
     _row(ev.DeadlinePassed, Phase.DRAINING, Phase.VALIDATING, _DRAINED),
     _row(ev.DeadlinePassed, Phase.DRAINING, None, action=_drain_deadline),
+    _row(ev.DeviceFaulted, Phase.DRAINING, None, action=_drain_fault),
     _row(ev.SignalReceived, Phase.DRAINING, None, action=_drain_signal),
     _row(ev.CertificateComputed, Phase.VALIDATING, None, action=_write_verdict),
     _row(ev.VerdictWritten, Phase.VALIDATING, Phase.FINISHED),

@@ -83,6 +83,8 @@ Offline asks for 1.1 times the samples of min_duration (LoadGen's test_settings_
 rate is set above the calibrated one so that the result is not INVALID for being too fast.
 """
 
+_OTHER_FACTOR = 1.5
+
 _MAIN_START_S = 15.0
 """Time allowed for main's process to reach its timed section, when the duration of backgrounds is automatic."""
 
@@ -174,7 +176,7 @@ def split_cpus(cpus: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]
 
 def automatic_duration_ms(spec: RunSpec) -> int:
     """How long backgrounds must run to outlast main, capped by the background timeout."""
-    main_s = spec.main.duration_ms / 1000 * _SCENARIO_FACTOR[spec.main.scenario]
+    main_s = spec.main.duration_ms / 1000 * _SCENARIO_FACTOR.get(spec.main.scenario, _OTHER_FACTOR)
     start_s = spec.timing.start_time_buffer_ms / 1000 + _MAIN_START_S
     return min(round(1000 * (2 * (start_s + main_s) + _AUTOMATIC_EXTRA_S)), spec.background.timeout_ms)
 

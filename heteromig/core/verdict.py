@@ -65,10 +65,15 @@ _STATUS = {
 
 
 class Reason(Struct, frozen=True):
-    """One thing that decided the verdict, with the exit code it asks for."""
+    """One thing that decided the verdict, with the exit code it asks for.
+
+    `fatal` is what `--lenient` does not forgive whatever the exit code: a run can do without a neighbour, but not
+    without main, or without its engines.
+    """
 
     exit_code: int
     sentence: str
+    fatal: bool = False
 
 
 class Verdict(Struct, frozen=True):
@@ -87,8 +92,8 @@ def decide(reasons: tuple[Reason, ...], *, lenient: bool, good: str = "valid") -
     worst = ranked[0].exit_code
     if worst > SIGNAL_BASE:
         return Verdict(status="aborted", exit_code=worst, reasons=ranked)
-    if lenient and worst in _FORGIVEN_BY_LENIENT:
-        rest = [reason for reason in ranked if reason.exit_code not in _FORGIVEN_BY_LENIENT]
+    if lenient:
+        rest = [reason for reason in ranked if reason.fatal or reason.exit_code not in _FORGIVEN_BY_LENIENT]
         if not rest:
             return Verdict(status="lenient", exit_code=0, reasons=ranked)
         worst = rest[0].exit_code

@@ -134,12 +134,7 @@ class Loop:
         now_ns = self._clock.monotonic_ns()
         if self._workers and now_ns >= self._next_tick_ns:
             self._next_tick_ns = now_ns + self._tick_ns
-            for worker in self._workers.values():
-                # Spawning many takes longer than a tick: that one runs is heard before what it says.
-                if worker.index in self._unreported:
-                    self._hear_report(worker)
-                if worker.index not in self._unreported:
-                    self._put(*worker.read_logs(now_ns))
+            self._read_logs(now_ns)
         while self._deadlines and self._deadlines[0][0] <= now_ns:
             heapq.heappop(self._deadlines)[2]()
         self._put(*self._sampler.check(now_ns))
@@ -179,15 +174,22 @@ class Loop:
             self._unreported.discard(worker.index)
             self._put(report)
 
+    def _read_logs(self, now_ns: MonotonicNs) -> None:
+        for worker in self._workers.values():
+            # Spawning many takes longer than a tick: that one runs is heard before what it says.
+            if worker.index in self._unreported:
+                self._hear_report(worker)
+            if worker.index not in self._unreported:
+                self._put(*worker.read_logs(now_ns))
+
     def _hear_exit(self, worker: Worker) -> None:
         now_ns = self._clock.monotonic_ns()
         exited = worker.reap(now_ns)
         if worker.is_alive:
             return
         self._selector.unregister(worker.pidfd)
-        if worker.index in self._unreported:
-            self._hear_report(worker)
-        self._put(*worker.read_logs(now_ns))
+        # All logs, so that main's end is heard before the exit of a background that came after it.
+        self._read_logs(now_ns)
         if exited is None:  # the harness never ran; `SpawnFailed` said why
             exited = ev.WorkerExited(at_ns=now_ns, worker=worker.index, exit_code=None, signal=None)
         else:

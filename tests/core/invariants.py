@@ -418,8 +418,12 @@ def the_verdict_follows_from_the_reasons(spec: RunSpec, history: History) -> Non
         return
     codes = [reason.exit_code for reason in verdict.reasons]
     assert codes == sorted(codes, key=lambda code: -1 if code > 128 else _WEIGHT.index(code))
-    forgiven = {4, 5, 6} if spec.lenient and not any(code > 128 for code in codes[:1]) else set()
-    counted = [code for code in codes if code not in forgiven] if codes and codes[0] in forgiven else codes
+    forgivable = spec.lenient and not any(code > 128 for code in codes[:1])
+    counted = [
+        reason.exit_code
+        for reason in verdict.reasons
+        if not (forgivable and reason.exit_code in {4, 5, 6} and not reason.fatal)
+    ]
     assert verdict.exit_code == (counted[0] if counted else 0)
     assert (verdict.status in {"valid", "built", "lenient"}) == (verdict.exit_code == 0)
     if verdict.status in {"valid", "built"}:

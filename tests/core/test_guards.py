@@ -57,7 +57,7 @@ def test_a_sample_is_stale_after_three_periods_and_then_never_true(
     assert result(finding) == ((Status.OK, True) if fresh else (Status.NOT_OBSERVABLE, False))
     assert finding.guard == guard.__name__
     if not fresh:
-        assert finding.evidence == "the last device sample is 3000 ms old"
+        assert finding.evidence == "the last device sample is older than 3 periods"
 
 
 @pytest.mark.parametrize("guard", NEED_A_FRESH_SAMPLE)

@@ -359,6 +359,12 @@ def test_lenient_says_valid_where_nothing_was_forgiven() -> None:
     assert play(LENIENT).verdict.status == "valid"
 
 
+@pytest.mark.parametrize("habit", [replace(MAIN, exit_code=1), replace(MAIN, dies_s=1.0, exit_code=None, signal=9)])
+def test_lenient_does_not_do_without_main(habit: Habit) -> None:
+    world = play(LENIENT, cast=Cast(main=habit))
+    assert (world.verdict.status, world.verdict.exit_code) == ("failed", 5)
+
+
 def test_lenient_forgives_no_device_fault_and_no_invalid_result() -> None:
     assert play(LENIENT, incidents=(Incident(Phase.MAIN_RUNNING, 1.0, XID),)).verdict.exit_code == 7
     not_valid = Place(certificate=certificate(Reason(4, "not covered"), Reason(3, "not VALID")))
@@ -604,6 +610,20 @@ def test_waiting_has_an_end() -> None:
 def test_nobody_is_waited_for_after_something_went_wrong() -> None:
     world = play(WAITING, incidents=(Incident(Phase.MAIN_RUNNING, 1.0, XID),))
     assert asked_at_s(world, ef.CleanStop) == [0.0]
+
+
+@pytest.mark.parametrize("after_main_s", [2.0, 20.0])
+def test_waiting_ends_when_a_device_fails(after_main_s: float) -> None:
+    world = play(WAITING, incidents=(Incident(Phase.DRAINING, after_main_s, XID),))
+    assert asked_at_s(world, ef.CleanStop) == [pytest.approx(after_main_s, abs=0.01)]
+    assert world.verdict.exit_code == 7
+
+
+def test_waiting_ends_when_one_of_them_fails() -> None:
+    cast = Cast(others=((1, replace(BACKGROUND, ends_s=14.0, exit_code=1)),))
+    world = play(WAITING, cast=cast)
+    assert len(asked_at_s(world, ef.CleanStop)) == 1
+    assert world.verdict.exit_code == 5
 
 
 def test_a_background_that_fails_while_it_is_waited_for_fails_the_run() -> None:
