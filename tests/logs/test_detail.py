@@ -190,6 +190,7 @@ class TestOddLogs:
             ("NaN", None),
             ("-1", None),
             ("1e300", None),
+            (400 * "9", None),
             ('"x"', None),
         ],
     )
