@@ -94,7 +94,7 @@ def _judge(logs: list[_Said], scenario: str, notes: list[str]) -> Outcome:
         valid=None if not verdicts else all(verdicts),
         samples_per_query=next((log.samples_per_query for log in logs if log.samples_per_query is not None), None),
     )
-    return Outcome(reading, tuple(notes))
+    return Outcome(reading, tuple(f"{note}; the other log is used" for note in notes))
 
 
 def _nothing(notes: list[str], why: str) -> Outcome:

@@ -58,7 +58,7 @@ class Tree:
         """
         if not self.root.is_dir():
             raise UsageError(f"{self.root} is no directory: name a tree of MLPerf results.")
-        if _has_results(self.root) or (self.root.name == RESULTS and self.directories(self.root)):
+        if _has_results(self.root) or (self.root.resolve().name == RESULTS and self.directories(self.root)):
             return [self.root]
         found: dict[Path, Path] = {}
         level = [self.root]

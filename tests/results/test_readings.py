@@ -29,7 +29,7 @@ def test_both_logs_say_the_same(run: Path) -> None:
         log = (run / name).read_text()
         (run / name).unlink()
         found = read_run(run, "server")
-        assert found.notes == (f"{name} is missing",)
+        assert found.notes == (f"{name} is missing; the other log is used",)
         alone.append(found.reading)
         (run / name).write_text(log)
     assert all(reading is not None and reading.metrics[P99] == 8185418 for reading in alone)
