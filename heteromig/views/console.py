@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from heteromig.core.devices import DeviceSample, Inventory
 from heteromig.core.record import RunRecord
@@ -13,6 +13,7 @@ from heteromig.views.outlet import Outlet
 from heteromig.views.output import show, width_of
 from heteromig.views.plain import PlainLines
 from heteromig.views.reporter import Reporter, Unfailing
+from heteromig.views.results_view import Compared, results_table
 from heteromig.views.silent import Silent
 from heteromig.views.slices_view import slices_tree
 from heteromig.views.summary import summary
@@ -78,3 +79,8 @@ def print_slices(inventory: Inventory, sample: DeviceSample | None) -> None:
 def print_verification(found: Verified, run_directory: str) -> None:
     """Print what `verify` found."""
     show(verification(found, run_directory, width_of(sys.stdout)), sys.stdout)
+
+
+def print_results(comparisons: Sequence[Compared]) -> None:
+    """Print what `import-results` found."""
+    show(results_table(comparisons), sys.stdout)
