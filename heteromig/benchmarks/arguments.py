@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="one LoadGen run", allow_abbrev=False)
     for command in (build, run):
         command.add_argument("--benchmark", required=True, metavar="NAME")
-        command.add_argument("--scenario", required=True, metavar="offline|server", type=str.lower)
+        command.add_argument("--scenario", required=True, metavar="|".join(catalog.LOADGEN_NAMES), type=str.lower)
         command.add_argument("--accuracy", required=True, metavar="99|99.9")
         command.add_argument("--profile", required=True, help="slice profile that the engine is for")
     build.add_argument("--output", required=True, type=Path, metavar="ENGINE_DIR")
@@ -74,7 +74,7 @@ def _build(arguments: argparse.Namespace, signals: StopSignals) -> None:
     spec = catalog.require_supported(arguments.benchmark, arguments.scenario, arguments.accuracy)
     from heteromig.benchmarks.build import EngineRequest, build_engine  # noqa: PLC0415 - imports onnx
 
-    what = f"engines for {spec.name} benchmark in {arguments.scenario.capitalize()} scenario"
+    what = f"engines for {spec.name} benchmark in {catalog.LOADGEN_NAMES[arguments.scenario]} scenario"
     say(f"Building {what}...")
     request = EngineRequest(
         spec=spec, scenario=arguments.scenario, accuracy=arguments.accuracy, profile=arguments.profile

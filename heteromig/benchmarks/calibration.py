@@ -25,6 +25,11 @@ SERVER_UTILISATION = 0.35
 """Share of a core that the Server schedule asks for. Arrivals are Poisson: a queue at 0.35 keeps its 99th percentile
 near four service times, which leaves most of the latency limit to the pauses of a machine that others use as well."""
 
+STREAM_MARGIN = 1.25
+"""Queries generated for a stream over those that it gets through in min_duration at the measured rate. A stream that
+runs out of queries is INVALID. Each takes LoadGen about half a KiB, and a clean stop has to complete all that are left,
+3 to 5 us each: 1 s for a quarter of a million, which is two minutes of 2000 samples a second."""
+
 WINDOWS = 10
 MIN_WINDOWS = 4
 WINDOW_CPU_S = 0.02

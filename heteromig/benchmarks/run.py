@@ -24,11 +24,12 @@ from msgspec import Struct
 
 from heteromig.benchmarks import calibration, engines
 from heteromig.benchmarks.accuracy import judge
-from heteromig.benchmarks.catalog import OFFLINE, BenchmarkSpec
+from heteromig.benchmarks.catalog import LOADGEN_NAMES, MULTI_STREAM, OFFLINE, SERVER, SINGLE_STREAM, BenchmarkSpec
 from heteromig.benchmarks.console import say
 from heteromig.benchmarks.onnxruntime_cpu import OnnxRuntimeCpu
-from heteromig.benchmarks.sut import OfflineSut, ServerSut, Sut, fail
+from heteromig.benchmarks.sut import OfflineSut, ServerSut, StreamSut, Sut, fail
 from heteromig.core.errors import PreflightError, UsageError
+from heteromig.core.units import NS_PER_S
 
 if TYPE_CHECKING:
     from heteromig.benchmarks.calibration import Calibration
@@ -44,6 +45,14 @@ SERVER_STOP_S = 0.25
 SERVER_MIN_QUERIES = 1000
 """LoadGen judges the 99th percentile by early stopping, which needs 662 queries when none is late and more when some
 are."""
+SINGLE_STREAM_PERCENTILE, SINGLE_STREAM_MIN_QUERIES = 0.90, 64
+MULTI_STREAM_PERCENTILE, MULTI_STREAM_MIN_QUERIES = 0.99, 662
+"""What the streams report, and how many queries LoadGen's early stopping needs to estimate it (it says so itself in
+`early_stopping_result`); with fewer the result is INVALID, however long the run was."""
+MULTI_STREAM_SAMPLES = 8
+"""Samples in a MultiStream query, by the MLPerf rules."""
+_GENERATED_DURATIONS = 2
+"""LoadGen generates a stream's queries for this many times min_duration (`generated_query_duration` in its log)."""
 _LOADGEN_LOGS = "mlperf_log_*"
 _NO_AUDIT = "no-audit-config"
 """LoadGen obeys any `audit.config` in the working directory unless it is given another name."""
@@ -101,7 +110,7 @@ def run(options: RunOptions, signals: StopSignals) -> None:
     say("Finished setting up SUT.")
     say(f"Starting warmup. Running for about {options.warmup_s:g} seconds.")
     began_s = time.monotonic()
-    rates = calibration.calibrate(answer, sample_count=count, batch=options.spec.batch, budget_s=options.warmup_s)
+    rates = calibration.calibrate(answer, sample_count=count, batch=_batch(options), budget_s=options.warmup_s)
     say(f"Finished warmup. Ran for {time.monotonic() - began_s:.2f}s. {rates.batch_qps:.1f} samples per CPU second.")
     expected_qps = options.target_qps or _expected_qps(options.scenario, rates)
     _write_json(
@@ -151,10 +160,18 @@ def _usable_engine(options: RunOptions) -> engines.Manifest:
     return state.manifest
 
 
+def _batch(options: RunOptions) -> int:
+    return MULTI_STREAM_SAMPLES if options.scenario == MULTI_STREAM else options.spec.batch
+
+
 def _expected_qps(scenario: str, rates: Calibration) -> float:
-    if scenario == OFFLINE:
-        return rates.batch_qps * calibration.OFFLINE_MARGIN
-    return rates.single_qps * calibration.SERVER_UTILISATION
+    """Samples per second that the test is laid out for."""
+    return {
+        OFFLINE: rates.batch_qps * calibration.OFFLINE_MARGIN,
+        SERVER: rates.single_qps * calibration.SERVER_UTILISATION,
+        SINGLE_STREAM: rates.single_qps,
+        MULTI_STREAM: rates.batch_qps,
+    }[scenario]
 
 
 def _max_outstanding(expected_qps: float) -> int:
@@ -167,13 +184,15 @@ def _sut(options: RunOptions, answer: Any, expected_qps: float, inbox: SimpleQue
 
     if options.scenario == OFFLINE:
         return OfflineSut(answer, options.spec.batch, on_first)
-    return ServerSut(answer, options.spec.batch, _max_outstanding(expected_qps), on_first)
+    if options.scenario == SERVER:
+        return ServerSut(answer, options.spec.batch, _max_outstanding(expected_qps), on_first)
+    return StreamSut(answer, on_first)
 
 
 def _settings(options: RunOptions, expected_qps: float) -> Any:
     seeds = mlperf_loadgen.TestSettings()
     # Kind 0 reads the configuration that LoadGen carries inside and no file; the official seeds come from there only.
-    if seeds.FromConfig("", "*", options.scenario.capitalize(), 0):
+    if seeds.FromConfig("", "*", LOADGEN_NAMES[options.scenario], 0):
         raise PreflightError(
             "This LoadGen carries no configuration of its own: install mlcommons-loadgen 5.1 or later."
         )
@@ -187,17 +206,30 @@ def _settings(options: RunOptions, expected_qps: float) -> Any:
     settings.min_duration_ms = options.min_duration_ms
     settings.min_query_count = options.min_query_count
     settings.accuracy_log_probability = 0.0
+    settings.scenario = getattr(mlperf_loadgen.TestScenario, LOADGEN_NAMES[options.scenario])
     if options.scenario == OFFLINE:
-        settings.scenario = mlperf_loadgen.TestScenario.Offline
         settings.offline_expected_qps = expected_qps
-    else:
-        settings.scenario = mlperf_loadgen.TestScenario.Server
+    elif options.scenario == SERVER:
         settings.server_target_qps = expected_qps
         settings.server_target_latency_ns = options.spec.server_latency_ns
         settings.server_target_latency_percentile = 0.99
         settings.server_max_async_queries = _max_outstanding(expected_qps)
         settings.min_query_count = max(options.min_query_count, SERVER_MIN_QUERIES)
+    elif options.scenario == SINGLE_STREAM:
+        settings.single_stream_expected_latency_ns = _expected_latency_ns(1, expected_qps)
+        settings.single_stream_target_latency_percentile = SINGLE_STREAM_PERCENTILE
+        settings.min_query_count = max(options.min_query_count, SINGLE_STREAM_MIN_QUERIES)
+    else:
+        settings.multi_stream_expected_latency_ns = _expected_latency_ns(MULTI_STREAM_SAMPLES, expected_qps)
+        settings.multi_stream_target_latency_percentile = MULTI_STREAM_PERCENTILE
+        settings.multi_stream_samples_per_query = MULTI_STREAM_SAMPLES
+        settings.min_query_count = max(options.min_query_count, MULTI_STREAM_MIN_QUERIES)
     return settings
+
+
+def _expected_latency_ns(samples: int, expected_qps: float) -> int:
+    """What LoadGen is told about a query of a stream: it decides about how many are generated, and nothing else."""
+    return max(1, round(NS_PER_S * samples / expected_qps * _GENERATED_DURATIONS / calibration.STREAM_MARGIN))
 
 
 def _conduct(test: LoadGenTest, inbox: SimpleQueue[Any], signals: StopSignals) -> None:

@@ -1,9 +1,9 @@
 """Systems under test: what LoadGen sends queries to. They compute, complete, and can be told to stop computing.
 
-Each has one worker thread. LoadGen calls `issue` and `flush` on a thread of its own, and its test returns when all
-that it issued is complete. It cannot be aborted; to stop it, everything outstanding is completed without being
-computed (the run is then no measurement, and says so). Raising into LoadGen would end the process without a word, so
-whatever fails in here ends the process with a traceback instead.
+LoadGen calls `issue` and `flush` on a thread of its own, and its test returns when all that it issued is complete.
+Where computing can go on beside that, it does so on one worker thread. A test cannot be aborted; to stop it, everything
+outstanding is completed without being computed (the run is then no measurement, and says so). Raising into LoadGen
+would end the process without a word, so whatever fails in here ends the process with a traceback instead.
 """
 
 from __future__ import annotations
@@ -125,6 +125,39 @@ class OfflineSut(_Completion):
         # LoadGen's logger keeps per-thread state: it can crash when a thread that completed samples ends before its
         # test does. This one ends with the process.
         threading.Event().wait()
+
+
+class StreamSut(_Completion):
+    """One query after the other, each of one sample or of a few, computed in one call on LoadGen's own thread.
+
+    LoadGen sends the next query when the last one is complete, so there is nothing that a worker thread could do
+    meanwhile, and waking one would be part of every latency. Nothing ends such a test early; a stop answers all
+    queries that were generated for the time to come, which takes a few microseconds each.
+    """
+
+    def __init__(self, answer: Answer, on_first: Callable[[], None]) -> None:
+        super().__init__(answer, on_first)
+        self._stopping = False
+
+    def issue(self, ids: list[int], indices: list[int]) -> None:
+        """Answer the query before this returns."""
+        try:
+            if self._stopping:
+                # Up to millions of times: not by way of `release`, which is for many samples at once.
+                mlperf_loadgen.QuerySamplesComplete([mlperf_loadgen.QuerySampleResponse(one, 0, 0) for one in ids])
+                self.not_computed += len(ids)
+                self.completed += len(ids)
+            else:
+                self.compute(ids, indices)
+        except BaseException:  # noqa: BLE001 - nothing may escape into LoadGen
+            fail()
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def stop(self) -> None:
+        """The query at hand is finished, the rest released as they come."""
+        self._stopping = True
 
 
 class ServerSut(_Completion):

@@ -30,6 +30,8 @@ def _option(*names: str, panel: str, help: str, **more: Any) -> Any:  # noqa: A0
     return typer.Option(*names, envvar=f"HETEROMIG_{stem}", rich_help_panel=panel, help=help, **more)
 
 
+_SCENARIOS = "offline, server, singlestream or multistream. [offline]"
+
 _MAIN, _BACKGROUND, _WHERE, _TIMING, _OUTPUT = "Main", "Backgrounds", "Where", "Timing", "Output"
 
 # Optional[...] rather than `| None`: Typer evaluates these at run time, on 3.10 too.
@@ -44,9 +46,7 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
     main_benchmark: Annotated[
         _Text, _option("--main-benchmark", panel=_MAIN, help="Measured benchmark. [resnet50]")
     ] = None,
-    main_scenario: Annotated[
-        _Text, _option("--main-scenario", panel=_MAIN, help="offline or server. [offline]")
-    ] = None,
+    main_scenario: Annotated[_Text, _option("--main-scenario", panel=_MAIN, help=_SCENARIOS)] = None,
     main_mode: Annotated[
         Optional[Mode], _option("--main-mode", panel=_MAIN, help="LoadGen's test mode. [performance]")  # noqa: UP045
     ] = None,
@@ -64,9 +64,7 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
         _Text,
         _option("--background-benchmarks", panel=_BACKGROUND, help="all, datacenter, edge, none, or a,b,c. [all]"),
     ] = None,
-    background_scenario: Annotated[
-        _Text, _option("--background-scenario", panel=_BACKGROUND, help="offline or server. [offline]")
-    ] = None,
+    background_scenario: Annotated[_Text, _option("--background-scenario", panel=_BACKGROUND, help=_SCENARIOS)] = None,
     background_duration: Annotated[
         _Text,
         _option("--background-duration", panel=_BACKGROUND, help="min_duration, or automatic. [automatic]"),

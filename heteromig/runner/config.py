@@ -178,10 +178,15 @@ def _nearest(name: str, known: Any) -> str:
     return f"; did you mean {near[0]!r}?" if near else "."
 
 
+def _scenario(name: str | None) -> str:
+    """`SingleStream`, `single-stream` and `single_stream` are `singlestream`, which is what everybody else reads."""
+    return (name or "offline").lower().replace("-", "").replace("_", "")
+
+
 def _main(config: MainConfig, harness: Harness) -> MainSpec:
     name = config.benchmark or "resnet50"
     info = harness.benchmark(name)
-    scenario = (config.scenario or "offline").lower()
+    scenario = _scenario(config.scenario)
     # TOML's 99 and 99.0 are the same number, and the catalog says 99.
     accuracy = info.default_accuracy if config.accuracy is None else str(config.accuracy).removesuffix(".0")
     harness.require_supported(name, scenario, accuracy)
@@ -199,7 +204,7 @@ def _main(config: MainConfig, harness: Harness) -> MainSpec:
 
 def _background(config: BackgroundConfig, harness: Harness, main: str) -> BackgroundSpec:
     wanted = config.benchmarks if config.benchmarks is not None else "all"
-    scenario = (config.scenario or "offline").lower()
+    scenario = _scenario(config.scenario)
     sets = harness.sets()
     names = [name.strip() for name in (wanted.split(",") if isinstance(wanted, str) else wanted)]
     if not any(names):

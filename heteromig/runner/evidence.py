@@ -36,6 +36,9 @@ and a starved flushing thread takes longer."""
 _CLOCK_NS = 1 * NS_PER_S
 """How far the wall clock may be slewed against the monotonic one within a run before a log is taken for foreign."""
 
+_STREAMS = ("SingleStream", "MultiStream")
+"""Scenarios without a latency constraint, as LoadGen spells them."""
+
 
 class AccuracyResult(Struct, frozen=True):
     """`accuracy.json`, which the harness writes at the end of an accuracy run."""
@@ -181,7 +184,12 @@ def _complaints(facts: DetailFacts) -> tuple[str, ...]:
         (facts.min_duration_met, "the run was shorter than min_duration"),
         (facts.min_queries_met, "there were too few queries"),
         (facts.perf_constraints_met, "the latency constraint was missed"),
-        (facts.early_stopping_met, "too few queries were within the latency constraint for early stopping"),
+        (
+            facts.early_stopping_met,
+            "there were too few queries for early stopping to estimate the latency"
+            if facts.scenario in _STREAMS
+            else "too few queries were within the latency constraint for early stopping",
+        ),
     )
     said = (facts.invalid_reason,) if facts.invalid_reason else ()
     errors = (f"LoadGen reported {facts.num_errors} errors",) if facts.num_errors else ()

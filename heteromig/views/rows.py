@@ -181,7 +181,8 @@ def _benchmark(place: Place) -> Piece:
 
 
 def _scenario(place: Place) -> Piece:
-    return ("" if place.worker is None else printable(place.worker.assignment.scenario)), PLAIN
+    """The streams without that word, for which the column has no room: `single`, `multi`."""
+    return ("" if place.worker is None else printable(place.worker.assignment.scenario).removesuffix("stream")), PLAIN
 
 
 def _state(place: Place) -> Piece:

@@ -35,6 +35,12 @@ _LATENCIES = (
     ("result_99.90_percentile_latency_ns", "p99.9"),
 )
 
+_STREAMS = {
+    "singlestream": ("early_stopping_latency_ss", "90th percentile of latency"),
+    "multistream": ("early_stopping_latency_ms", "99th percentile of latency of queries of 8 samples"),
+}
+"""What a stream is measured by: the percentile as early stopping estimates it, from above; 0 is no estimate."""
+
 
 def summary(record: RunRecord, run_directory: str, width: int) -> Text:
     """What is printed when a run is over; also of a run that broke off, where much of it is unknown."""
@@ -89,6 +95,9 @@ def _result(main: WorkerRecord) -> str:
         value, target = metrics.get("accuracy_percent"), metrics.get("accuracy_target_percent")
         if value is not None:
             parts.append(f"accuracy {value:.4g} %" + ("" if target is None else f" (at least {target:g} % is needed)"))
+    key, percentile = _STREAMS.get(main.scenario, ("", ""))
+    if metrics.get(key):
+        parts.append(f"{percentile} {metrics[key] / _NS_PER_MS:.4g} ms (lower is better)")
     throughput = next((metrics[name] for name in _THROUGHPUTS if name in metrics), None)
     if throughput is not None:
         parts.append(f"{throughput:.6g} samples/s")
@@ -96,7 +105,7 @@ def _result(main: WorkerRecord) -> str:
     if main.scenario != "offline":
         known = [f"{name} {metrics[key] / _NS_PER_MS:.2f} ms" for key, name in _LATENCIES if key in metrics]
         if known:
-            parts.append(f"latency {', '.join(known)}")
+            parts.append(f"{'observed ' if main.scenario in _STREAMS else ''}latency {', '.join(known)}")
     return "; ".join(parts) or "none: main has no result"
 
 

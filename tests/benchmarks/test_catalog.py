@@ -21,6 +21,15 @@ def test_only_3d_unet_lacks_server() -> None:
     assert [spec.name for spec in catalog.BENCHMARKS.values() if "server" not in spec.scenarios] == ["3d-unet"]
 
 
+def test_streams_are_for_the_edge_and_multistream_for_vision() -> None:
+    offering = {
+        scenario: {spec.name for spec in catalog.BENCHMARKS.values() if scenario in spec.scenarios}
+        for scenario in catalog.LOADGEN_NAMES
+    }
+    assert offering["singlestream"] == set(catalog.SETS["edge"])
+    assert offering["multistream"] == {"resnet50", "ssd-resnet34", "ssd-mobilenet"}
+
+
 def test_default_accuracy_is_the_higher_one_where_mlperf_asks_for_it() -> None:
     high = {spec.name for spec in catalog.BENCHMARKS.values() if spec.info.default_accuracy == "99.9"}
     assert high == {"3d-unet", "dlrm"}
@@ -36,8 +45,9 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("benchmark", "scenario", "accuracy", "message"),
     [
-        ("3d-unet", "server", "99.9", "3d-unet has no 'server' scenario: choose offline"),
-        ("bert", "singlestream", "99", "choose offline or server"),
+        ("3d-unet", "server", "99.9", "3d-unet has no 'server' scenario: choose offline or singlestream, or another"),
+        ("bert", "multistream", "99", "choose offline, server or singlestream, or another"),
+        ("dlrm", "singlestream", "99.9", "choose offline or server, or another"),
         ("bert", "offline", "98", "no accuracy level '98': choose 99 or 99.9"),
     ],
 )

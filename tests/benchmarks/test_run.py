@@ -120,6 +120,45 @@ def test_server_measures_accuracy_too(engine: Engines, log_dir: Path) -> None:
     assert json.loads((log_dir / "accuracy.json").read_text())["passed"] is True
 
 
+STREAMS = [("rnnt", "singlestream", "99"), ("ssd-mobilenet", "multistream", "99")]
+
+
+@pytest.mark.parametrize(("kind", "samples", "estimate"), [(STREAMS[0], 1, "ss"), (STREAMS[1], 8, "ms")])
+def test_a_stream_is_valid_and_its_latency_is_estimated(
+    engine: Engines, log_dir: Path, kind: tuple[str, str, str], samples: int, estimate: str
+) -> None:
+    done = finish(*options(kind, engine(*kind), log_dir, 700))
+    assert done.returncode == 0, done.stderr
+    assert "Stopped" not in done.stdout
+    found = detail(log_dir)
+    assert found["effective_scenario"].lower() == kind[1]
+    assert found["result_validity"] == "VALID", done.stdout
+    assert found["early_stopping_met"] is True
+    assert found["effective_samples_per_query"] == samples
+    assert found[f"early_stopping_latency_{estimate}"] >= found["result_min_latency_ns"] > 0
+    assert found["effective_min_query_count"] == {"ss": 64, "ms": 662}[estimate]
+    beats = [line for line in done.stdout.splitlines() if line.startswith("heartbeat")]
+    assert beats
+    assert all(HEARTBEAT.fullmatch(line) for line in beats)
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_a_stream_measures_accuracy_too(engine: Engines, log_dir: Path, kind: tuple[str, str, str]) -> None:
+    done = finish(*options(kind, engine(*kind), log_dir), "--mode", "accuracy")
+    assert done.returncode == 0, done.stderr
+    verdict = json.loads((log_dir / "accuracy.json").read_text())
+    assert verdict["passed"] is True
+    assert verdict["samples"] == BENCHMARKS[kind[0]].sample_count
+
+
+def test_a_stream_that_runs_out_of_queries_is_invalid(engine: Engines, log_dir: Path) -> None:
+    kind = STREAMS[0]
+    done = finish(*options(kind, engine(*kind), log_dir, 1000), "--target-qps", 10)
+    assert done.returncode == 0
+    assert detail(log_dir)["generated_query_count"] == 64
+    assert "Result is : INVALID" in done.stdout
+
+
 def test_a_target_rate_replaces_the_calibrated_one(engine: Engines, log_dir: Path) -> None:
     kind = ("bert", "offline", "99")
     done = finish(*options(kind, engine(*kind), log_dir, 100), "--target-qps", 50, "--min-query-count", 20)
@@ -138,6 +177,22 @@ def test_a_stop_in_the_timed_section_completes_what_is_outstanding(
         program.read_until("heartbeat: ")
         stopped_s = time.monotonic()
         program.signal(signum)
+        assert program.end() == 0, program.lines
+        assert time.monotonic() - stopped_s < 30
+    assert any(STOPPED.fullmatch(line) for line in program.lines), program.lines
+    found = detail(log_dir)
+    assert found["power_begin"] <= found["power_end"]
+    assert found["result_validity"] == "INVALID"
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_a_stopped_stream_answers_all_queries_to_come(
+    engine: Engines, log_dir: Path, kind: tuple[str, str, str]
+) -> None:
+    with started(*options(kind, engine(*kind), log_dir, 60_000)) as program:
+        program.read_until("heartbeat: ")
+        stopped_s = time.monotonic()
+        program.signal(signal.SIGTERM)
         assert program.end() == 0, program.lines
         assert time.monotonic() - stopped_s < 30
     assert any(STOPPED.fullmatch(line) for line in program.lines), program.lines

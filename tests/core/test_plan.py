@@ -155,6 +155,8 @@ def test_nobody_is_pinned_on_real_slices_or_against_the_users_will() -> None:
     [
         ("offline", 10_000, 126_000),  # 2 x (3 + 15 + 10 x 1.5) + 60
         ("server", 10_000, 122_000),  # 2 x (3 + 15 + 10 x 1.3) + 60
+        ("singlestream", 10_000, 118_000),  # 2 x (3 + 15 + 10 x 1.1) + 60
+        ("multistream", 10_000, 118_000),
         ("offline", 600_000, 1_896_000),
         ("offline", 0, 96_000),
     ],

@@ -61,6 +61,26 @@ def test_valid_run_proves_that_every_background_outlasted_main(run: Start, say: 
     assert "VALID" in verified.stdout
 
 
+@needs_two_processors
+def test_streams_run_as_main_and_as_background(run: Start, say: Say) -> None:
+    command = run(
+        *("--main-benchmark", "ssd-mobilenet", "--main-scenario", "SingleStream"),
+        *("--background-benchmarks", "ssd-mobilenet", "--background-scenario", "multi-stream"),
+    )
+    record = command.expect(0)
+    main, background = record.workers[:2]
+    assert (main.scenario, background.scenario) == ("singlestream", "multistream")
+    assert main.metrics["early_stopping_latency_ss"] > 0
+    assert (background.stopped_by, background.exit_code) == ("clean stop", 0)
+    facts = read_detail(command.run_dir / background.directory / "mlperf_log_detail.txt")
+    assert (facts.scenario, facts.samples_per_query) == ("MultiStream", 8)
+    assert facts.power_end_utc_ns is not None
+    assert record.overlap.proven
+    verified = say("verify", "runs/latest").finish()
+    assert verified.exit_code == 0, verified.stderr
+    assert "ms (lower is better)" in command.finish().stdout
+
+
 def test_unpinned_run_outlives_the_death_of_a_sampler(run: Start, tmp_path: Path) -> None:
     faults = tmp_path / "faults.json"
     command = run("--no-pin", "--sim-faults", str(faults), "--sample-period", "200ms")

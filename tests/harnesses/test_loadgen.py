@@ -48,7 +48,7 @@ def test_catalog_and_sets_are_those_of_the_benchmarks() -> None:
         HARNESS.benchmark("resnet")
 
 
-@pytest.mark.parametrize(("scenario", "accuracy"), [("singlestream", "99"), ("offline", "12")])
+@pytest.mark.parametrize(("scenario", "accuracy"), [("multistream", "99"), ("offline", "12")])
 def test_unsupported(scenario: str, accuracy: str) -> None:
     HARNESS.require_supported("bert", "offline", "99")
     with pytest.raises(UsageError):

@@ -155,6 +155,14 @@ def test_no_backgrounds() -> None:
     assert not spec.background.explicit
 
 
+@pytest.mark.parametrize("name", ["singlestream", "SingleStream", "single-stream", "SINGLE_STREAM"])
+def test_scenarios_are_read_in_every_usual_spelling(name: str) -> None:
+    config = replace(SIM, main=MainConfig(scenario=name), background=BackgroundConfig(scenario="Multi-Stream"))
+    spec = resolve(config)
+    assert (spec.main.scenario, spec.background.scenario) == ("singlestream", "multistream")
+    assert spec.background.candidates == ("ssd-resnet34", "ssd-mobilenet")
+
+
 @pytest.mark.parametrize("explicit", ["1s", 5000])
 def test_explicit_duration_of_backgrounds_lets_them_finish(explicit: str | int) -> None:
     assert resolve(replace(SIM, background=BackgroundConfig(duration=explicit))).drain is Drain.WAIT
@@ -168,7 +176,7 @@ def test_explicit_duration_of_backgrounds_lets_them_finish(explicit: str | int) 
         (Config(harness="zzz"), "--harness 'zzz' does not exist. Known: loadgen"),
         (Config(slices="sim:a31"), "did you mean a30?"),
         (Config(main=MainConfig(benchmark="bret")), "bert"),
-        (Config(main=MainConfig(scenario="singlestream")), "singlestream"),
+        (Config(main=MainConfig(benchmark="dlrm", scenario="Single-Stream")), "has no 'singlestream' scenario"),
         (Config(main=MainConfig(accuracy="95")), "95"),
         (Config(main=MainConfig(duration="soon")), "--main-duration: 'soon' is not a duration"),
         (Config(main=MainConfig(duration=0)), "--main-duration is 0, and must be at least 1 ms"),

@@ -117,7 +117,7 @@ def test_run_that_never_had_a_plan(tmp_path: Path) -> None:
         ({"result_min_duration_met": False}, "the run was shorter than min_duration"),
         ({"result_min_queries_met": False}, "there were too few queries"),
         ({"result_perf_constraints_met": False}, "the latency constraint was missed"),
-        ({"early_stopping_met": False}, "for early stopping"),
+        ({"early_stopping_met": False}, "too few queries were within the latency constraint for early stopping"),
         ({}, "LoadGen gave no reason"),
     ],
 )

@@ -76,6 +76,26 @@ def test_server_results_have_latencies_and_accuracy_results_a_target() -> None:
     assert "Result       accuracy 99.42 % (at least 99 % is needed)\n" in text_of(make_record(workers=(accuracy,)))
 
 
+def test_the_result_of_a_stream_is_a_latency_and_what_is_better() -> None:
+    metrics = {
+        "early_stopping_latency_ss": 2_148_764.0,
+        "early_stopping_latency_ms": 9_999_999.0,
+        "result_90.00_percentile_latency_ns": 2_133_070.0,
+    }
+    single = make_worker(0, "resnet50", scenario="singlestream", metrics=metrics)
+    assert (
+        "Result       90th percentile of latency 2.149 ms (lower is better); observed latency p90 2.13 ms\n"
+        in text_of(make_record(workers=(single,)))
+    )
+    multi = make_worker(0, "resnet50", scenario="multistream", metrics=metrics)
+    assert (
+        "Result       99th percentile of latency of queries of 8 samples 10 ms (lower is better); observed"
+        in text_of(make_record(workers=(multi,)))
+    )
+    cut = make_worker(0, "resnet50", scenario="multistream", metrics={"early_stopping_latency_ms": 0.0})
+    assert "Result       none: main has no result\n" in text_of(make_record(workers=(cut,)))
+
+
 def test_a_run_alone_does_not_speak_of_neighbours() -> None:
     text = text_of(
         make_record(workers=(make_worker(0, "resnet50"),), overlap=make_overlap(**{**NOT_KNOWN, "proven": True}))
