@@ -6,7 +6,9 @@ References are to loadgen of mlcommons/inference, 6.0.17; logs of v1.1 to v2.1 l
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -184,9 +186,14 @@ def derive_begin(facts: DetailFacts, reference_utc_ns: UtcNs) -> DerivedBegin | 
 
 def _read(path: Path) -> bytes:
     try:
+        # Opening a FIFO waits for its writer, and reading a device never ends.
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise EvidenceError(f"LoadGen's log {path} is not a regular file: put the log itself there.")
         return path.read_bytes()
     except OSError as error:
         raise EvidenceError(f"LoadGen's log {path} cannot be read: {error.strerror}.") from error
+    except MemoryError:
+        raise EvidenceError(f"LoadGen's log {path} cannot be read: it does not fit into memory.") from None
 
 
 def _wanted_lines(data: bytes, last_begin: int, end: int) -> tuple[list[tuple[str, object, int | None]], int]:

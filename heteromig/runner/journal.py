@@ -8,6 +8,7 @@ survive the controller's death; they are synced when the run is sealed.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Union
@@ -53,10 +54,17 @@ class Asked(Struct, frozen=True, tag="effect", tag_field="line"):
     effect: AnyEffect
 
 
+class _Version(Struct, frozen=True, tag="header", tag_field="line"):
+    """What is read of a header before the rest of it, which another version may have changed."""
+
+    schema_version: int
+
+
 Line = Union[Header, Heard, Asked]  # noqa: UP007 - msgspec decodes this union at run time on 3.10 too
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Line)
+_VERSION = msgspec.json.Decoder(_Version)
 
 
 class Journal:
@@ -97,14 +105,19 @@ def read_journal(run_dir: Path) -> JournalText:
     """The journal of a run, however far it got; a last line that was cut is left out.
 
     Raises:
-        EvidenceError: the file cannot be read, has no header, or holds a line that is no journal line.
+        EvidenceError: the file cannot be read, is of another version, has no header, or holds a line that is no
+            journal line.
     """
     path = run_dir / JOURNAL
     try:
-        raw = path.read_bytes()
-    except OSError as error:
+        raw = read_regular(path, "The journal")
+        lines = list(_decode(path, raw))
+    except FileNotFoundError as error:
         raise EvidenceError(f"The journal {path} cannot be read: {error.strerror}.") from None
-    lines = list(_decode(path, raw))
+    except MemoryError:
+        raise EvidenceError(
+            f"The journal {path} does not fit into memory: it was altered, or needs a machine with more."
+        ) from None
     if not lines or not isinstance(lines[0], Header):
         raise EvidenceError(f"The journal {path} has no header, so nothing of this run can be checked.")
     rest: list[Heard | Asked] = []
@@ -115,14 +128,49 @@ def read_journal(run_dir: Path) -> JournalText:
     return JournalText(header=lines[0], lines=tuple(rest), cut=not raw.endswith(b"\n"))
 
 
+def read_regular(path: Path, what: str) -> bytes:
+    """All of a file of a run, which is looked at first: opening a FIFO can hang, and reading a device never ends.
+
+    Args:
+        path: Where it is; a link is not followed.
+        what: What it is, for the messages, as a sentence begins.
+
+    Raises:
+        FileNotFoundError: there is nothing of that name.
+        EvidenceError: it is no regular file, or cannot be read.
+    """
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise EvidenceError(f"{what} {path} is not a regular file, so nothing is read from it: it was replaced.")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise EvidenceError(f"{what} {path} cannot be read: {error.strerror}.") from None
+
+
 def _decode(path: Path, raw: bytes) -> Iterator[Line]:
     complete = raw[: raw.rfind(b"\n") + 1]
     number = 0
     try:
-        for number, line in enumerate(complete.splitlines(), start=1):  # noqa: B007 - the message names it
+        for number, line in enumerate(complete.splitlines(), start=1):
+            if number == 1:
+                _require_our_version(path, line)
             yield _DECODER.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EvidenceError(
             f"Line {number} of the journal {path} is not readable ({error}): it was altered, or written by another "
             "version of heteromig."
         ) from None
+
+
+def _require_our_version(path: Path, line: bytes) -> None:
+    try:
+        version = _VERSION.decode(line).schema_version
+    except msgspec.DecodeError:
+        return  # not a header at all, which whoever reads the line says better
+    if version != SCHEMA_VERSION:
+        raise EvidenceError(
+            f"The journal {path} was written by another version of heteromig: its schema is {version}, and this one "
+            f"reads {SCHEMA_VERSION}. Verify it with the version that wrote it."
+        )

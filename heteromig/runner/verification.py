@@ -6,6 +6,7 @@ wrote of its own verdict, overlap and certificate is not believed; the recorded 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -17,12 +18,24 @@ from heteromig.core.errors import EvidenceError, UsageError
 from heteromig.core.machine import REPLIES, Run
 from heteromig.core.overlap import CertificateSummary
 from heteromig.core.phases import Phase
+from heteromig.core.record import SCHEMA_VERSION
 from heteromig.core.verdict import ExitCode, Reason, Verdict, decide
 from heteromig.harnesses import HARNESSES
 from heteromig.runner.evidence import certify_run
-from heteromig.runner.journal import JOURNAL, Asked, JournalText, read_journal
+from heteromig.runner.journal import JOURNAL, Asked, JournalText, read_journal, read_regular
 from heteromig.runner.recording import Certificate
-from heteromig.runner.rundir import CERTIFICATE, RUN_JSON, hash_files
+from heteromig.runner.rundir import CERTIFICATE, PLAN, RUN_JSON, TELEMETRY, FileHash, hash_files
+
+_WORKERS = "workers/"
+_SEALED = frozenset({JOURNAL, RUN_JSON, PLAN, TELEMETRY})
+"""These, and all below `workers/`, are the run's own: none comes into being once the certificate is written."""
+
+
+class _Stamp(Struct, frozen=True):
+    """What is read of a certificate before the rest of it, which another version may have changed."""
+
+    schema_version: int
+    run_id: str
 
 
 class Verification(Struct, frozen=True):
@@ -42,13 +55,13 @@ def verify_run(run_dir: Path) -> Verification:
         UsageError: `run_dir` is no run directory.
         EvidenceError: its journal cannot be used at all.
     """
-    if not (run_dir / JOURNAL).exists():
+    if not os.path.lexists(run_dir / JOURNAL):
         if not (run_dir / RUN_JSON).exists():
             raise UsageError(f"{run_dir} is not a run directory: it has neither {JOURNAL} nor {RUN_JSON}.")
         raise EvidenceError(f"{run_dir} has lost its journal {JOURNAL}, so nothing of this run can be checked.")
     journal = read_journal(run_dir)
     run = _replay(run_dir, journal)
-    found, notes = _altered(run_dir)
+    found, notes = _altered(run_dir, journal.header.run_id)
     reasons = [*run.verdict.reasons, *found]
     if run.phase is not Phase.FINISHED:
         reasons.append(
@@ -104,26 +117,68 @@ def _replay(run_dir: Path, journal: JournalText) -> Run:
     return run
 
 
-def _altered(run_dir: Path) -> tuple[tuple[Reason, ...], tuple[str, ...]]:
-    """Files that are not as they were when the run was sealed."""
-    path = run_dir / CERTIFICATE
+def _altered(run_dir: Path, run_id: str) -> tuple[tuple[Reason, ...], tuple[str, ...]]:
+    """Reasons for files that are not as they were when the run was sealed, and remarks."""
     try:
-        certificate = msgspec.json.decode(path.read_bytes(), type=Certificate)
-    except OSError:
-        return (), (f"There is no {CERTIFICATE}, so the files could not be compared with their recorded hashes.",)
-    except msgspec.DecodeError as error:
-        return (Reason(ExitCode.INCONCLUSIVE, f"{path} is not readable: {error}."),), ()
-    try:
+        then = {file.path: file for file in _read_certificate(run_dir / CERTIFICATE, run_id).files}
         now = {file.path: file for file in hash_files(run_dir)}
+    except FileNotFoundError:
+        return (), (f"There is no {CERTIFICATE}, so the files could not be compared with their recorded hashes.",)
     except EvidenceError as error:
         return (Reason(ExitCode.INCONCLUSIVE, str(error)),), ()
-    then = {file.path: file for file in certificate.files}
     reasons = [
-        Reason(ExitCode.INCONCLUSIVE, f"{run_dir / name} is missing, though the certificate lists it.")
+        Reason(ExitCode.INCONCLUSIVE, sentence)
+        for sentence in (*_changed(run_dir, then, now), *_unlisted(run_dir, then, now))
+    ]
+    notes = tuple(
+        f"{run_dir / name} was added after the run." for name in now if name not in then and not _is_ours(name)
+    )
+    return tuple(reasons), notes
+
+
+def _read_certificate(path: Path, run_id: str) -> Certificate:
+    """The certificate, if it is one of this run that this version can read.
+
+    Raises:
+        FileNotFoundError: there is none.
+        EvidenceError: it cannot be read, or is of another version or run.
+    """
+    try:
+        raw = read_regular(path, "The certificate")
+        stamp = msgspec.json.decode(raw, type=_Stamp)
+        if stamp.schema_version != SCHEMA_VERSION:
+            raise EvidenceError(
+                f"The certificate {path} was written by another version of heteromig: its schema is "
+                f"{stamp.schema_version}, and this one reads {SCHEMA_VERSION}."
+            )
+        if stamp.run_id != run_id:
+            raise EvidenceError(
+                f"The certificate {path} is of the run {stamp.run_id!r}, and the journal beside it of {run_id!r}."
+            )
+        return msgspec.json.decode(raw, type=Certificate)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise EvidenceError(f"The certificate {path} is not readable ({error}): it was altered.") from None
+    except MemoryError:
+        raise EvidenceError(f"The certificate {path} does not fit into memory: it was altered.") from None
+
+
+def _changed(run_dir: Path, then: dict[str, FileHash], now: dict[str, FileHash]) -> list[str]:
+    return [
+        f"{run_dir / name} is missing, though the certificate lists it."
         if name not in now
-        else Reason(ExitCode.INCONCLUSIVE, f"{run_dir / name} was altered after the run: its hash differs.")
+        else f"{run_dir / name} was altered after the run: its hash differs."
         for name, file in then.items()
         if now.get(name) != file
     ]
-    notes = tuple(f"{run_dir / name} was added after the run." for name in now if name not in then)
-    return tuple(reasons), notes
+
+
+def _unlisted(run_dir: Path, then: dict[str, FileHash], now: dict[str, FileHash]) -> list[str]:
+    return [
+        f"{run_dir / name} was struck from the certificate, or added after the run."
+        for name in now
+        if name not in then and _is_ours(name)
+    ]
+
+
+def _is_ours(name: str) -> bool:
+    return name in _SEALED or name.startswith(_WORKERS)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,11 +19,12 @@ from heteromig.core.errors import EvidenceError, UsageError
 from heteromig.core.verdict import ExitCode
 from heteromig.runner.rundir import CERTIFICATE, RUN_JSON
 from heteromig.runner.verification import Verification, verify_run
-from tests.e2e.conftest import FLAGS, Say
-from tests.e2e.product import RunCommand
+from tests.e2e.conftest import FLAGS
+from tests.e2e.product import Command, Finished, RunCommand
 
 MAIN, DLRM, RNNT = "workers/0-main-resnet50", "workers/1-background-dlrm", "workers/2-background-rnnt"
 DETAIL, SUMMARY = "mlperf_log_detail.txt", "mlperf_log_summary.txt"
+KINDS = ("directory", "fifo", "device")
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +59,22 @@ def _rehash(run_dir: Path, *names: str) -> None:
             data = (run_dir / entry["path"]).read_bytes()
             entry.update(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
     (run_dir / CERTIFICATE).write_text(json.dumps(certificate))
+
+
+def _edit_certificate(run_dir: Path, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    path = run_dir / CERTIFICATE
+    path.write_text(json.dumps(edit(json.loads(path.read_text()))))
+
+
+def _put(path: Path, kind: str) -> None:
+    """Put something in place of a file that nobody should open."""
+    path.unlink()
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
 
 
 def _sentences(found: Verification) -> str:
@@ -156,9 +177,118 @@ def test_what_the_run_said_of_itself_is_not_believed(copy: Path) -> None:
     assert "could not be compared" in found.notes[0]
 
 
-def test_unreadable_certificate(copy: Path) -> None:
-    (copy / CERTIFICATE).write_text("{")
-    assert verify_run(copy).verdict.exit_code == 9
+@pytest.mark.parametrize("text", ["{", "[]", '{"schema_version":1,"run_id":"' + "\udcff" + '"}'])
+def test_unreadable_certificate(copy: Path, text: str) -> None:
+    (copy / CERTIFICATE).write_bytes(text.encode(errors="surrogateescape"))
+    found = verify_run(copy)
+    assert found.verdict.exit_code == 9
+    assert f"The certificate {copy / CERTIFICATE} is not readable" in _sentences(found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_certificate_that_is_no_regular_file(copy: Path, kind: str) -> None:
+    _put(copy / CERTIFICATE, kind)
+    found = verify_run(copy)
+    assert found.verdict.exit_code == 9
+    assert f"The certificate {copy / CERTIFICATE} is not a regular file" in _sentences(found)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+def test_certificate_that_nobody_may_read(copy: Path) -> None:
+    (copy / CERTIFICATE).chmod(0)
+    found = verify_run(copy)
+    assert found.verdict.exit_code == 9
+    assert f"The certificate {copy / CERTIFICATE} cannot be read: Permission denied" in _sentences(found)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"run_id": "another"}, "is of the run 'another', and the journal beside it of"),
+        ({"schema_version": 2}, "was written by another version of heteromig: its schema is 2"),
+        ({"schema_version": 2, "files": None}, "was written by another version of heteromig: its schema is 2"),
+    ],
+)
+def test_certificate_of_another_run_or_version(copy: Path, change: dict[str, object], sentence: str) -> None:
+    _edit_certificate(copy, lambda certificate: certificate | change)
+    found = verify_run(copy)
+    assert found.verdict.exit_code == 9
+    assert f"The certificate {copy / CERTIFICATE} {sentence}" in _sentences(found)
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", RUN_JSON, "plan.toml", "telemetry.jsonl", f"{MAIN}/{DETAIL}"])
+def test_file_struck_from_the_certificate(copy: Path, name: str) -> None:
+    def strike(certificate: dict[str, Any]) -> dict[str, Any]:
+        return certificate | {"files": [file for file in certificate["files"] if file["path"] != name]}
+
+    _edit_certificate(copy, strike)
+    found = verify_run(copy)
+    assert found.verdict.exit_code == 9
+    assert f"{copy / name} was struck from the certificate, or added after the run." in _sentences(found)
+    assert found.notes == ()
+
+
+def test_file_added_to_a_worker(copy: Path) -> None:
+    (copy / DLRM / "more.log").touch()
+    found = verify_run(copy)
+    assert found.verdict.exit_code == 9
+    assert "more.log was struck from the certificate, or added after the run." in _sentences(found)
+
+
+@pytest.mark.parametrize("log", [f"{MAIN}/{DETAIL}", f"{MAIN}/{SUMMARY}", f"{DLRM}/{DETAIL}"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_log_that_is_no_regular_file(copy: Path, log: str, kind: str) -> None:
+    """Even without a certificate, which would find it first."""
+    (copy / CERTIFICATE).unlink()
+    _put(copy / log, kind)
+    found = verify_run(copy)
+    assert found.verdict.exit_code == 9
+    assert f"LoadGen's log {copy / log} is not a regular file" in _sentences(found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_journal_that_is_no_regular_file(copy: Path, kind: str) -> None:
+    _put(copy / "events.jsonl", kind)
+    with pytest.raises(EvidenceError, match=r"events\.jsonl is not a regular file"):
+        verify_run(copy)
+
+
+def test_journal_of_another_version(copy: Path) -> None:
+    _journal(lambda lines: [lines[0].replace(b'"schema_version":1', b'"schema_version":2'), *lines[1:]], copy)
+    with pytest.raises(EvidenceError, match="was written by another version of heteromig: its schema is 2"):
+        verify_run(copy)
+
+
+def test_nested_too_deeply(copy: Path) -> None:
+    deep = 200_000 * "[" + 200_000 * "]"
+    _edit_certificate(copy, lambda certificate: certificate | {"deep": "DEEP"})
+    _replace(copy / CERTIFICATE, '"DEEP"', deep)
+    found = verify_run(copy)
+    assert found.verdict.exit_code == 9
+    assert f"The certificate {copy / CERTIFICATE} is not readable" in _sentences(found)
+    line = b'{"line":"event","deep":' + deep.encode() + b"}\n"
+    path = copy / "events.jsonl"
+    path.write_bytes(path.read_bytes() + line)
+    with pytest.raises(EvidenceError, match=r"of the journal .* is not readable"):
+        verify_run(copy)
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", CERTIFICATE, f"{MAIN}/{DETAIL}"])
+def test_file_that_does_not_fit_into_memory(copy: Path, name: str) -> None:
+    """8 GiB, all of it a hole, where 4 GiB of address space are allowed."""
+    if name == f"{MAIN}/{DETAIL}":
+        (copy / CERTIFICATE).unlink()  # hashing a hole takes its time
+    os.truncate(copy / name, 8 << 30)
+    limited = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30)); "
+        "import tests.e2e.quick, heteromig.cli.main; heteromig.cli.main.main()"
+    )
+    argv = (sys.executable, "-c", limited, "verify", str(copy))
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    said = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == ExitCode.INCONCLUSIVE, said
+    assert "does not fit into memory" in said
+    assert "Traceback" not in said
 
 
 def test_added_file_is_only_worth_a_note(copy: Path) -> None:
@@ -275,17 +405,25 @@ def test_directory_that_is_no_run(tmp_path: Path) -> None:
         verify_run(tmp_path)
 
 
-def test_command_says_what_it_found_and_exits_with_its_code(copy: Path, say: Say, tmp_path: Path) -> None:
-    _journal(lambda lines: [lines[0].replace(b'"harness":"quick"', b'"harness":"loadgen"'), *lines[1:]], copy)
-    good = say("verify", str(copy), "--json").finish()
+def _verify(home: Path, *argv: str) -> Finished:
+    """`heteromig verify`, where the harness of the run is known."""
+    command = Command(home, ("verify", *argv), environ={}, module="tests.e2e.quick")
+    try:
+        return command.finish()
+    finally:
+        command.close()
+
+
+def test_command_says_what_it_found_and_exits_with_its_code(copy: Path, tmp_path: Path) -> None:
+    good = _verify(tmp_path, str(copy), "--json")
     assert good.exit_code == 0, good.stderr
     assert json.loads(good.stdout)["verdict"]["status"] == "valid"
     (copy / DLRM / DETAIL).unlink()
-    bad = say("verify", str(copy)).finish()
+    bad = _verify(tmp_path, str(copy))
     assert bad.exit_code == ExitCode.INCONCLUSIVE
     assert "is missing" in " ".join(bad.stdout.split())
-    none = say("verify", str(tmp_path)).finish()
+    none = _verify(tmp_path, str(tmp_path))
     assert none.exit_code == ExitCode.USAGE
     assert "is not a run directory" in none.stderr
-    gone = say("verify", str(tmp_path / "nowhere")).finish()
+    gone = _verify(tmp_path, str(tmp_path / "nowhere"))
     assert gone.exit_code == ExitCode.USAGE

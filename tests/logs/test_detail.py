@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -148,8 +150,19 @@ class TestOddLogs:
     def test_missing(self, tmp_path: Path) -> None:
         with pytest.raises(EvidenceError, match="absent cannot be read: No such file"):
             read_detail(tmp_path / "absent")
-        with pytest.raises(EvidenceError, match="Is a directory"):
-            read_summary(tmp_path)
+
+    @pytest.mark.parametrize("read", [read_detail, read_summary])
+    @pytest.mark.parametrize("kind", ["directory", "fifo", "device"])
+    def test_no_regular_file(self, tmp_path: Path, kind: str, read: Callable[[Path], object]) -> None:
+        path = tmp_path / "log"
+        if kind == "directory":
+            path.mkdir()
+        elif kind == "fifo":
+            os.mkfifo(path)
+        else:
+            path.symlink_to("/dev/zero")
+        with pytest.raises(EvidenceError, match="log is not a regular file"):
+            read(path)
 
     def test_empty(self, tmp_path: Path) -> None:
         facts = read_detail(write(tmp_path / "log"))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -101,8 +103,44 @@ def test_journal_without_a_header(tmp_path: Path, start: tuple[Heard, ...]) -> N
 def test_journal_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(EvidenceError, match="cannot be read: No such file"):
         read_journal(tmp_path)
-    (tmp_path / JOURNAL).mkdir()
-    with pytest.raises(EvidenceError, match="cannot be read: Is a directory"):
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo", "device", "link", "dangling"])
+def test_journal_that_is_no_regular_file(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / JOURNAL
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "dangling":
+        path.symlink_to("nowhere")
+    else:
+        _write(tmp_path, HEADER)
+        path.symlink_to(path.rename(tmp_path / "elsewhere"))
+    with pytest.raises(EvidenceError, match=r"The journal .*events\.jsonl is not a regular file"):
+        read_journal(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"schema_version": SCHEMA_VERSION + 1}, {"schema_version": 0, "spec": "changed"}])
+def test_journal_of_another_version(tmp_path: Path, change: dict[str, object]) -> None:
+    _write(tmp_path, HEADER)
+    path = tmp_path / JOURNAL
+    path.write_text(json.dumps(json.loads(path.read_text()) | change) + "\n")
+    with pytest.raises(EvidenceError, match="was written by another version of heteromig"):
+        read_journal(tmp_path)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_line_that_is_nested_too_deeply(tmp_path: Path, number: int) -> None:
+    depth = 200_000
+    deep = '{"line":"header","schema_version":1,"x":' if number == 1 else '{"line":"event","x":'
+    lines = [deep + depth * "[" + depth * "]" + "}\n"]
+    _write(tmp_path, *(HEADER,) * (number - 1))
+    with (tmp_path / JOURNAL).open("a") as file:
+        file.writelines(lines)
+    with pytest.raises(EvidenceError, match=rf"Line {number} of the journal .* is not readable"):
         read_journal(tmp_path)
 
 
