@@ -26,6 +26,10 @@ ACCURACIES = ("99", "99.9")
 """Percent of the unoptimised fp32 graph's accuracy that an engine must reach; 99.9 is fp32, 99 is int8."""
 
 
+OUTCOME = "outcome.json"
+"""What a run that came to its end leaves in its log directory: how many samples it did not compute."""
+
+
 class Metric(Enum):
     """How an engine's answers are compared with those of the unoptimised graph; the value is its public name."""
 

@@ -24,7 +24,15 @@ from msgspec import Struct
 
 from heteromig.benchmarks import calibration, engines
 from heteromig.benchmarks.accuracy import judge
-from heteromig.benchmarks.catalog import LOADGEN_NAMES, MULTI_STREAM, OFFLINE, SERVER, SINGLE_STREAM, BenchmarkSpec
+from heteromig.benchmarks.catalog import (
+    LOADGEN_NAMES,
+    MULTI_STREAM,
+    OFFLINE,
+    OUTCOME,
+    SERVER,
+    SINGLE_STREAM,
+    BenchmarkSpec,
+)
 from heteromig.benchmarks.console import say
 from heteromig.benchmarks.onnxruntime_cpu import OnnxRuntimeCpu
 from heteromig.benchmarks.sut import OfflineSut, ServerSut, StreamSut, Sut, fail
@@ -130,6 +138,7 @@ def run(options: RunOptions, signals: StopSignals) -> None:
     sut = _sut(options, answer, expected_qps, inbox)
     test = LoadGenTest(settings=_settings(options, expected_qps), log_dir=options.log_dir, sut=sut, sample_count=count)
     _conduct(test, inbox, signals)
+    _write_json(options.log_dir / OUTCOME, {"not_computed": sut.not_computed})
     if sut.not_computed:
         say(f"Stopped cleanly: {sut.not_computed} samples were completed without being computed.")
     elif options.mode == "accuracy":

@@ -15,10 +15,20 @@ from heteromig.cli import importing, inspecting, running
 from heteromig.cli.printing import drop_output
 from heteromig.core.errors import HeteromigError
 
-_SHORTAGES = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-)
-"""What goes wrong with the machine rather than with this program."""
+_REFUSALS = {
+    errno.ENOSPC: "Make room",
+    errno.EDQUOT: "Make room",
+    errno.EFBIG: "Allow larger files",
+    errno.EROFS: "Choose another place with --runs-dir",
+    errno.EACCES: "Choose another place with --runs-dir",
+    errno.EIO: "Look into the kernel's log",
+    errno.EMFILE: "Allow more open files",
+    errno.ENFILE: "Allow more open files",
+    errno.ENOMEM: "Free some memory",
+    errno.ENOENT: "Leave the run directory, and the directory you started in, where they are",
+    errno.ENOTDIR: "Leave the run directory where it is",
+}
+"""What goes wrong with the machine rather than with this program, and what to do about it."""
 
 app = typer.Typer(
     name="heteromig",
@@ -60,9 +70,9 @@ def main() -> None:
         _complain(str(error))
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 - the last place where a bug can be turned into an exit code
-        if isinstance(error, OSError) and error.errno in _SHORTAGES:
+        if isinstance(error, OSError) and error.errno in _REFUSALS:
             where = f" for {error.filename}" if error.filename else ""
-            _complain(f"The system refused{where}: {error.strerror}. Make room, then try again.")
+            _complain(f"The system refused{where}: {error.strerror}. {_REFUSALS[error.errno]}, then try again.")
             drop_output()
         else:
             traceback.print_exc()

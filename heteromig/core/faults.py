@@ -13,7 +13,7 @@ from msgspec import Struct
 from heteromig.core import events as ev
 from heteromig.core.phases import ACTIVE_PHASES, MEASURING_PHASES, Phase, Role, WorkerState
 from heteromig.core.spec import RunSpec
-from heteromig.core.units import format_duration_s
+from heteromig.core.units import NS_PER_S, MonotonicNs, format_duration_s
 from heteromig.core.verdict import SIGNAL_BASE, ExitCode, Reason
 from heteromig.core.view import View, WorkerView
 
@@ -24,6 +24,10 @@ class Fault(Struct, frozen=True):
     reason: Reason
     stops: bool
 
+
+STALL_LIMIT_S = 10.0
+"""A harness with a heartbeat gives one a second while it completes anything. Ten times that is no longer the jitter of
+a busy machine, and it is what a stopped, deadlocked or starved background shows."""
 
 _WATCHED_PHASES = (Phase.BACKGROUND_STARTING, *MEASURING_PHASES)
 
@@ -59,6 +63,7 @@ def _faults(view: View, event: ev.AnyEvent, phase: Phase) -> Iterator[Fault]:  #
             yield from _left_timed_section(view, event, phase)
         case ev.SampleTaken():
             yield from _device(view, phase)
+            yield from _stalled(view, event.at_ns, phase)
         case ev.DeviceFaulted():
             yield _stop(ExitCode.DEVICE, event.message)
         case ev.SamplerLost():
@@ -187,6 +192,22 @@ def _device(view: View, phase: Phase) -> Iterator[Fault]:
                 f"{_capital(worker.name)} is in its timed section, but the device shows none of its processes on "
                 f"its slice {worker.assignment.slice_uuid}.",
             )
+
+
+def _stalled(view: View, at_ns: MonotonicNs, phase: Phase) -> Iterator[Fault]:
+    """A background that is timed but completes nothing keeps nothing busy."""
+    if phase not in MEASURING_PHASES or view.main_ended:
+        return
+    for worker in view.backgrounds:
+        if worker.state is WorkerState.BUSY and worker.progress_ns is not None:
+            silence_s = (at_ns - worker.progress_ns) / NS_PER_S
+            if silence_s > STALL_LIMIT_S:
+                yield _background(
+                    view.spec,
+                    ExitCode.WORKER,
+                    f"{_capital(worker.name)} stalls: it has completed nothing for more than {STALL_LIMIT_S:g} s of "
+                    f"{phase.value}; see {worker.assignment.directory}/stdout.log.",
+                )
 
 
 def _sampler_lost(message: str, phase: Phase) -> Iterator[Fault]:

@@ -189,7 +189,12 @@ def _nobody_on(guard: Callable[..., Finding], view: View, sample: DeviceSample) 
     """Whether the slices of the plan are empty; one that is seen to be busy weighs more than one that is not seen."""
     planned = frozenset(worker.slice_uuid for worker in view.plan.workers) if view.plan else frozenset()
     readings = [reading for reading in sample.slices if reading.slice_uuid in planned]
-    busy = [reading.slice_uuid for reading in readings if reading.occupants]
+    busy = [
+        reading.slice_uuid
+        for reading in readings
+        # The controller itself computes nothing, though its user may have started it with a slice in its environment.
+        if any(occupant.pid != view.controller_pid for occupant in reading.occupants or ())
+    ]
     if busy:
         return _finding(guard, passed=False, evidence=f"busy: {', '.join(busy)}")
     if any(reading.occupants is None for reading in readings):

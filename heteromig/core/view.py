@@ -40,6 +40,8 @@ class WorkerView(Struct, frozen=True):
     spawn_failure: str | None = None
     completed_samples: int | None = None
     samples_per_s: float | None = None
+    progress_ns: MonotonicNs | None = None
+    """When it was last heard to have completed more; None where it has no heartbeat."""
     reported_valid: bool | None = None
     still_timed_utc_ns: UtcNs | None = None
 
@@ -289,12 +291,14 @@ def _worker_after(worker: WorkerView, event: WorkerEvent) -> WorkerView:  # noqa
             if event.completed_samples == 0:
                 state = worker.state  # a heartbeat without completions shows no work
             busy_ns = at_ns if state is WorkerState.BUSY else None
+            more = event.completed_samples > (worker.completed_samples or 0)
             return replace(
                 worker,
                 state=state,
                 busy_ns=worker.busy_ns or busy_ns,
                 completed_samples=event.completed_samples,
                 samples_per_s=event.samples_per_s,
+                progress_ns=at_ns if more else worker.progress_ns,
             )
         case ev.TimedSectionEnded():
             return replace(worker, state=state, ended_ns=worker.ended_ns or at_ns)

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import signal
 import sys
 from pathlib import Path
 
+import msgspec
+from msgspec import Struct
+
 from heteromig.benchmarks import catalog
+from heteromig.benchmarks.catalog import OUTCOME
 from heteromig.benchmarks.engines import EngineStatus, engine_key, inspect_engine
-from heteromig.core.errors import PreflightError, UsageError
+from heteromig.core.errors import EvidenceError, PreflightError, UsageError
 from heteromig.core.phases import Role
 from heteromig.core.plan import Assignment, EngineNeed
 from heteromig.core.spec import BenchmarkInfo, RunSpec
 from heteromig.workers.command import Command
+from heteromig.workers.environment import SLICE_VARIABLE, package_path
 
 _MODULES = ("mlperf_loadgen", "numpy", "onnx", "onnxruntime")
 """What `pip install 'heteromig[loadgen]'` brings."""
+
+
+class _Outcome(Struct, frozen=True):
+    """`outcome.json`."""
+
+    not_computed: int
 
 
 class LoadgenHarness:
@@ -114,10 +124,26 @@ class LoadgenHarness:
 
     def _environment(self, assignment: Assignment) -> dict[str, str]:
         return {
-            "CUDA_VISIBLE_DEVICES": assignment.slice_uuid,
+            SLICE_VARIABLE: assignment.slice_uuid,
             "PYTHONUNBUFFERED": "1",
-            "PYTHONPATH": _source_path(),
+            "PYTHONPATH": package_path(),
         }
+
+    def uncomputed_samples(self, log_dir: Path) -> int:
+        """What the benchmark wrote into `outcome.json` when it was done.
+
+        Raises:
+            EvidenceError: it is not there, or is not what the benchmark writes.
+        """
+        path = log_dir / OUTCOME
+        if not path.is_file():
+            raise EvidenceError(f"{path} is not there, so it is not known whether the run was stopped.")
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=_Outcome).not_computed
+        except OSError as error:
+            raise EvidenceError(f"{path} cannot be read: {error.strerror}.") from None
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise EvidenceError(f"{path} is not the outcome of a benchmark: {error}.") from None
 
     def log_dir(self, assignment: Assignment, run_dir: Path) -> Path:
         """The worker's own directory."""
@@ -125,10 +151,3 @@ class LoadgenHarness:
 
     def _engine_dir(self, need: EngineNeed, engines_dir: Path) -> Path:
         return engines_dir / engine_key(need.benchmark, need.scenario, need.accuracy, need.profile)
-
-
-def _source_path() -> str:
-    """Workers start in their own directory, where `python -m` must find this very package."""
-    here = str(Path(__file__).parents[2])
-    inherited = os.environ.get("PYTHONPATH")
-    return f"{here}{os.pathsep}{inherited}" if inherited else here

@@ -58,5 +58,14 @@ class Harness(Protocol):
     def command(self, assignment: Assignment, spec: RunSpec, run_dir: Path) -> Command:
         """What to execute for a worker."""
 
+    def uncomputed_samples(self, log_dir: Path) -> int:
+        """How many samples were completed without being computed, because somebody stopped the run.
+
+        LoadGen cannot tell them from others, and may call such a run VALID.
+
+        Raises:
+            EvidenceError: the harness left no word about it.
+        """
+
     def log_dir(self, assignment: Assignment, run_dir: Path) -> Path:
         """Where LoadGen's logs of that worker appear."""

@@ -22,7 +22,7 @@ from heteromig.core.view import View, WorkerView
 from heteromig.harnesses import Harness
 from heteromig.logs.detail import DetailFacts, read_detail, read_summary
 from heteromig.logs.loadgen import DETAIL_LOG, SUMMARY_LOG
-from heteromig.runner.journal import Header
+from heteromig.runner.journal import Header, read_regular
 
 ACCURACY_RESULT = "accuracy.json"
 
@@ -80,6 +80,9 @@ class _Logs:
 
     def folder(self, worker: WorkerView) -> Path:
         return self._harness.log_dir(worker.assignment, self._run_dir)
+
+    def uncomputed_samples(self, worker: WorkerView) -> int:
+        return self._harness.uncomputed_samples(self.folder(worker))
 
     def facts(self, worker: WorkerView) -> DetailFacts:
         path = self.folder(worker) / DETAIL_LOG
@@ -156,6 +159,10 @@ def _main_result(logs: _Logs, header: Header, main: WorkerView) -> MainResult:
     folder = logs.folder(main)
     try:
         facts = logs.facts(main)
+        not_computed = logs.uncomputed_samples(main)
+        if not_computed:
+            why = f"somebody stopped it, and {not_computed} samples were completed without being computed"
+            return MainResult(valid=False, complaints=(why,), metrics={})
         if header.spec.main.mode is Mode.ACCURACY:
             return _accuracy(folder, facts)
         return _performance(folder, facts, main.assignment)
@@ -200,10 +207,10 @@ def _accuracy(folder: Path, facts: DetailFacts) -> MainResult:
     """An accuracy run has no VALID of LoadGen's; what counts is how well the answers agree."""
     path = folder / ACCURACY_RESULT
     try:
-        result = msgspec.json.decode(path.read_bytes(), type=AccuracyResult)
-    except OSError as error:
+        result = msgspec.json.decode(read_regular(path, "The accuracy result"), type=AccuracyResult)
+    except FileNotFoundError as error:
         raise EvidenceError(f"{path} cannot be read: {error.strerror}.") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise EvidenceError(f"{path} is not an accuracy result: {error}.") from None
     metrics = {
         "accuracy_percent": result.value_percent,

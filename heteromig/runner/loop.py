@@ -88,6 +88,7 @@ class Loop:
             faults=faults,
         )
         self._sampler_fd: int | None = None
+        self._sampler_pid: int | None = None
         self._sampler_cpu_s: float | None = None
         self._tick_ns = round(_FIRST_TICK_S * NS_PER_S)
         self._next_tick_ns = self._next_display_ns = self._next_heartbeat_ns = clock.monotonic_ns()
@@ -175,7 +176,8 @@ class Loop:
             self._put(report)
 
     def _read_logs(self, now_ns: MonotonicNs) -> None:
-        for worker in self._workers.values():
+        # Main is the first in number: that it ended is heard before what backgrounds did after it, in the same look.
+        for _, worker in sorted(self._workers.items()):
             # Spawning many takes longer than a tick: that one runs is heard before what it says.
             if worker.index in self._unreported:
                 self._hear_report(worker)
@@ -200,15 +202,19 @@ class Loop:
         worker.close()
 
     def _hear_sampler(self) -> None:
+        # What the workers did comes first: after a suspension of this process there are many samples to hear, and the
+        # silence of workers whose logs nobody has read would look like a stall.
+        self._read_logs(self._clock.monotonic_ns())
         self._put(*self._sampler.read(self._clock.monotonic_ns()))
         self._watch_sampler()
 
     def _watch_sampler(self) -> None:
-        """Wait for the sampler there is now; a restart brings another pipe."""
-        if self._sampler.fd != self._sampler_fd:
+        """Wait for the sampler there is now; a restart brings another pipe, possibly under the number of the old."""
+        if self._sampler.pid != self._sampler_pid:
             if self._sampler_fd is not None:
                 self._selector.unregister(self._sampler_fd)
             self._sampler_fd = self._sampler.fd
+            self._sampler_pid = self._sampler.pid
             if self._sampler_fd is not None:
                 self._selector.register(self._sampler_fd, selectors.EVENT_READ, self._hear_sampler)
 

@@ -42,13 +42,14 @@ class SamplerLink:
         self._argv = (
             sys.executable, "-m", "heteromig.slices.sampler",
             "--slices", slices,
-            "--runs-dir", runs_dir,
+            "--runs-dir", str(Path(runs_dir).absolute()),
             "--period-ms", str(period_ms),
             *(("--sim-faults", faults) if faults else ()),
         )  # fmt: skip
         self._cpus = cpus
         self._allowed = tuple(sorted(os.sched_getaffinity(0)))
         self._log = run_dir / "sampler.log"
+        self._run_dir = run_dir
         self._silence_limit_ns = max(round(silence_limit_s * NS_PER_S), PATIENT_PERIODS * period_ms * NS_PER_MS)
         self._helper: Helper | None = None
         self._text = b""
@@ -73,7 +74,9 @@ class SamplerLink:
         self._silent_since_ns = at_ns
         self._heard_since_start = False
         try:
-            self._helper = spawn_helper(self._argv, stderr=self._log, cpus=self._cpus)
+            # In a directory of our own: `python -m` looks for modules in the current one first, and the user's may
+            # hold a random.py.
+            self._helper = spawn_helper(self._argv, stderr=self._log, cpus=self._cpus, cwd=self._run_dir)
         except HeteromigError as error:
             return [ev.SamplerLost(at_ns=at_ns, restarted=False, message=str(error))]
         os.set_blocking(self._helper.stdout.fileno(), False)

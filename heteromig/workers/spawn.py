@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from heteromig.core.errors import PreflightError
+from heteromig.workers.environment import package_path, without_slice
 from heteromig.workers.sweep import kill_tree, note_reaped, note_started
 
 REAP_TIMEOUT_S = 5.0
@@ -54,11 +55,12 @@ class Helper:
         os.close(self.pidfd)
 
 
-def spawn_helper(argv: tuple[str, ...], *, stderr: Path, cpus: tuple[int, ...] = ()) -> Helper:
-    """Start `argv` in a session of its own, with this process' environment and its errors appended to `stderr`.
+def spawn_helper(argv: tuple[str, ...], *, stderr: Path, cpus: tuple[int, ...] = (), cwd: Path | None = None) -> Helper:
+    """Start `argv` in a session of its own, with its errors appended to `stderr`.
 
-    `cpus` are the processors it may use, empty for all that this process may use. A terminal's Ctrl-C does not reach
-    it; the end of its standard input is what tells it that the controller is gone.
+    It gets this process' environment, finds this package from any directory, and is on no slice. `cpus` are the
+    processors it may use, empty for all that this process may use. A terminal's Ctrl-C does not reach it; the end of
+    its standard input is what tells it that the controller is gone.
 
     Raises:
         PreflightError: the program or the file for its errors cannot be opened.
@@ -72,6 +74,8 @@ def spawn_helper(argv: tuple[str, ...], *, stderr: Path, cpus: tuple[int, ...] =
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 start_new_session=True,
+                cwd=cwd,
+                env={**without_slice(), "PYTHONPATH": package_path()},
             )
     except OSError as error:
         raise PreflightError(f"The helper {argv[0]} with its errors in {stderr} cannot be started: {error}.") from error

@@ -36,6 +36,7 @@ from heteromig.logs.loadgen import DETAIL_LOG, DetailLog
 from heteromig.logs.tail import Tail, displayable
 from heteromig.workers import guardian
 from heteromig.workers.command import Command
+from heteromig.workers.environment import without_slice
 from heteromig.workers.guardian import read_process
 from heteromig.workers.sweep import kill_tree, note_reaped, note_started, sweep_orphans
 
@@ -171,6 +172,7 @@ class Worker:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=(lifeline_fd, report_fd),
+                env=without_slice(),
                 start_new_session=True,
             )
             note_started(self._guardian.pid)
@@ -270,7 +272,7 @@ class Worker:
         return sorted(found, key=lambda event: _ORDER[type(event)])
 
     def still_timed(self, at_ns: MonotonicNs) -> StillTimed | None:
-        """Look now: the harness is alive, and its log shows a timed section that has begun and not ended.
+        """Look now: the harness is alive, not stopped, and its log shows a timed section that has not ended.
 
         The wall clock is read before the looking, so the statement holds for that time. Whatever else the look finds
         is told by the next `read_logs`.
@@ -280,7 +282,7 @@ class Worker:
         if self._detail is None or self._detail.is_behind or not self._detail_log.is_timed or self.pid is None:
             return None
         process = read_process(self.pid)
-        if process is None or process.start_time != self._start_time or process.state in "ZX":
+        if process is None or process.start_time != self._start_time or process.state in "ZXTt":
             return None
         return StillTimed(at_ns=at_ns, worker=self.index, at_utc_ns=at_utc_ns)
 

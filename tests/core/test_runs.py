@@ -297,6 +297,29 @@ def test_a_background_that_the_device_does_not_show_keeps_main_waiting() -> None
     assert "backgrounds_on_their_slices" in {finding.guard for finding in rejected}
 
 
+def test_a_background_that_completes_nothing_keeps_nothing_busy() -> None:
+    long = replace(MAIN, ends_s=60.0)
+    world = play(cast=Cast(main=long, others=((1, replace(BACKGROUND, beats=8)),)))
+    assert (world.verdict.status, world.verdict.exit_code) == ("failed", 5)
+    assert "stalls: it has completed nothing for more than 10 s of main-running" in only_sentence(world)
+    assert play(cast=Cast(main=long)).verdict.status == "valid"
+
+
+def test_a_background_without_heartbeats_cannot_be_seen_to_stall() -> None:
+    world = play(cast=Cast(main=replace(MAIN, ends_s=60.0), background=replace(BACKGROUND, beats_s=None)))
+    assert world.verdict.status == "valid"
+
+
+def test_lenient_goes_on_beside_a_background_that_stalls() -> None:
+    world = play(LENIENT, cast=Cast(main=replace(MAIN, ends_s=60.0), others=((1, replace(BACKGROUND, beats=8)),)))
+    assert (world.verdict.status, [reason.exit_code for reason in world.verdict.reasons]) == ("lenient", [5])
+
+
+def test_after_main_has_ended_nobody_needs_to_be_busy() -> None:
+    cast = Cast(main=replace(MAIN, exits_s=30.0), background=replace(BACKGROUND, beats=14))
+    assert play(cast=cast).verdict.status == "valid"
+
+
 def test_a_background_that_cannot_be_started_fails_the_run() -> None:
     world = play(cast=first(replace(BACKGROUND, spawn_failure="no such file")))
     assert world.verdict.exit_code == 5

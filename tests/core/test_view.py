@@ -109,6 +109,13 @@ def test_a_worker_is_reaped_once() -> None:
     assert first.after(ev.WorkerExited(6, ONE, 1, None)) == first
 
 
+def test_the_same_count_again_is_no_progress() -> None:
+    view = in_state(S.TIMED).after(ev.ProgressMade(5, ONE, 3, 1.0))
+    assert worker_of(view).progress_ns == 5
+    assert worker_of(view.after(ev.ProgressMade(6, ONE, 3, 0.0))).progress_ns == 5
+    assert worker_of(view.after(ev.ProgressMade(7, ONE, 4, 1.0))).progress_ns == 7
+
+
 def test_a_heartbeat_without_completions_is_no_work() -> None:
     view = in_state(S.TIMED).after(ev.ProgressMade(5, ONE, 0, 0.0))
     assert (worker_of(view).state, worker_of(view).busy_ns) == (S.TIMED, None)

@@ -38,6 +38,8 @@ class Habit(Struct, frozen=True):
     announces_s: float | None = 0.2
     begins_s: float | None = 0.5
     beats_s: float | None = 1.0
+    beats: int | None = None
+    """How many heartbeats it gives before it stalls."""
     ends_s: float | None = None
     """From the beginning of its timed section to the end."""
     exits_s: float | None = 0.3
@@ -176,6 +178,7 @@ class World:
         self._numbers = itertools.count()
         self._processes: dict[int, Process] = {}
         self._engines: set[EngineNeed] = set()
+        self._beats: dict[int, int] = {}
         self._troubles: set[Trouble] = set()
         self._sampling = False
         self._schedule(0, ev.RunStarted(at_ns=0, at_utc_ns=0, controller_pid=histories.CONTROLLER_PID))
@@ -385,7 +388,8 @@ class World:
                 if habit.ends_s is not None:
                     self._schedule(habit.ends_s, ev.TimedSectionEnded(0, worker=index))
             case ev.ProgressMade():
-                if process.timed and habit.beats_s is not None:
+                stalled = habit.beats is not None and self._beats[index] >= 10 * habit.beats
+                if process.timed and habit.beats_s is not None and not stalled:
                     self._schedule(habit.beats_s, self._beat(index))
             case ev.TimedSectionEnded():
                 process.timed = False
@@ -398,9 +402,9 @@ class World:
             case _:
                 pass
 
-    @staticmethod
-    def _beat(index: int) -> ev.ProgressMade:
-        return ev.ProgressMade(0, worker=index, completed_samples=10, samples_per_s=10.0)
+    def _beat(self, index: int) -> ev.ProgressMade:
+        self._beats[index] = self._beats.get(index, 0) + 10
+        return ev.ProgressMade(0, worker=index, completed_samples=self._beats[index], samples_per_s=10.0)
 
     # --- devices ------------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,10 @@ class QuickHarness(LoadgenHarness):
         del needs, engines_dir
         return ()
 
+    def uncomputed_samples(self, log_dir: Path) -> int:
+        del log_dir
+        return 0
+
     def command(self, assignment: Assignment, spec: RunSpec, run_dir: Path) -> Command:
         real = super().command(assignment, spec, run_dir)
         habit = os.environ.get(f"QUICK_{assignment.role.value.upper()}", "good")

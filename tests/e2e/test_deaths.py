@@ -130,6 +130,15 @@ def test_stopped_background_is_killed_like_any_other(quick: Start) -> None:
     assert record.workers[1].exit_code is not None or record.workers[1].signal is not None
 
 
+def test_background_that_is_frozen_fails_the_run(run: Start) -> None:
+    command = run(*LONG)
+    command.wait_for(ev.ProgressMade, 1)
+    command.wait_for(ev.TimedSectionBegan, 0)
+    command.kill_worker(1, signum=signal.SIGSTOP)
+    command.expect(5, "stalls: it has completed nothing for more than 10 s of main-running")
+    assert verify_run(command.run_dir).verdict.exit_code == 5
+
+
 def test_stubborn_background_is_killed_after_its_grace(quick: Start) -> None:
     command = quick("--clean-stop", "200ms", "--grace", "200ms", environ={"QUICK_BACKGROUND": "stubborn"})
     record = command.expect(0)

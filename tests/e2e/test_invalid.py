@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +90,14 @@ def test_main_that_is_too_fast_for_its_target_is_invalid_for_loadgens_reason(run
     command = run("--main-target-qps", "1", "--main-duration", "2s")
     command.expect(3, "Main resnet50 is not VALID", "the run was shorter than min_duration")
     assert "Min duration satisfied : NO" in (command.run_dir / "workers/0-main-resnet50/stdout.log").read_text()
+    assert verify_run(command.run_dir).verdict.exit_code == 3
+
+
+def test_main_that_somebody_else_stopped_is_not_valid(run: Start) -> None:
+    command = run("--main-duration", "4s")
+    command.wait_for(ev.TimedSectionBegan, worker=0)
+    command.kill_worker(0, signum=signal.SIGTERM)
+    command.expect(3, "Main resnet50 is not VALID: somebody stopped it", "completed without being computed")
     assert verify_run(command.run_dir).verdict.exit_code == 3
 
 

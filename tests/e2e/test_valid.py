@@ -93,6 +93,20 @@ def test_unpinned_run_outlives_the_death_of_a_sampler(run: Start, tmp_path: Path
     assert verify_run(command.run_dir).verdict.exit_code == 0
 
 
+def test_sampler_that_dies_while_discovering_is_replaced(quick: Start, tmp_path: Path) -> None:
+    faults = tmp_path / "faults.json"
+    faults.write_text('{"die": true}')
+    command = quick("--sim-faults", str(faults))
+    command.expect(0)
+    assert command.wait_for(ev.SamplerLost).restarted
+
+
+def test_slice_in_the_shell_of_the_user_is_no_occupant(quick: Start) -> None:
+    first = quick()
+    places = first.expect(0).slices
+    quick(environ={"CUDA_VISIBLE_DEVICES": places[1].uuid}).expect(0)
+
+
 def test_lenient_run_goes_on_without_a_background_that_crashed(quick: Start) -> None:
     command = quick("--lenient", environ={"QUICK_BACKGROUND": "crashing"})
     record = command.expect(0, 'exited with status 3 during background-starting, having said "no such luck"')

@@ -74,6 +74,10 @@ class Scene:
         )
         _log(self.main_log, **_timed(10, 20, result_validity="VALID", result_samples_per_second=50.0))
         _log(self.background_log, **_timed(2, 21.5))
+        self.leave_out(0)
+
+    def leave_out(self, not_computed: int) -> None:
+        (self.main_log / "outcome.json").write_text(json.dumps({"not_computed": not_computed}))
 
     def certify(self) -> CertificateSummary:
         header = Header(
@@ -101,6 +105,22 @@ def test_good_logs(scene: Scene) -> None:
     assert summary.overlap.slack_before_s == pytest.approx(8)
     assert summary.overlap.slack_after_s == pytest.approx(1.5)
     assert summary.main_result.metrics == {"result_samples_per_second": 50.0}
+
+
+def test_main_that_somebody_stopped_is_not_valid_whatever_loadgen_says(scene: Scene) -> None:
+    scene.leave_out(7222)
+    assert scene.codes() == [3]
+    assert "7222 samples were completed without being computed" in scene.sentences()
+
+
+@pytest.mark.parametrize("text", [None, "{}", "not JSON"])
+def test_main_that_does_not_say_whether_it_was_stopped(scene: Scene, text: str | None) -> None:
+    path = scene.main_log / "outcome.json"
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    assert scene.codes() == [9]
+    assert "outcome.json" in scene.sentences()
 
 
 def test_run_that_never_had_a_plan(tmp_path: Path) -> None:

@@ -72,6 +72,16 @@ def linked(tmp_path: Path) -> Iterator[Callable[..., Linked]]:
         assert link.pid is None
 
 
+def test_modules_in_the_users_directory_are_not_the_samplers(
+    linked: Callable[..., Linked], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path_factory.mktemp("home")
+    for module in ("random", "select", "signal", "platform", "argparse", "msgspec"):
+        (home / f"{module}.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(home)
+    assert linked().until(_has(ev.SampleTaken))
+
+
 def test_inventory_comes_first_and_samples_follow(linked: Callable[..., Linked]) -> None:
     sampler = linked()
     first, *rest = sampler.until(_has(ev.SampleTaken, 2))
