@@ -200,6 +200,8 @@ class Story:
         self.tell(ev.StartAnnounced(self.now_ns, 0))
         self.tell(ev.TimedSectionBegan(self.now_ns, 0))
         self.wait(seconds)
+        for worker in range(1, len(self.plan.backgrounds) + 1):
+            self.tell(ev.ProgressMade(self.now_ns, worker, 200 * worker, 123.4 * worker))
         self.tell(ev.ProgressMade(self.now_ns, 0, 9_000, 1234.5))
         self.sample()
         return self
