@@ -202,9 +202,11 @@ class Loop:
         worker.close()
 
     def _hear_sampler(self) -> None:
-        # What the workers did comes first: after a suspension of this process there are many samples to hear, and the
-        # silence of workers whose logs nobody has read would look like a stall.
-        self._read_logs(self._clock.monotonic_ns())
+        now_ns = self._clock.monotonic_ns()
+        if now_ns >= self._next_tick_ns + self._tick_ns:
+            # This process was suspended, or starved: there are many samples to hear, and the silence of workers whose
+            # logs nobody has read since would look like a stall.
+            self._read_logs(now_ns)
         self._put(*self._sampler.read(self._clock.monotonic_ns()))
         self._watch_sampler()
 
