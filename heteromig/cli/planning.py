@@ -39,7 +39,7 @@ def print_plan(spec: RunSpec, *, as_json: bool) -> None:
         build_assignment(
             need,
             len(plan.workers) + number,
-            next(worker for worker in plan.workers if worker.profile == need.profile),
+            plan.on_profile(need.profile),
         )
         for number, need in enumerate(plan.engines if spec.rebuild else [need for need, _ in missing])
     )

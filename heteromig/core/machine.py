@@ -154,8 +154,7 @@ def _build_next(run: Run, _event: ev.AnyEvent) -> None:
     if run.view.live_workers:
         return  # one build at a time, so that each has its slice to itself
     need = missing[0][0]
-    target = next(worker for worker in plan.workers if worker.profile == need.profile)
-    run.spawn([build_assignment(need, len(run.view.workers), target)])
+    run.spawn([build_assignment(need, len(run.view.workers), plan.on_profile(need.profile))])
 
 
 def _inspect_again(run: Run, _event: ev.AnyEvent) -> None:

@@ -70,6 +70,10 @@ class Plan(Struct, frozen=True):
         """The neighbours."""
         return self.workers[1:]
 
+    def on_profile(self, profile: str) -> Assignment:
+        """The first worker whose slice has that profile: where an engine for it is built."""
+        return next(worker for worker in self.workers if worker.profile == profile)
+
     @property
     def engines(self) -> tuple[EngineNeed, ...]:
         """Distinct engines, in order of first use."""

@@ -20,14 +20,11 @@ from heteromig.core.spec import Drain, Mode
 from heteromig.core.units import NS_PER_MS, NS_PER_S
 from heteromig.core.view import View, WorkerView
 from heteromig.harnesses import Harness
-from heteromig.logs.detail import DetailFacts, read_detail, read_summary
+from heteromig.logs.detail import POWER_RESOLUTION_NS, DetailFacts, read_detail, read_summary
 from heteromig.logs.loadgen import DETAIL_LOG, SUMMARY_LOG
 from heteromig.runner.journal import Header, read_regular
 
 ACCURACY_RESULT = "accuracy.json"
-
-_STAMP_NS = 1 * NS_PER_MS
-"""LoadGen writes power_begin and power_end in milliseconds (logging.cc: %m-%d-%Y %H:%M:%S.mmm)."""
 
 _SEEN_NS = 100 * NS_PER_MS
 """How much later than an event its line can be on disk: LoadGen flushes every 10 ms (kLogPollPeriod, logging.cc:85),
@@ -126,8 +123,8 @@ def _timed_section(logs: _Logs, header: Header, worker: WorkerView) -> TimedSect
     facts = logs.facts(worker)
     if facts.power_begin_utc_ns is not None and facts.power_end_utc_ns is not None:
         section = TimedSection(
-            begin=Instant(facts.power_begin_utc_ns, _STAMP_NS, "power_begin"),
-            end=Instant(facts.power_end_utc_ns, _STAMP_NS, "power_end"),
+            begin=Instant(facts.power_begin_utc_ns, POWER_RESOLUTION_NS, "power_begin"),
+            end=Instant(facts.power_end_utc_ns, POWER_RESOLUTION_NS, "power_end"),
         )
     else:
         section = _section_of_killed(header, worker, facts, path)

@@ -12,6 +12,7 @@ import msgspec
 from heteromig.core import events as ev
 from heteromig.core.errors import HeteromigError
 from heteromig.core.units import NS_PER_MS, NS_PER_S, MonotonicNs
+from heteromig.runner.rundir import SAMPLER_LOG
 from heteromig.slices import messages
 from heteromig.workers.spawn import Helper, spawn_helper
 
@@ -48,7 +49,7 @@ class SamplerLink:
         )  # fmt: skip
         self._cpus = cpus
         self._allowed = tuple(sorted(os.sched_getaffinity(0)))
-        self._log = run_dir / "sampler.log"
+        self._log = run_dir / SAMPLER_LOG
         self._run_dir = run_dir
         self._silence_limit_ns = max(round(silence_limit_s * NS_PER_S), PATIENT_PERIODS * period_ms * NS_PER_MS)
         self._helper: Helper | None = None
