@@ -11,9 +11,9 @@ import msgspec
 from heteromig.cli.printing import say
 from heteromig.core.devices import Inventory
 from heteromig.core.phases import Role
-from heteromig.core.plan import Assignment, Plan, build_assignment, make_plan
+from heteromig.core.plan import Assignment, Plan, build_assignment, build_batches, make_plan
 from heteromig.core.spec import Goal, RunSpec
-from heteromig.harnesses import HARNESSES
+from heteromig.harnesses import harness_of
 from heteromig.slices.access import enumerate_slices
 from heteromig.views.plan_view import plan_text
 from heteromig.workers.command import Command
@@ -29,19 +29,16 @@ def print_plan(spec: RunSpec, *, as_json: bool) -> None:
         PreflightError: there are no slices, or too few.
         UsageError: the backgrounds do not fit.
     """
-    harness = HARNESSES[spec.harness]
+    harness = harness_of(spec)
     harness.preflight(spec)
     inventory, _ = enumerate_slices(spec.slices, Path(spec.runs_dir))
     plan = make_plan(spec, inventory, tuple(sorted(os.sched_getaffinity(0))))
     run_dir = Path(spec.runs_dir).absolute() / RUN_DIR
-    missing = harness.missing_engines(plan.engines, Path(spec.engines_dir).absolute())
+    missing = harness.missing_engines(plan.engines, spec)
+    batches = build_batches(plan.engines if spec.rebuild else [need for need, _ in missing], together=spec.batch_builds)
     builds = tuple(
-        build_assignment(
-            need,
-            len(plan.workers) + number,
-            plan.on_profile(need.profile),
-        )
-        for number, need in enumerate(plan.engines if spec.rebuild else [need for need, _ in missing])
+        build_assignment(batch, len(plan.workers) + number, plan.on_profile(batch[0].profile))
+        for number, batch in enumerate(batches)
     )
     workers = builds if spec.goal is Goal.BUILD else (*builds, *plan.backgrounds, plan.main)
     commands = [(worker, harness.command(worker, spec, run_dir)) for worker in workers]

@@ -121,8 +121,14 @@ class TimedSectionEnded(Event, frozen=True, tag=True):
     worker: int
 
 
+class FinishAnnounced(Event, frozen=True, tag=True):
+    """The harness printed that its test is over; where LoadGen's log is read, that log decides."""
+
+    worker: int
+
+
 class ResultReported(Event, frozen=True, tag=True):
-    """LoadGen said `Result is : VALID` or `INVALID`; only the certificate decides with it."""
+    """The output said VALID or INVALID, or that accuracy passed or failed; only the certificate decides with it."""
 
     worker: int
     valid: bool
@@ -205,6 +211,7 @@ AnyEvent = Union[  # noqa: UP007 - msgspec decodes this union at run time on 3.1
     TimedSectionBegan,
     ProgressMade,
     TimedSectionEnded,
+    FinishAnnounced,
     ResultReported,
     WorkerExited,
     StillTimed,

@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from heteromig.core import events as ev
 from heteromig.core.phases import ACTIVE_PHASES, MEASURING_PHASES, Phase, Role, WorkerState
-from heteromig.core.spec import RunSpec
-from heteromig.core.units import NS_PER_S, MonotonicNs, format_duration_s
+from heteromig.core.spec import Mode, RunSpec
+from heteromig.core.units import NS_PER_MS, NS_PER_S, MonotonicNs, format_duration_s
 from heteromig.core.verdict import SIGNAL_BASE, ExitCode, Reason
 from heteromig.core.view import View, WorkerView
 
@@ -59,7 +59,7 @@ def _faults(view: View, event: ev.AnyEvent, phase: Phase) -> Iterator[Fault]:  #
             yield from _spawn_failed(view, event)
         case ev.WorkerExited():
             yield from _exited(view, event, phase)
-        case ev.TimedSectionEnded():
+        case ev.TimedSectionEnded() | ev.FinishAnnounced():
             yield from _left_timed_section(view, event, phase)
         case ev.SampleTaken():
             yield from _device(view, phase)
@@ -86,7 +86,12 @@ def _background(spec: RunSpec, exit_code: ExitCode, sentence: str) -> Fault:
 
 def _unbuilt(view: View) -> Iterator[Fault]:
     """A build that exited 0 must have left its engine."""
-    built = {worker.assignment.engine for worker in view.workers if worker.role is Role.BUILD and worker.exit_code == 0}
+    built = {
+        need
+        for worker in view.workers
+        if worker.role is Role.BUILD and worker.exit_code == 0
+        for need in worker.assignment.builds
+    }
     for need, why in view.missing_engines or ():
         if need in built:
             yield _stop(
@@ -121,8 +126,17 @@ def _exited(view: View, event: ev.WorkerExited, phase: Phase) -> Iterator[Fault]
     sentence = f"{_capital(worker.name)} {how} during {phase.value}{said}; {log}."
     if worker.role is Role.BACKGROUND:
         yield _background(view.spec, ExitCode.WORKER, sentence)
+    elif worker.role is Role.MAIN and _accuracy_failed(view, worker):
+        yield _stop(
+            ExitCode.INVALID, f"Main {worker.assignment.benchmark} is not VALID, its accuracy is too low: {sentence}"
+        )
     else:
         yield _stop(ExitCode.WORKER, sentence)
+
+
+def _accuracy_failed(view: View, main: WorkerView) -> bool:
+    """Whether main ran to its end and says that its answers are not good enough, as NVIDIA's does with an error."""
+    return view.spec.main.mode is Mode.ACCURACY and main.ended_ns is not None and main.reported_valid is False
 
 
 def _how_it_ended(event: ev.WorkerExited) -> str:
@@ -140,7 +154,7 @@ def _signal_name(signum: int) -> str:
         return f"signal {signum}"  # a real-time signal has no name
 
 
-def _left_timed_section(view: View, event: ev.TimedSectionEnded, phase: Phase) -> Iterator[Fault]:
+def _left_timed_section(view: View, event: ev.TimedSectionEnded | ev.FinishAnnounced, phase: Phase) -> Iterator[Fault]:
     worker = view.worker(event.worker)
     if worker is None or worker.role is not Role.BACKGROUND or worker.state is not WorkerState.ENDED:
         return
@@ -152,7 +166,7 @@ def _left_timed_section(view: View, event: ev.TimedSectionEnded, phase: Phase) -
         ExitCode.OVERLAP,
         f"{_capital(worker.name)} left its timed section before main did: it was asked for "
         f"{format_duration_s(worker.assignment.duration_ms / 1000)}. Ask for more, "
-        f"e.g. --background-duration {2 * view.plan.background_duration_ms // 1000}s.",
+        f"e.g. --background-benchmark-duration {2 * view.plan.background_duration_ms // 1000}s.",
     )
 
 
@@ -247,7 +261,7 @@ def _deadline(view: View, event: ev.DeadlinePassed, phase: Phase) -> Iterator[Fa
                 f"Main did not end within {format_duration_s(timing.main_timeout_ms / 1000)}: it stalls. "
                 "Allow more with --main-timeout, or see its stdout.log.",
             )
-        case ev.Timer.MAIN_EXIT, Phase.MAIN_RUNNING:
+        case ev.Timer.MAIN_EXIT, Phase.MAIN_RUNNING if _outstays(view, event.at_ns):
             yield _stop(
                 ExitCode.WORKER,
                 f"Main was still alive {format_duration_s(timing.main_exit_timeout_ms / 1000)} after its timed "
@@ -264,6 +278,14 @@ def _deadline(view: View, event: ev.DeadlinePassed, phase: Phase) -> Iterator[Fa
             yield from _still_busy(view)
         case _:
             return
+
+
+def _outstays(view: View, at_ns: MonotonicNs) -> bool:
+    """Whether main still lives that long after its last timed section; a deadline of an earlier one says nothing."""
+    main = view.main
+    if main is None or main.state is not WorkerState.ENDED or main.ended_ns is None:
+        return False
+    return at_ns - main.ended_ns >= view.spec.timing.main_exit_timeout_ms * NS_PER_MS
 
 
 def _not_started(view: View) -> tuple[WorkerView, ...]:

@@ -26,7 +26,7 @@ from heteromig.core import events as ev
 from heteromig.core import guards
 from heteromig.core.faults import faults
 from heteromig.core.phases import ACTIVE_PHASES, Phase, Role
-from heteromig.core.plan import Assignment, build_assignment
+from heteromig.core.plan import Assignment, build_assignment, build_batches
 from heteromig.core.spec import Drain, Goal, RunSpec
 from heteromig.core.verdict import Verdict, decide
 from heteromig.core.view import View
@@ -135,9 +135,13 @@ def _begin(run: Run, _event: ev.AnyEvent) -> None:
 
 
 def _lock(run: Run, _event: ev.AnyEvent) -> None:
-    assert run.view.inventory is not None  # noqa: S101 - this event brought it
+    inventory, plan = run.view.inventory, run.view.plan
+    assert inventory is not None  # noqa: S101 - this event brought it
+    assert plan is not None  # noqa: S101 - otherwise the run would have stopped
     if not run.view.locked:
-        run.request(ef.LockGpus(gpu_uuids=tuple(gpu.uuid for gpu in run.view.inventory.gpus)))
+        ours = {worker.slice_uuid for worker in plan.workers}
+        used = {one.gpu_uuid for one in inventory.slices if one.uuid in ours}
+        run.request(ef.LockGpus(gpu_uuids=tuple(gpu.uuid for gpu in inventory.gpus if gpu.uuid in used)))
 
 
 def _enter_building(run: Run, _event: ev.AnyEvent) -> None:
@@ -153,13 +157,13 @@ def _build_next(run: Run, _event: ev.AnyEvent) -> None:
     assert missing  # noqa: S101 - otherwise the run would have gone on
     if run.view.live_workers:
         return  # one build at a time, so that each has its slice to itself
-    need = missing[0][0]
-    run.spawn([build_assignment(need, len(run.view.workers), plan.on_profile(need.profile))])
+    batch = build_batches([need for need, _ in missing], together=run.view.spec.batch_builds)[0]
+    run.spawn([build_assignment(batch, len(run.view.workers), plan.on_profile(batch[0].profile))])
 
 
 def _inspect_again(run: Run, _event: ev.AnyEvent) -> None:
     assert run.view.plan is not None  # noqa: S101 - a build has ended
-    built = {worker.assignment.engine for worker in run.view.workers if worker.role is Role.BUILD}
+    built = {need for worker in run.view.workers if worker.role is Role.BUILD for need in worker.assignment.builds}
     needs = run.view.plan.engines
     if run.view.spec.rebuild:
         missing = run.view.missing_engines or ()
@@ -204,7 +208,9 @@ def _enter_main_running(run: Run, _event: ev.AnyEvent) -> None:
 
 def _expect_main_exit(run: Run, event: ev.AnyEvent) -> None:
     main = run.view.main
-    if isinstance(event, ev.TimedSectionEnded) and main is not None and event.worker == main.index:
+    if not isinstance(event, ev.TimedSectionEnded | ev.FinishAnnounced) or main is None or event.worker != main.index:
+        return
+    if main.ended_ns == event.at_ns:
         run.arm(ev.Timer.MAIN_EXIT, run.view.spec.timing.main_exit_timeout_ms / 1000)
 
 
@@ -411,6 +417,7 @@ TABLE: list[TransitionConfigDict] = [
     _row(ev.SampleTaken, Phase.BUFFERING, Phase.MAIN_RUNNING, _SETTLED, quiet=True),
     _row(ev.SamplerLost, Phase.BUFFERING, Phase.MAIN_RUNNING, _SETTLED, quiet=True),
     _row(ev.TimedSectionEnded, Phase.MAIN_RUNNING, None, action=_expect_main_exit),
+    _row(ev.FinishAnnounced, Phase.MAIN_RUNNING, None, action=_expect_main_exit),
     _row(ev.WorkerExited, Phase.MAIN_RUNNING, Phase.DRAINING, [guards.main_exited], quiet=True),
     _row(ev.WorkerExited, Phase.DRAINING, Phase.VALIDATING, _DRAINED),
     _row(ev.WorkerExited, Phase.DRAINING, None, action=_drain_exit),

@@ -7,29 +7,36 @@ possible over the free slices; an explicit list is taken as given.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from msgspec import Struct
 
 from heteromig.core.devices import Inventory
 from heteromig.core.errors import PreflightError, UsageError
 from heteromig.core.phases import Role
+from heteromig.core.placement import place
 from heteromig.core.spec import Mode, RunSpec
 
 
 class EngineNeed(Struct, frozen=True, order=True):
-    """An engine that the plan needs; equal needs share one engine."""
+    """An engine that the plan needs; equal needs share one engine.
+
+    `config_ver` is empty where the harness has no configuration versions.
+    """
 
     benchmark: str
     scenario: str
     accuracy: str
     profile: str
+    config_ver: str = ""
 
 
 class Assignment(Struct, frozen=True):
     """One worker: a benchmark on a slice.
 
     `duration_ms` is LoadGen's min_duration. `cpus` are the processors it is pinned to, empty for no pinning.
-    `directory` is relative to the run directory.
+    `directory` is relative to the run directory. `builds` are the engines that a build makes; one that makes several is
+    named by their configuration version.
     """
 
     index: int
@@ -43,12 +50,18 @@ class Assignment(Struct, frozen=True):
     profile: str
     cpus: tuple[int, ...]
     directory: str
+    config_ver: str = ""
+    builds: tuple[EngineNeed, ...] = ()
 
     @property
     def engine(self) -> EngineNeed:
-        """The engine this worker runs, or builds."""
+        """The engine that main or a background runs."""
         return EngineNeed(
-            benchmark=self.benchmark, scenario=self.scenario, accuracy=self.accuracy, profile=self.profile
+            benchmark=self.benchmark,
+            scenario=self.scenario,
+            accuracy=self.accuracy,
+            profile=self.profile,
+            config_ver=self.config_ver,
         )
 
 
@@ -103,15 +116,16 @@ def make_plan(spec: RunSpec, inventory: Inventory, cpus: tuple[int, ...]) -> Pla
     `cpus` are the processors that the run may use; they matter for simulated slices only.
 
     Raises:
-        PreflightError: there are too few slices, or they are real and the harness would not use them.
-        UsageError: an explicit background list is longer than the free slices.
+        PreflightError: there are too few slices, they are real and the harness would not use them, or it does not
+            support their GPU.
+        UsageError: an explicit background list is longer than the free slices, or main's slice does not exist.
     """
-    slices = inventory.slices
     if not inventory.simulated and not spec.uses_gpu:
         raise PreflightError(
             f"The {spec.harness} harness computes on the CPU in this version, and would say nothing about the slices "
             f"of {spec.slices}. Try it on simulated slices: --slices sim:a100-sxm-80gb."
         )
+    slices = place(spec, inventory)
     wanted = spec.background.candidates
     needed = 2 if wanted else 1
     if len(slices) < needed:
@@ -140,6 +154,7 @@ def make_plan(spec: RunSpec, inventory: Inventory, cpus: tuple[int, ...]) -> Pla
         profile=main_slice.profile,
         cpus=main_cpus,
         directory=f"workers/0-{Role.MAIN.value}-{spec.main.benchmark}",
+        config_ver=spec.main.config_ver,
     )
     backgrounds = tuple(
         Assignment(
@@ -150,12 +165,14 @@ def make_plan(spec: RunSpec, inventory: Inventory, cpus: tuple[int, ...]) -> Pla
             mode=Mode.PERFORMANCE,
             accuracy=spec.benchmark(name).default_accuracy,
             duration_ms=background_ms,
-            slice_uuid=place.uuid,
-            profile=place.profile,
+            slice_uuid=free_slice.uuid,
+            profile=free_slice.profile,
             cpus=shared_cpus,
             directory=f"workers/{index}-{Role.BACKGROUND.value}-{name}",
+            config_ver=spec.background.config_ver
+            or spec.benchmark(name).config_ver(spec.benchmark(name).default_accuracy),
         )
-        for index, (name, place) in enumerate(zip(chosen, free, strict=False), start=1)
+        for index, (name, free_slice) in enumerate(zip(chosen, free, strict=False), start=1)
     )
     return Plan(
         workers=(main, *backgrounds),
@@ -182,23 +199,38 @@ def split_cpus(cpus: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]
 
 def automatic_duration_ms(spec: RunSpec) -> int:
     """How long backgrounds must run to outlast main, capped by the background timeout."""
-    main_s = spec.main.duration_ms / 1000 * _SCENARIO_FACTOR.get(spec.main.scenario, _OTHER_FACTOR)
+    factor = _SCENARIO_FACTOR.get(spec.main.scenario, _OTHER_FACTOR) * spec.main.action.loadgen_runs
+    main_s = spec.main.duration_ms / 1000 * factor
     start_s = spec.timing.start_time_buffer_ms / 1000 + _MAIN_START_S
     return min(round(1000 * (2 * (start_s + main_s) + _AUTOMATIC_EXTRA_S)), spec.background.timeout_ms)
 
 
-def build_assignment(need: EngineNeed, index: int, target: Assignment) -> Assignment:
-    """The worker that builds `need` on the slice of `target`, a planned worker of the same profile."""
+def build_batches(needs: Sequence[EngineNeed], *, together: bool) -> tuple[tuple[EngineNeed, ...], ...]:
+    """What is built at once: each engine alone, or `together` all of one configuration version and profile."""
+    if not together:
+        return tuple((need,) for need in needs)
+    batches: dict[tuple[str, str], list[EngineNeed]] = {}
+    for need in needs:
+        batches.setdefault((need.config_ver, need.profile), []).append(need)
+    return tuple(tuple(batch) for batch in batches.values())
+
+
+def build_assignment(needs: tuple[EngineNeed, ...], index: int, target: Assignment) -> Assignment:
+    """The worker that builds `needs` on the slice of `target`, a planned worker of the same profile."""
+    first = needs[0]
+    name = first.benchmark if len(needs) == 1 else first.config_ver
     return Assignment(
         index=index,
         role=Role.BUILD,
-        benchmark=need.benchmark,
-        scenario=need.scenario,
+        benchmark=name,
+        scenario=",".join(dict.fromkeys(need.scenario for need in needs)),
         mode=Mode.PERFORMANCE,
-        accuracy=need.accuracy,
+        accuracy=first.accuracy,
         duration_ms=0,
         slice_uuid=target.slice_uuid,
-        profile=need.profile,
+        profile=first.profile,
         cpus=target.cpus,
-        directory=f"workers/{index}-{Role.BUILD.value}-{need.benchmark}",
+        directory=f"workers/{index}-{Role.BUILD.value}-{name}",
+        config_ver=first.config_ver,
+        builds=needs,
     )

@@ -52,7 +52,10 @@ class SliceRecord(Struct, frozen=True):
 
 
 class WorkerRecord(Struct, frozen=True):
-    """One worker. `timed_begin` and `timed_end` are UTC; `evidence` the level that was reached."""
+    """One worker. `timed_begin` and `timed_end` are UTC; `evidence` the level that was reached.
+
+    `config_ver` is the harness' configuration version, empty where it has none.
+    """
 
     index: int
     role: str
@@ -60,6 +63,7 @@ class WorkerRecord(Struct, frozen=True):
     scenario: str
     mode: str
     accuracy: str
+    config_ver: str
     slice_uuid: str
     directory: str
     pid: int | None
@@ -128,6 +132,7 @@ class RunRecord(Struct, frozen=True):
     heartbeat_at: str
     phase: str
     goal: str
+    harness: str
     simulated: bool
     lenient: bool
     host: HostRecord
@@ -138,4 +143,5 @@ class RunRecord(Struct, frozen=True):
     overlap: OverlapRecord
     observer: ObserverRecord
     phases: tuple[PhaseRecord, ...]
+    notes: tuple[str, ...]
     verdict: VerdictRecord | None

@@ -24,6 +24,25 @@ class Mode(Enum):
     ACCURACY = "accuracy"
 
 
+class Action(Enum):
+    """What main does: the targets of NVIDIA's Makefile that measure something."""
+
+    RUN_HARNESS = "run_harness"
+    TEST01 = "run_audit_test01"
+    TEST04 = "run_audit_test04"
+    TEST05 = "run_audit_test05"
+
+    @property
+    def audit(self) -> str | None:
+        """The name of the compliance test, None where it is none."""
+        return None if self is Action.RUN_HARNESS else self.value.removeprefix("run_audit_").upper()
+
+    @property
+    def loadgen_runs(self) -> int:
+        """How many LoadGen runs it may take: a test that fails is tried again (NVIDIA's Makefile v2.1:760-784)."""
+        return {Action.RUN_HARNESS: 1, Action.TEST01: 2, Action.TEST04: 3, Action.TEST05: 3}[self]
+
+
 class Drain(Enum):
     """What happens to backgrounds once main has ended."""
 
@@ -36,7 +55,8 @@ class Drain(Enum):
 class BenchmarkInfo(Struct, frozen=True, rename="kebab"):
     """What a harness knows about one benchmark.
 
-    `model` groups benchmarks that are the same model: a background set never contains main's model.
+    `model` groups benchmarks that are the same model: a background set never contains main's model. `config_vers` are
+    (accuracy, configuration version) where the harness has a version for each accuracy.
     """
 
     name: str
@@ -44,10 +64,56 @@ class BenchmarkInfo(Struct, frozen=True, rename="kebab"):
     scenarios: tuple[str, ...]
     accuracies: tuple[str, ...]
     default_accuracy: str
+    config_vers: tuple[tuple[str, str], ...] = ()
+
+    def config_ver(self, accuracy: str) -> str:
+        """The configuration version of that accuracy; empty where there is none."""
+        return dict(self.config_vers).get(accuracy, "")
+
+
+class SystemSpec(Struct, frozen=True, rename="kebab"):
+    """What a harness supports on one kind of GPU.
+
+    `gpu` is contained in the product name that NVML gives; `benchmarks` are (benchmark, its scenarios).
+    """
+
+    gpu: str
+    benchmarks: tuple[tuple[str, tuple[str, ...]], ...]
+
+    def supports(self, benchmark: str, scenario: str) -> bool:
+        """Whether the benchmark has that scenario here."""
+        return scenario in dict(self.benchmarks).get(benchmark, ())
+
+
+class CommandSpec(Struct, frozen=True, rename="kebab"):
+    """One benchmark of the `command` harness: any program.
+
+    `argv` may hold the placeholders of `harnesses/command.py`. `start`, `end` and `result` are regular expressions,
+    searched in each line of the output; `valid_when` compares groups of `result` with constants. `loadgen_logs` is the
+    directory, relative to the worker's own, where the program puts LoadGen's logs; None where it writes none.
+    `clean_stop` is the name of the signal at which it ends well; None where it knows none.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    model: str
+    scenarios: tuple[str, ...]
+    env: dict[str, str] = {}
+    cwd: str | None = None
+    start: str | None = None
+    end: str | None = None
+    result: str | None = None
+    valid_when: tuple[str, ...] = ()
+    clean_stop: str | None = None
+    loadgen_logs: str | None = None
 
 
 class MainSpec(Struct, frozen=True, rename="kebab"):
-    """The measured benchmark. `duration_ms` is LoadGen's min_duration."""
+    """The measured benchmark. `duration_ms` is LoadGen's min_duration.
+
+    `run_args` are the user's own arguments for the harness, `cmd_prefix` what goes in front of its command line.
+    `slice` says where it runs: a UUID, an index among the slices, or a profile; None for the first slice.
+    """
 
     benchmark: str
     scenario: str
@@ -55,13 +121,24 @@ class MainSpec(Struct, frozen=True, rename="kebab"):
     accuracy: str
     duration_ms: int
     target_qps: float | None = None
+    action: Action = Action.RUN_HARNESS
+    config_ver: str = ""
+    run_args: tuple[str, ...] = ()
+    cmd_prefix: tuple[str, ...] = ()
+    slice: str | None = None
+
+    @property
+    def may_run_again(self) -> bool:
+        """Whether LoadGen may run more than once within it, so that the end of a run is not the end of main."""
+        return self.action.audit is not None or "--test_mode=SubmissionRun" in self.run_args
 
 
 class BackgroundSpec(Struct, frozen=True, rename="kebab"):
     """The neighbours.
 
     `benchmarks` is what the user wrote, a set's name or a list; `candidates` the resolved names in order.
-    `duration_ms` is None for automatic; `timeout_ms` caps the automatic duration.
+    `duration_ms` is None for automatic; `timeout_ms` caps the automatic duration. `config_ver` replaces that of each
+    benchmark where it is not empty; `run_args` are further arguments for the harness.
     """
 
     benchmarks: str
@@ -70,6 +147,8 @@ class BackgroundSpec(Struct, frozen=True, rename="kebab"):
     scenario: str
     duration_ms: int | None
     timeout_ms: int
+    config_ver: str = ""
+    run_args: tuple[str, ...] = ()
 
 
 class TimingSpec(Struct, frozen=True, rename="kebab"):
@@ -88,8 +167,11 @@ class TimingSpec(Struct, frozen=True, rename="kebab"):
 class RunSpec(Struct, frozen=True, rename="kebab"):
     """Everything that a run is told.
 
-    `catalog` holds the benchmarks that the plan can mention. `uses_gpu` says whether the harness computes on a GPU; one
-    that does not is refused on real slices, because it would measure something else.
+    `catalog` holds the benchmarks that the plan can mention, `systems` the kinds of GPU that the harness supports, none
+    for any. `uses_gpu` says whether the harness computes on a GPU; one that does not is refused on real slices, because
+    it would measure something else. `batch_builds`: one build makes all engines of a configuration version. `gpu` is
+    the UUID or the index of the GPU to run on; None for the one with the most slices. `harness_dir` and `commands` are
+    what the harnesses of these names need.
     """
 
     goal: Goal
@@ -110,6 +192,11 @@ class RunSpec(Struct, frozen=True, rename="kebab"):
     runs_dir: str
     engines_dir: str
     uses_gpu: bool = False
+    batch_builds: bool = False
+    gpu: str | None = None
+    systems: tuple[SystemSpec, ...] = ()
+    harness_dir: str = ""
+    commands: tuple[CommandSpec, ...] = ()
 
     def benchmark(self, name: str) -> BenchmarkInfo:
         """The catalog's entry; names were checked when the spec was made."""

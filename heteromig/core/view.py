@@ -5,7 +5,7 @@ A view is immutable. Guards and faults read it; nothing else does arithmetic ove
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 from msgspec import Struct
@@ -19,6 +19,9 @@ from heteromig.core.plan import Assignment, EngineNeed, Plan, make_plan
 from heteromig.core.spec import RunSpec
 from heteromig.core.units import MonotonicNs, UtcNs
 from heteromig.core.verdict import Reason
+
+MAX_NOTES = 20
+"""A host where more than that goes on is described well enough by the first of them."""
 
 
 class WorkerView(Struct, frozen=True):
@@ -83,6 +86,8 @@ class View(Struct, frozen=True):
     """Timed workers that the last sample did not show on their own slice."""
     absent_twice: frozenset[int] = frozenset()
     """Those that the sample before did not show either."""
+    notes: tuple[str, ...] = ()
+    """What was seen that changes no verdict, but that whoever reads the result should know."""
     sampler_alive: bool = True
     buffer_elapsed: bool = False
     signals: int = 0
@@ -117,8 +122,9 @@ class View(Struct, frozen=True):
 
     @property
     def main_ended(self) -> bool:
-        """Whether main's timed section is over, or main is."""
-        return self.main is not None and self.main.state in {WorkerState.ENDED, WorkerState.EXITED}
+        """Whether main's timed section is over, or main is. One that may run LoadGen again is over when it exits."""
+        over = {WorkerState.EXITED} if self.spec.main.may_run_again else {WorkerState.ENDED, WorkerState.EXITED}
+        return self.main is not None and self.main.state in over
 
     @property
     def last_exit_ns(self) -> MonotonicNs:
@@ -186,6 +192,7 @@ class View(Struct, frozen=True):
                 | ev.TimedSectionBegan()
                 | ev.ProgressMade()
                 | ev.TimedSectionEnded()
+                | ev.FinishAnnounced()
                 | ev.ResultReported()
                 | ev.StillTimed()
                 | ev.WorkerExited()
@@ -233,7 +240,26 @@ class View(Struct, frozen=True):
             and worker.assignment.slice_uuid in observable
             and worker.index not in shown
         )
-        return msgspec.structs.replace(self, sample=sample, absent=absent, absent_twice=absent & self.absent)
+        return msgspec.structs.replace(
+            self,
+            sample=sample,
+            absent=absent,
+            absent_twice=absent & self.absent,
+            notes=tuple(dict.fromkeys((*self.notes, *self._bystanders(sample))))[:MAX_NOTES],
+        )
+
+    def _bystanders(self, sample: DeviceSample) -> Iterator[str]:
+        """Strangers on slices that the run does not use: they share the host with it, and perhaps the GPU."""
+        if self.plan is None:
+            return
+        ours = {worker.slice_uuid for worker in self.plan.workers}
+        for reading in sample.slices:
+            for occupant in reading.occupants or ():
+                if reading.slice_uuid not in ours and not self.is_ours(occupant):
+                    yield (
+                        f"Slice {reading.slice_uuid}, which is not part of the run, was used meanwhile by pid "
+                        f"{occupant.pid} ({occupant.command})."
+                    )
 
 
 WorkerEvent = (
@@ -243,6 +269,7 @@ WorkerEvent = (
     | ev.TimedSectionBegan
     | ev.ProgressMade
     | ev.TimedSectionEnded
+    | ev.FinishAnnounced
     | ev.ResultReported
     | ev.StillTimed
     | ev.WorkerExited
@@ -254,6 +281,7 @@ WORKER_STATES: dict[type[ev.Event], dict[WorkerState, WorkerState]] = {
     ev.TimedSectionBegan: {
         WorkerState.SPAWNED: WorkerState.TIMED,
         WorkerState.ANNOUNCED: WorkerState.TIMED,
+        WorkerState.ENDED: WorkerState.TIMED,  # another LoadGen run within the same worker, as audits have
     },
     ev.ProgressMade: {
         WorkerState.ANNOUNCED: WorkerState.ANNOUNCED,
@@ -265,12 +293,13 @@ WORKER_STATES: dict[type[ev.Event], dict[WorkerState, WorkerState]] = {
         WorkerState.TIMED: WorkerState.ENDED,
         WorkerState.BUSY: WorkerState.ENDED,
     },
+    ev.FinishAnnounced: {WorkerState.ANNOUNCED: WorkerState.ENDED},
     ev.WorkerExited: dict.fromkeys(LIVE_STATES, WorkerState.EXITED),
 }
 """The lifecycle of one worker: event -> state -> next state. A pair that is not here leaves the state as it is."""
 
 
-def _worker_after(worker: WorkerView, event: WorkerEvent) -> WorkerView:  # noqa: C901, PLR0911 - one arm an event
+def _worker_after(worker: WorkerView, event: WorkerEvent) -> WorkerView:  # noqa: C901, PLR0911, PLR0912 - one arm an event
     if worker.state is WorkerState.PLANNED:
         return worker  # nothing is true of a worker that was not spawned
     if worker.state is WorkerState.EXITED and isinstance(event, ev.WorkerExited):
@@ -286,7 +315,8 @@ def _worker_after(worker: WorkerView, event: WorkerEvent) -> WorkerView:  # noqa
         case ev.StartAnnounced():
             return replace(worker, state=state, announced_ns=worker.announced_ns or at_ns)
         case ev.TimedSectionBegan():
-            return replace(worker, state=state, timed_ns=worker.timed_ns or at_ns)
+            ended_ns = None if worker.state is WorkerState.ENDED else worker.ended_ns
+            return replace(worker, state=state, timed_ns=worker.timed_ns or at_ns, ended_ns=ended_ns)
         case ev.ProgressMade():
             if event.completed_samples == 0:
                 state = worker.state  # a heartbeat without completions shows no work
@@ -302,6 +332,9 @@ def _worker_after(worker: WorkerView, event: WorkerEvent) -> WorkerView:  # noqa
             )
         case ev.TimedSectionEnded():
             return replace(worker, state=state, ended_ns=worker.ended_ns or at_ns)
+        case ev.FinishAnnounced():
+            is_its_end = worker.announced_ns is not None and worker.timed_ns is None
+            return replace(worker, state=state, ended_ns=worker.ended_ns or (at_ns if is_its_end else None))
         case ev.ResultReported():
             return replace(worker, reported_valid=event.valid)
         case ev.StillTimed():

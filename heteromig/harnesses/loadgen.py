@@ -14,14 +14,35 @@ from heteromig.benchmarks import catalog
 from heteromig.benchmarks.catalog import OUTCOME
 from heteromig.benchmarks.engines import EngineStatus, engine_key, inspect_engine
 from heteromig.core.errors import EvidenceError, PreflightError, UsageError
+from heteromig.core.overlap import MainResult
 from heteromig.core.phases import Role
 from heteromig.core.plan import Assignment, EngineNeed
-from heteromig.core.spec import BenchmarkInfo, RunSpec
+from heteromig.core.spec import Action, BenchmarkInfo, MainSpec, Mode, RunSpec, SystemSpec
+from heteromig.core.units import UtcNs
+from heteromig.harnesses.judging import complaints_of_errors, judge_performance
+from heteromig.logs.detail import DetailFacts, read_detail
+from heteromig.logs.files import read_regular
+from heteromig.logs.harness import MLPERF_LINES, LinePattern
+from heteromig.logs.loadgen import DETAIL_LOG
+from heteromig.logs.search import LogPlace
 from heteromig.workers.command import Command
 from heteromig.workers.environment import SLICE_VARIABLE, package_path
 
 _MODULES = ("mlperf_loadgen", "numpy", "onnx", "onnxruntime")
 """What `pip install 'heteromig[loadgen]'` brings."""
+
+
+ACCURACY_RESULT = "accuracy.json"
+
+
+class AccuracyResult(Struct, frozen=True):
+    """`accuracy.json`, which the benchmark writes at the end of an accuracy run."""
+
+    metric: str
+    value_percent: float
+    target_percent: float
+    passed: bool
+    samples: int
 
 
 class _Outcome(Struct, frozen=True):
@@ -36,6 +57,9 @@ class LoadgenHarness:
     name = "loadgen"
     start_time_buffer_ms = 10_000
     uses_gpu = False
+    stops_cleanly = True
+    batches_builds = False
+    writes_loadgen_logs = True
 
     def catalog(self) -> tuple[BenchmarkInfo, ...]:
         """All benchmarks it has."""
@@ -44,6 +68,10 @@ class LoadgenHarness:
     def sets(self) -> dict[str, tuple[str, ...]]:
         """Names of sets of benchmarks."""
         return dict(catalog.SETS)
+
+    def systems(self) -> tuple[SystemSpec, ...]:
+        """Any: what it supports is decided by its runtime."""
+        return ()
 
     def benchmark(self, name: str) -> BenchmarkInfo:
         """The catalog's entry.
@@ -61,13 +89,19 @@ class LoadgenHarness:
         """
         catalog.require_supported(name, scenario, accuracy)
 
+    def main_exit_timeout_ms(self, main: MainSpec) -> int:
+        """A minute: there is little to do after LoadGen's result."""
+        del main
+        return 60_000
+
     def preflight(self, spec: RunSpec) -> None:
-        """Check that LoadGen and a runtime are installed, and that the runtime is one for these slices.
+        """Check that LoadGen and a runtime are installed, and that nothing is asked that only NVIDIA's tree can do.
 
         Raises:
-            PreflightError: something is not installed, or the slices are real.
-            UsageError: main's target is given in a mode that has none.
+            PreflightError: something is not installed.
+            UsageError: an option is for the harness `make`, or main's target is given in a mode that has none.
         """
+        require_no_make_options(spec)
         absent = [module for module in _MODULES if importlib.util.find_spec(module) is None]
         if absent:
             raise PreflightError(
@@ -77,8 +111,9 @@ class LoadgenHarness:
         if spec.main.target_qps is not None and spec.main.mode.value != "performance":
             raise UsageError("--main-target-qps goes with --main-mode performance only; leave one of them out.")
 
-    def missing_engines(self, needs: tuple[EngineNeed, ...], engines_dir: Path) -> tuple[tuple[EngineNeed, str], ...]:
+    def missing_engines(self, needs: tuple[EngineNeed, ...], spec: RunSpec) -> tuple[tuple[EngineNeed, str], ...]:
         """Those of `needs` that are missing, stale or corrupt, each with the reason."""
+        engines_dir = Path(spec.engines_dir).absolute()
         missing = []
         for need in needs:
             state = inspect_engine(
@@ -92,9 +127,13 @@ class LoadgenHarness:
                 missing.append((need, state.reason))
         return tuple(missing)
 
+    def prepare(self, assignment: Assignment, spec: RunSpec, run_dir: Path) -> None:
+        """Nothing: a worker writes into its own directory alone."""
+
     def command(self, assignment: Assignment, spec: RunSpec, run_dir: Path) -> Command:
         """`run` for main and backgrounds, `build` for builds; the slice goes by CUDA_VISIBLE_DEVICES."""
-        engine = str(self._engine_dir(assignment.engine, Path(spec.engines_dir).absolute()))
+        need = assignment.builds[0] if assignment.builds else assignment.engine
+        engine = str(self._engine_dir(need, Path(spec.engines_dir).absolute()))
         what = (
             "--benchmark", assignment.benchmark,
             "--scenario", assignment.scenario,
@@ -110,7 +149,7 @@ class LoadgenHarness:
                 *python, "run", *what,
                 "--mode", assignment.mode.value,
                 "--engine", engine,
-                "--log-dir", str(self.log_dir(assignment, run_dir)),
+                "--log-dir", str(run_dir / assignment.directory),
                 "--min-duration-ms", str(assignment.duration_ms),
             )  # fmt: skip
             if assignment.role is Role.MAIN and spec.main.target_qps is not None:
@@ -129,25 +168,100 @@ class LoadgenHarness:
             "PYTHONPATH": package_path(),
         }
 
-    def uncomputed_samples(self, log_dir: Path) -> int:
-        """What the benchmark wrote into `outcome.json` when it was done.
+    def lines(self, assignment: Assignment) -> tuple[LinePattern, ...]:
+        """The marker, heartbeats and LoadGen's summary."""
+        del assignment
+        return MLPERF_LINES
+
+    def logs(self, assignment: Assignment, spec: RunSpec, run_dir: Path) -> LogPlace | None:
+        """The worker's own directory; a build writes none."""
+        del spec
+        return None if assignment.role is Role.BUILD else LogPlace(run_dir / assignment.directory)
+
+    def collect(
+        self, assignment: Assignment, spec: RunSpec, run_dir: Path, *, started_utc_ns: UtcNs, exit_code: int | None
+    ) -> None:
+        """Nothing: everything is in the worker's directory already."""
+
+    def detail_logs(self, assignment: Assignment, run_dir: Path) -> tuple[Path, ...]:
+        """The one in the worker's directory, there or not."""
+        return (run_dir / assignment.directory / DETAIL_LOG,)
+
+    def result(self, main: Assignment, spec: RunSpec, run_dir: Path) -> MainResult:
+        """LoadGen's VALID, or the agreement of an accuracy run, of a run that nobody stopped.
 
         Raises:
-            EvidenceError: it is not there, or is not what the benchmark writes.
+            EvidenceError: a file that says so is missing or unreadable.
         """
-        path = log_dir / OUTCOME
-        if not path.is_file():
-            raise EvidenceError(f"{path} is not there, so it is not known whether the run was stopped.")
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=_Outcome).not_computed
-        except OSError as error:
-            raise EvidenceError(f"{path} cannot be read: {error.strerror}.") from None
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise EvidenceError(f"{path} is not the outcome of a benchmark: {error}.") from None
-
-    def log_dir(self, assignment: Assignment, run_dir: Path) -> Path:
-        """The worker's own directory."""
-        return run_dir / assignment.directory
+        del spec
+        folder = run_dir / main.directory
+        facts = read_detail(folder / DETAIL_LOG)
+        not_computed = uncomputed_samples(folder)
+        if not_computed:
+            why = f"somebody stopped it, and {not_computed} samples were completed without being computed"
+            return MainResult(valid=False, complaints=(why,), metrics={})
+        if main.mode is Mode.ACCURACY:
+            return _accuracy(folder, facts)
+        return judge_performance(folder / DETAIL_LOG, facts, main)
 
     def _engine_dir(self, need: EngineNeed, engines_dir: Path) -> Path:
         return engines_dir / engine_key(need.benchmark, need.scenario, need.accuracy, need.profile)
+
+
+def uncomputed_samples(folder: Path) -> int:
+    """How many samples were completed without being computed, as the benchmark wrote when it was done.
+
+    LoadGen cannot tell them from others, and may call a run VALID that somebody stopped.
+
+    Raises:
+        EvidenceError: `outcome.json` is not there, or is not what the benchmark writes.
+    """
+    path = folder / OUTCOME
+    try:
+        return msgspec.json.decode(read_regular(path, "The outcome"), type=_Outcome).not_computed
+    except FileNotFoundError:
+        raise EvidenceError(f"{path} is not there, so it is not known whether the run was stopped.") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise EvidenceError(f"{path} is not the outcome of a benchmark: {error}.") from None
+
+
+def require_no_make_options(spec: RunSpec) -> None:
+    """Refuse what only NVIDIA's tree understands.
+
+    Raises:
+        UsageError: one of these options was given.
+    """
+    given = {
+        f"--main-action {spec.main.action.value}": spec.main.action is not Action.RUN_HARNESS,
+        "--main-benchmark-runargs, --start-from-device or --verbose": bool(spec.main.run_args),
+        "--main-config-ver": bool(spec.main.config_ver),
+        "--start-from-device or --verbose-all": bool(spec.background.run_args),
+        "--background-config-ver": bool(spec.background.config_ver),
+    }
+    for option, is_given in given.items():
+        if is_given:
+            raise UsageError(
+                f"{option} is for NVIDIA's tree, and the harness is {spec.harness}: leave it out, or choose make."
+            )
+
+
+def _accuracy(folder: Path, facts: DetailFacts) -> MainResult:
+    """An accuracy run has no VALID of LoadGen's; what counts is how well the answers agree."""
+    path = folder / ACCURACY_RESULT
+    try:
+        result = msgspec.json.decode(read_regular(path, "The accuracy result"), type=AccuracyResult)
+    except FileNotFoundError as error:
+        raise EvidenceError(f"{path} cannot be read: {error.strerror}.") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise EvidenceError(f"{path} is not an accuracy result: {error}.") from None
+    metrics = {
+        "accuracy_percent": result.value_percent,
+        "accuracy_target_percent": result.target_percent,
+        "accuracy_samples": float(result.samples),
+    }
+    if facts.num_errors:
+        return MainResult(valid=False, complaints=complaints_of_errors(facts), metrics=metrics)
+    if result.passed and result.value_percent >= result.target_percent:
+        return MainResult(valid=True, complaints=(), metrics=metrics)
+    why = f"{result.metric} is {result.value_percent:g} %, below the target of {result.target_percent:g} %"
+    return MainResult(valid=False, complaints=(why,), metrics=metrics)

@@ -5,13 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from heteromig.core.overlap import MainResult
 from heteromig.core.plan import Assignment, EngineNeed
-from heteromig.core.spec import BenchmarkInfo, RunSpec
+from heteromig.core.spec import BenchmarkInfo, MainSpec, RunSpec, SystemSpec
+from heteromig.core.units import UtcNs
+from heteromig.logs.harness import LinePattern
+from heteromig.logs.search import LogPlace
 from heteromig.workers.command import Command
 
 
 class Harness(Protocol):
-    """A kind of program that workers run. All methods are pure, but `preflight` and `missing_engines` read files."""
+    """A kind of program that workers run.
+
+    What is asked before a run (`catalog` to `missing_engines`) and after it (`detail_logs`, `result`) changes nothing;
+    only `prepare` and `collect` do, each for one worker.
+    """
 
     @property
     def name(self) -> str:
@@ -25,11 +33,26 @@ class Harness(Protocol):
     def uses_gpu(self) -> bool:
         """Whether its engines compute on a GPU; those that do not are refused on real slices."""
 
+    @property
+    def stops_cleanly(self) -> bool:
+        """Whether its workers know a clean stop, for which time is allowed before TERM."""
+
+    @property
+    def batches_builds(self) -> bool:
+        """Whether one build makes all engines of a configuration version."""
+
+    @property
+    def writes_loadgen_logs(self) -> bool:
+        """Whether every worker leaves LoadGen's logs: then `timed` is the evidence of a start, else `announced`."""
+
     def catalog(self) -> tuple[BenchmarkInfo, ...]:
         """All benchmarks it has."""
 
     def sets(self) -> dict[str, tuple[str, ...]]:
         """Names of sets of benchmarks."""
+
+    def systems(self) -> tuple[SystemSpec, ...]:
+        """The kinds of GPU that it supports; empty for any."""
 
     def benchmark(self, name: str) -> BenchmarkInfo:
         """The catalog's entry.
@@ -45,27 +68,54 @@ class Harness(Protocol):
             UsageError: it does not.
         """
 
+    def main_exit_timeout_ms(self, main: MainSpec) -> int:
+        """How long main may live after its timed section, unless the user says otherwise."""
+
     def preflight(self, spec: RunSpec) -> None:
-        """Check that the harness can run here at all.
+        """Check that the harness can run here at all, and can do what is asked.
 
         Raises:
             PreflightError: something is not installed, or the slices are not for it.
+            UsageError: an option is not for this harness.
         """
 
-    def missing_engines(self, needs: tuple[EngineNeed, ...], engines_dir: Path) -> tuple[tuple[EngineNeed, str], ...]:
+    def missing_engines(self, needs: tuple[EngineNeed, ...], spec: RunSpec) -> tuple[tuple[EngineNeed, str], ...]:
         """Those of `needs` that are not usable, each with the reason."""
+
+    def prepare(self, assignment: Assignment, spec: RunSpec, run_dir: Path) -> None:
+        """Make what the worker needs to find, its own directory excepted, which exists.
+
+        Raises:
+            OSError: the file system does not let it.
+            PreflightError: something is in the way.
+        """
 
     def command(self, assignment: Assignment, spec: RunSpec, run_dir: Path) -> Command:
         """What to execute for a worker."""
 
-    def uncomputed_samples(self, log_dir: Path) -> int:
-        """How many samples were completed without being computed, because somebody stopped the run.
+    def lines(self, assignment: Assignment) -> tuple[LinePattern, ...]:
+        """What to look for in the output of a worker."""
 
-        LoadGen cannot tell them from others, and may call such a run VALID.
+    def logs(self, assignment: Assignment, spec: RunSpec, run_dir: Path) -> LogPlace | None:
+        """Where LoadGen's logs of that worker appear while it runs; None where it writes none."""
+
+    def collect(
+        self, assignment: Assignment, spec: RunSpec, run_dir: Path, *, started_utc_ns: UtcNs, exit_code: int | None
+    ) -> None:
+        """Once the worker's process tree is gone: keep what is evidence, remove what was for it alone.
+
+        `started_utc_ns` is when it was spawned; `exit_code` None where it died of a signal or never ran.
 
         Raises:
-            EvidenceError: the harness left no word about it.
+            OSError: the file system does not let it.
         """
 
-    def log_dir(self, assignment: Assignment, run_dir: Path) -> Path:
-        """Where LoadGen's logs of that worker appear."""
+    def detail_logs(self, assignment: Assignment, run_dir: Path) -> tuple[Path, ...]:
+        """LoadGen's detail logs of that worker as they lie in the run directory, sorted."""
+
+    def result(self, main: Assignment, spec: RunSpec, run_dir: Path) -> MainResult:
+        """How main came out, from what lies in the run directory.
+
+        Raises:
+            EvidenceError: what is needed to say so is not there, or cannot be read.
+        """

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from heteromig.core.events import AnyEvent, ProgressMade, ResultReported, StartAnnounced
+from heteromig.core.events import AnyEvent, FinishAnnounced, ProgressMade, ResultReported, StartAnnounced
 from heteromig.core.units import MonotonicNs
 
 
@@ -29,6 +29,10 @@ def _read_start(worker: int, at_ns: MonotonicNs, _match: re.Match[bytes]) -> Any
     return StartAnnounced(at_ns=at_ns, worker=worker)
 
 
+def _read_finish(worker: int, at_ns: MonotonicNs, _match: re.Match[bytes]) -> AnyEvent:
+    return FinishAnnounced(at_ns=at_ns, worker=worker)
+
+
 def _read_result(worker: int, at_ns: MonotonicNs, match: re.Match[bytes]) -> AnyEvent:
     return ResultReported(at_ns=at_ns, worker=worker, valid=match["validity"] == b"VALID")
 
@@ -42,14 +46,23 @@ def _read_heartbeat(worker: int, at_ns: MonotonicNs, match: re.Match[bytes]) -> 
     )
 
 
+def _read_accuracy(worker: int, at_ns: MonotonicNs, match: re.Match[bytes]) -> AnyEvent:
+    return ResultReported(at_ns=at_ns, worker=worker, valid=match["outcome"] == b"PASSED")
+
+
 MLPERF_LINES = (
     # "Starting running actual test." of NVIDIA's harnesses (harness_default/main_default.cc:200 in v2.1; with glog's or
     # "[I] " in front in bert, dlrm and rnnt), "Start running actual test" of the Triton ones (main_server.cc:336).
-    # "Finished running actual test." ends alike.
     LinePattern(
         needle=b"unning actual test",
         regex=re.compile(rb"\bstart(?:ing)? running actual test\.?[ \t]*$", re.IGNORECASE | re.MULTILINE),
         read=_read_start,
+    ),
+    # "Finished running actual test." of the same files, a few lines below; the Triton ones say nothing.
+    LinePattern(
+        needle=b"inished running actual test",
+        regex=re.compile(rb"\bfinished running actual test\.?[ \t]*$", re.IGNORECASE | re.MULTILINE),
+        read=_read_finish,
     ),
     # Of heteromig's own harness, at most once a second.
     LinePattern(
@@ -66,6 +79,13 @@ MLPERF_LINES = (
         needle=b"Result is",
         regex=re.compile(rb"\bResult is[ \t]*:?[ \t]*(?P<validity>VALID|INVALID)\b"),
         read=_read_result,
+    ),
+    # Of the accuracy check in NVIDIA's driver: "Accuracy = 76.034, Threshold = 75.695. Accuracy test PASSED.", and the
+    # same in a traceback with FAILED.
+    LinePattern(
+        needle=b"Accuracy test ",
+        regex=re.compile(rb"\bAccuracy test (?P<outcome>PASSED|FAILED)\b"),
+        read=_read_accuracy,
     ),
 )
 

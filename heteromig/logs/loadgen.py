@@ -33,7 +33,11 @@ def find_end(data: bytes, start: int = 0) -> int:
 
 
 class DetailLog:
-    """Turns one worker's growing detail log into events, each at most once."""
+    """Turns one worker's growing detail log into events.
+
+    LoadGen may run again, in the same file or in another that takes its place: each begin is followed by an end, and
+    what is repeated in between (the several keys that mark an end, the two parts of a SubmissionRun) is told once.
+    """
 
     def __init__(self, worker: int) -> None:
         self._worker = worker
@@ -45,13 +49,29 @@ class DetailLog:
         """The log shows that the timed section has begun, and no end of it."""
         return self._began and not self._ended
 
+    @property
+    def has_ended(self) -> bool:
+        """The log shows that the last timed section is over."""
+        return self._ended
+
     def feed(self, block: bytes, at_ns: MonotonicNs) -> list[AnyEvent]:
         """Events of `block`, which is whole lines."""
         events: list[AnyEvent] = []
-        if not self._began and BEGIN_LINE in block:
-            self._began = True
-            events.append(TimedSectionBegan(at_ns=at_ns, worker=self._worker))
-        if not self._ended and find_end(block) >= 0:
+        position = 0
+        while True:
+            if not self.is_timed:
+                begin = block.find(BEGIN_LINE, position)
+                end = find_end(block, position)
+                if begin < 0 and (end < 0 or self._ended):
+                    return events
+                if begin >= 0 and (self._ended or end < 0 or begin < end):
+                    self._began, self._ended = True, False
+                    events.append(TimedSectionBegan(at_ns=at_ns, worker=self._worker))
+                    position = begin + len(BEGIN_LINE)
+                    continue
+            end = find_end(block, position)
+            if end < 0:
+                return events
             self._ended = True
             events.append(TimedSectionEnded(at_ns=at_ns, worker=self._worker))
-        return events
+            position = end + 1

@@ -17,9 +17,22 @@ from msgspec import Meta, Struct
 
 from heteromig.core.errors import UsageError
 from heteromig.core.phases import EvidenceLevel
-from heteromig.core.spec import BackgroundSpec, Drain, Goal, MainSpec, Mode, RunSpec, TimingSpec
+from heteromig.core.spec import (
+    Action,
+    BackgroundSpec,
+    CommandSpec,
+    Drain,
+    Goal,
+    MainSpec,
+    Mode,
+    RunSpec,
+    SystemSpec,
+    TimingSpec,
+)
 from heteromig.core.units import parse_duration_ms
-from heteromig.harnesses import HARNESSES, Harness
+from heteromig.harnesses import HARNESSES, Harness, HarnessOptions
+from heteromig.harnesses.make.arguments import START_FROM_DEVICE, VERBOSE, settle_mode, split_arguments
+from heteromig.harnesses.make.tree import find_tree
 from heteromig.slices.source import parse_slices
 
 if sys.version_info >= (3, 11):
@@ -36,8 +49,12 @@ MAX_DURATION_MS = 366 * 24 * 3_600_000
 """No run takes longer than a year; LoadGen and the journal hold no more than 64 bits of whatever unit."""
 
 
+Arguments = str | list[str]
+"""Text that is split as a shell would split it, or the arguments themselves."""
+
+
 class MainConfig(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
-    """The `[main]` table."""
+    """The `[main]` table. `slice` is a UUID, an index or a profile; `immediate_start` is a start time buffer of 0."""
 
     benchmark: str | None = None
     scenario: str | None = None
@@ -45,6 +62,12 @@ class MainConfig(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True
     accuracy: str | float | None = None
     duration: Duration | None = None
     target_qps: Positive | None = None
+    action: Action | None = None
+    config_ver: str | None = None
+    runargs: Arguments | None = None
+    cmd_prefix: Arguments | None = None
+    immediate_start: bool | None = None
+    slice: str | int | None = None
 
 
 class BackgroundConfig(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
@@ -54,6 +77,8 @@ class BackgroundConfig(Struct, frozen=True, rename="kebab", forbid_unknown_field
     scenario: str | None = None
     duration: Duration | None = None
     timeout: Duration | None = None
+    config_ver: str | None = None
+    runargs: Arguments | None = None
 
 
 class TimingConfig(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
@@ -69,11 +94,41 @@ class TimingConfig(Struct, frozen=True, rename="kebab", forbid_unknown_fields=Tr
     grace: Duration | None = None
 
 
+class SystemConfig(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
+    """One `[[systems]]` table: a kind of GPU, by a part of its product name, and the scenarios of its benchmarks."""
+
+    gpu: str
+    benchmarks: dict[str, list[str]]
+
+
+class CommandConfig(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
+    """One `[command.<name>]` table; see `CommandSpec`."""
+
+    argv: Arguments
+    model: str | None = None
+    scenarios: list[str] | None = None
+    env: dict[str, str] | None = None
+    cwd: str | None = None
+    start: str | None = None
+    end: str | None = None
+    result: str | None = None
+    valid_when: str | list[str] | None = None
+    clean_stop: str | None = None
+    loadgen_logs: str | None = None
+
+
 class Config(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
-    """Everything that one place said."""
+    """Everything that one place said. `verbose`, `verbose_all` and `start_from_device` become arguments of `make`."""
 
     slices: str | None = None
     harness: str | None = None
+    harness_dir: str | None = None
+    gpu: str | int | None = None
+    start_from_device: bool | None = None
+    verbose: bool | None = None
+    verbose_all: bool | None = None
+    systems: list[SystemConfig] | None = None
+    command: dict[str, CommandConfig] | None = None
     start_evidence: EvidenceLevel | None = None
     drain: Drain | None = None
     seed: int | None = None
@@ -129,12 +184,14 @@ def resolve(config: Config, *, goal: Goal = Goal.RUN) -> RunSpec:
     Raises:
         UsageError: a benchmark, scenario, duration, harness or slice source does not exist or does not fit.
     """
-    harness = _choose(HARNESSES, config.harness or "loadgen", "--harness")
+    harness_name, options = _harness_options(config)
+    harness = _choose(HARNESSES, harness_name, "--harness")(options)
     source = parse_slices(config.slices or "mig")
-    main = _main(config.main, harness)
-    background = _background(config.background, harness, main.benchmark)
-    timing = _timing(config.timing, harness, main)
+    main = _main(config, harness)
+    background = _background(config, harness, main.benchmark)
+    timing = _timing(config, harness, main)
     runs_dir = _directory("--runs-dir", config.runs_dir or "runs")
+    level = EvidenceLevel.TIMED if harness.writes_loadgen_logs else EvidenceLevel.ANNOUNCED
     return RunSpec(
         goal=goal,
         slices=str(source),
@@ -144,7 +201,7 @@ def resolve(config: Config, *, goal: Goal = Goal.RUN) -> RunSpec:
         background=background,
         timing=timing,
         catalog=harness.catalog(),
-        start_evidence=config.start_evidence or EvidenceLevel.TIMED,
+        start_evidence=config.start_evidence or level,
         drain=config.drain or (Drain.KILL if background.duration_ms is None else Drain.WAIT),
         seed=config.seed or 0,
         pin=config.pin is not False,
@@ -153,8 +210,51 @@ def resolve(config: Config, *, goal: Goal = Goal.RUN) -> RunSpec:
         sample_period_ms=_duration("--sample-period", config.sample_period, 1000, at_least_ms=100),
         runs_dir=runs_dir,
         uses_gpu=harness.uses_gpu,
+        batch_builds=harness.batches_builds,
         engines_dir=_directory("--engines-dir", config.engines_dir or str(Path(runs_dir) / ".engines")),
+        gpu=None if config.gpu is None else str(config.gpu),
+        systems=harness.systems(),
+        harness_dir=options.harness_dir,
+        commands=options.commands,
     )
+
+
+def _harness_options(config: Config) -> tuple[str, HarnessOptions]:
+    """The name of the harness, and what the configuration says for it: inside NVIDIA's tree, `make` is the default."""
+    here = find_tree(Path.cwd()) if config.harness_dir is None else Path(config.harness_dir).absolute()
+    name = config.harness or ("command" if config.command else "make" if here is not None else "loadgen")
+    return name, HarnessOptions(
+        harness_dir=_directory("--harness-dir", str(here)) if name == "make" and here is not None else "",
+        systems=tuple(
+            SystemSpec(
+                gpu=one.gpu, benchmarks=tuple((name, _scenarios(wanted)) for name, wanted in one.benchmarks.items())
+            )
+            for one in config.systems or ()
+        ),
+        commands=tuple(_command(name, one) for name, one in (config.command or {}).items()),
+    )
+
+
+def _command(name: str, config: CommandConfig) -> CommandSpec:
+    conditions = config.valid_when or ()
+    return CommandSpec(
+        name=name,
+        argv=split_arguments(f"argv of [command.{name}]", config.argv),
+        model=config.model or name,
+        scenarios=_scenarios(config.scenarios or ["offline"]),
+        env=config.env or {},
+        cwd=config.cwd,
+        start=config.start,
+        end=config.end,
+        result=config.result,
+        valid_when=(conditions,) if isinstance(conditions, str) else tuple(conditions),
+        clean_stop=config.clean_stop,
+        loadgen_logs=config.loadgen_logs,
+    )
+
+
+def _scenarios(names: list[str]) -> tuple[str, ...]:
+    return tuple(_scenario(name) for name in names)
 
 
 def _directory(option: str, path: str) -> str:
@@ -183,8 +283,9 @@ def _scenario(name: str | None) -> str:
     return (name or "offline").lower().replace("-", "").replace("_", "")
 
 
-def _main(config: MainConfig, harness: Harness) -> MainSpec:
-    name = config.benchmark or "resnet50"
+def _main(whole: Config, harness: Harness) -> MainSpec:
+    config = whole.main
+    name = config.benchmark or ("resnet50" if harness.name != "command" else harness.catalog()[0].name)
     info = harness.benchmark(name)
     scenario = _scenario(config.scenario)
     # TOML's 99 and 99.0 are the same number, and the catalog says 99.
@@ -192,17 +293,30 @@ def _main(config: MainConfig, harness: Harness) -> MainSpec:
     harness.require_supported(name, scenario, accuracy)
     if config.target_qps is not None and not 0 < config.target_qps < math.inf:
         raise UsageError(f"--main-target-qps is {config.target_qps:g}, and must be a number of samples above 0.")
+    own = split_arguments("--main-benchmark-runargs", config.runargs or "")
+    mode, own = settle_mode(own, config.mode)
     return MainSpec(
         benchmark=name,
         scenario=scenario,
-        mode=config.mode or Mode.PERFORMANCE,
+        mode=mode,
         accuracy=accuracy,
-        duration_ms=_duration("--main-duration", config.duration, 600_000, at_least_ms=1),
+        duration_ms=_duration("--main-benchmark-duration", config.duration, 600_000, at_least_ms=1),
         target_qps=config.target_qps,
+        action=config.action or Action.RUN_HARNESS,
+        config_ver=config.config_ver or info.config_ver(accuracy),
+        run_args=(*_common_arguments(whole), *own, *(VERBOSE if whole.verbose or whole.verbose_all else ())),
+        cmd_prefix=split_arguments("--main-benchmark-cmd-prefix", config.cmd_prefix or ""),
+        slice=None if config.slice is None else str(config.slice),
     )
 
 
-def _background(config: BackgroundConfig, harness: Harness, main: str) -> BackgroundSpec:
+def _common_arguments(config: Config) -> tuple[str, ...]:
+    """Those that go to main and to backgrounds alike."""
+    return (START_FROM_DEVICE,) if config.start_from_device else ()
+
+
+def _background(whole: Config, harness: Harness, main: str) -> BackgroundSpec:
+    config = whole.background
     wanted = config.benchmarks if config.benchmarks is not None else "all"
     scenario = _scenario(config.scenario)
     sets = harness.sets()
@@ -238,23 +352,36 @@ def _background(config: BackgroundConfig, harness: Harness, main: str) -> Backgr
         scenario=scenario,
         duration_ms=None
         if automatic
-        else _duration("--background-duration", config.duration, 0, at_least_ms=1, also="automatic"),
-        timeout_ms=_duration("--background-timeout", config.timeout, 4 * 3_600_000, at_least_ms=1),
+        else _duration("--background-benchmark-duration", config.duration, 0, at_least_ms=1, also="automatic"),
+        timeout_ms=_duration("--background-benchmark-timeout", config.timeout, 2 * 3_600_000, at_least_ms=1),
+        config_ver=config.config_ver or "",
+        run_args=(
+            *_common_arguments(whole),
+            *split_arguments("runargs of [background]", config.runargs or ""),
+            *(VERBOSE if whole.verbose_all else ()),
+        ),
     )
 
 
-def _timing(config: TimingConfig, harness: Harness, main: MainSpec) -> TimingSpec:
+def _timing(whole: Config, harness: Harness, main: MainSpec) -> TimingSpec:
+    config = whole.timing
+    buffer_ms = _duration("--start-time-buffer", config.start_time_buffer, harness.start_time_buffer_ms)
+    runs = main.action.loadgen_runs
     return TimingSpec(
-        start_time_buffer_ms=_duration("--start-time-buffer", config.start_time_buffer, harness.start_time_buffer_ms),
+        start_time_buffer_ms=0 if whole.main.immediate_start else buffer_ms,
         background_start_timeout_ms=_duration(
             "--background-start-timeout", config.background_start_timeout, 600_000, at_least_ms=1
         ),
         build_timeout_ms=_duration("--build-timeout", config.build_timeout, 7_200_000, at_least_ms=1),
         # Twice what an Offline run of that length may take, and ten minutes to load and to post-process.
-        main_timeout_ms=_duration("--main-timeout", config.main_timeout, 3 * main.duration_ms + 600_000, at_least_ms=1),
-        main_exit_timeout_ms=_duration("--main-exit-timeout", config.main_exit_timeout, 60_000, at_least_ms=1),
+        main_timeout_ms=_duration(
+            "--main-timeout", config.main_timeout, 3 * main.duration_ms * runs + 600_000 * runs, at_least_ms=1
+        ),
+        main_exit_timeout_ms=_duration(
+            "--main-exit-timeout", config.main_exit_timeout, harness.main_exit_timeout_ms(main), at_least_ms=1
+        ),
         end_time_buffer_min_ms=_duration("--end-time-buffer-min", config.end_time_buffer_min, 30_000),
-        clean_stop_ms=_duration("--clean-stop", config.clean_stop, 10_000),
+        clean_stop_ms=_duration("--clean-stop", config.clean_stop, 10_000 if harness.stops_cleanly else 0),
         grace_ms=_duration("--grace", config.grace, 10_000),
     )
 
@@ -305,6 +432,14 @@ def to_toml(spec: RunSpec) -> str:
         sample_period=spec.sample_period_ms,
         runs_dir=spec.runs_dir,
         engines_dir=spec.engines_dir,
+        harness_dir=spec.harness_dir or None,
+        gpu=spec.gpu,
+        systems=[
+            SystemConfig(gpu=one.gpu, benchmarks={name: list(scenarios) for name, scenarios in one.benchmarks})
+            for one in spec.systems
+        ]
+        or None,
+        command={one.name: _command_config(one) for one in spec.commands} or None,
         main=MainConfig(
             benchmark=spec.main.benchmark,
             scenario=spec.main.scenario,
@@ -312,12 +447,19 @@ def to_toml(spec: RunSpec) -> str:
             accuracy=spec.main.accuracy,
             duration=spec.main.duration_ms,
             target_qps=spec.main.target_qps,
+            action=spec.main.action,
+            config_ver=spec.main.config_ver or None,
+            runargs=list(spec.main.run_args) or None,
+            cmd_prefix=list(spec.main.cmd_prefix) or None,
+            slice=spec.main.slice,
         ),
         background=BackgroundConfig(
             benchmarks=spec.background.benchmarks,
             scenario=spec.background.scenario,
             duration="automatic" if duration_ms is None else duration_ms,
             timeout=spec.background.timeout_ms,
+            config_ver=spec.background.config_ver or None,
+            runargs=list(spec.background.run_args) or None,
         ),
         timing=TimingConfig(
             start_time_buffer=spec.timing.start_time_buffer_ms,
@@ -333,6 +475,22 @@ def to_toml(spec: RunSpec) -> str:
     return "\n".join(_toml_lines(config, ""))
 
 
+def _command_config(spec: CommandSpec) -> CommandConfig:
+    return CommandConfig(
+        argv=list(spec.argv),
+        model=spec.model,
+        scenarios=list(spec.scenarios),
+        env=spec.env or None,
+        cwd=spec.cwd,
+        start=spec.start,
+        end=spec.end,
+        result=spec.result,
+        valid_when=list(spec.valid_when) or None,
+        clean_stop=spec.clean_stop,
+        loadgen_logs=spec.loadgen_logs,
+    )
+
+
 def _toml_lines(struct: Struct, table: str) -> list[str]:
     lines = [f"[{table}]"] if table else []
     nested: list[str] = []
@@ -341,6 +499,14 @@ def _toml_lines(struct: Struct, table: str) -> list[str]:
         if isinstance(value, Struct):
             nested += ["", *_toml_lines(value, field.encode_name)]
         elif value is not None:
-            text = msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")  # the one that JSON lets through
-            lines.append(f"{field.encode_name} = {text}")
+            lines.append(f"{field.encode_name} = {_toml_value(msgspec.to_builtins(value))}")
     return [*lines, *nested] if table else [*lines, *nested, ""]
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, dict):
+        pairs = (f"{_toml_value(key)} = {_toml_value(one)}" for key, one in value.items() if one is not None)
+        return f"{{ {', '.join(pairs)} }}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")  # the one that JSON lets through

@@ -8,7 +8,6 @@ survive the controller's death; they are synced when the run is sealed.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Union
@@ -22,6 +21,7 @@ from heteromig.core.events import AnyEvent
 from heteromig.core.record import Tool
 from heteromig.core.spec import RunSpec
 from heteromig.core.units import MonotonicNs, UtcNs
+from heteromig.logs.files import read_regular
 
 JOURNAL = "events.jsonl"
 SCHEMA_VERSION = 1
@@ -126,27 +126,6 @@ def read_journal(run_dir: Path) -> JournalText:
             raise EvidenceError(f"The journal {path} has a second header in line {number}: it was altered.")
         rest.append(line)
     return JournalText(header=lines[0], lines=tuple(rest), cut=not raw.endswith(b"\n"))
-
-
-def read_regular(path: Path, what: str) -> bytes:
-    """All of a file of a run, which is looked at first: opening a FIFO can hang, and reading a device never ends.
-
-    Args:
-        path: Where it is; a link is not followed.
-        what: What it is, for the messages, as a sentence begins.
-
-    Raises:
-        FileNotFoundError: there is nothing of that name.
-        EvidenceError: it is no regular file, or cannot be read.
-    """
-    try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            raise EvidenceError(f"{what} {path} is not a regular file, so nothing is read from it: it was replaced.")
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise EvidenceError(f"{what} {path} cannot be read: {error.strerror}.") from None
 
 
 def _decode(path: Path, raw: bytes) -> Iterator[Line]:

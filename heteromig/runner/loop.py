@@ -13,7 +13,7 @@ import os
 import selectors
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -22,10 +22,10 @@ from heteromig.core import effects as ef
 from heteromig.core import events as ev
 from heteromig.core.errors import HeteromigError, PreflightError
 from heteromig.core.machine import Run
-from heteromig.core.phases import Phase
+from heteromig.core.phases import Phase, Role
 from heteromig.core.plan import Assignment, split_cpus
 from heteromig.core.record import RunRecord
-from heteromig.core.units import NS_PER_S, MonotonicNs
+from heteromig.core.units import NS_PER_S, MonotonicNs, UtcNs
 from heteromig.core.verdict import ABORT_SIGNALS
 from heteromig.harnesses import Harness
 from heteromig.runner.clock import Clock
@@ -70,6 +70,8 @@ class Loop:
         self._deadlines: list[tuple[MonotonicNs, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._workers: dict[int, Worker] = {}
+        self._prepared: dict[int, tuple[Assignment, UtcNs]] = {}
+        """Workers whose harness has something to collect yet, with when they were spawned."""
         self._unreported: set[int] = set()
         """Workers of whose start nothing is known yet: their reports are waited for."""
         self._locks: HeldLocks | None = None
@@ -259,6 +261,7 @@ class Loop:
                 self._tick_ns = round(effect.period_s * NS_PER_S)
                 self._next_tick_ns = now_ns + self._tick_ns
             case ef.ComputeCertificate():
+                self._collect(tuple(self._prepared))
                 summary = certify_run(self.run_dir, self._header, self.run.view, self._harness)
                 self._put(ev.CertificateComputed(at_ns=self._clock.monotonic_ns(), summary=summary))
             case ef.WriteVerdict():
@@ -272,6 +275,20 @@ class Loop:
             case ef.RecordRejection():
                 self._reporter.rejection(self.run, effect.finding, at_ns)
 
+    def _collect(self, indices: Iterable[int]) -> None:
+        """Bring the evidence of workers that are gone into the run directory; what cannot be brought is missing."""
+        for index in indices:
+            assignment, started_utc_ns = self._prepared.pop(index)
+            worker = self.run.view.worker(index)
+            with contextlib.suppress(OSError):
+                self._harness.collect(
+                    assignment,
+                    self._spec,
+                    self.run_dir,
+                    started_utc_ns=started_utc_ns,
+                    exit_code=worker.exit_code if worker is not None else None,
+                )
+
     def _lock(self, gpu_uuids: tuple[str, ...]) -> ev.AnyEvent:
         try:
             directory = lock_directory(parse_slices(self._spec.slices), self.run_dir.parent)
@@ -281,10 +298,12 @@ class Loop:
         return ev.GpusLocked(at_ns=self._clock.monotonic_ns())
 
     def _inspect(self, effect: ef.InspectEngines) -> ev.EnginesInspected:
+        # A build that has just ended has its engines recorded before anybody asks whether they are there.
+        self._collect([index for index, (assignment, _) in self._prepared.items() if assignment.role is Role.BUILD])
         if effect.discard:
             missing = tuple((need, "It is to be rebuilt.") for need in effect.needs)
         else:
-            missing = self._harness.missing_engines(effect.needs, Path(self._spec.engines_dir).absolute())
+            missing = self._harness.missing_engines(effect.needs, self._spec)
         return ev.EnginesInspected(at_ns=self._clock.monotonic_ns(), missing=missing)
 
     def _spawn(self, assignment: Assignment) -> None:
@@ -296,10 +315,13 @@ class Loop:
             directory=directory,
             command=command,
             cpus=assignment.cpus,
-            log_dir=self._harness.log_dir(assignment, self.run_dir),
+            logs=self._harness.logs(assignment, self._spec, self.run_dir),
+            lines=self._harness.lines(assignment),
         )
         try:
             directory.mkdir()
+            self._prepared[assignment.index] = (assignment, self._clock.utc_ns())
+            self._harness.prepare(assignment, self._spec, self.run_dir)
             worker.spawn()
         except (OSError, PreflightError) as error:
             now_ns = self._clock.monotonic_ns()
@@ -384,6 +406,7 @@ class Loop:
         """Whatever happened, an error in this very program included: nothing is left running or held."""
         for worker in self._workers.values():
             worker.close()
+        self._collect(tuple(self._prepared))
         self._sampler.close()
         if self._locks is not None:
             self._locks.close()

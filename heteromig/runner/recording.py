@@ -120,6 +120,7 @@ class Recorder:
             heartbeat_at=rfc3339(now_utc_ns),
             phase=run.phase.value,
             goal=view.spec.goal.value,
+            harness=view.spec.harness,
             simulated=view.spec.simulated,
             lenient=view.spec.lenient,
             host=self._host,
@@ -156,6 +157,7 @@ class Recorder:
                 )
                 for number, (phase, at_ns) in enumerate(self._entered)
             ),
+            notes=view.notes,
             verdict=VerdictRecord(verdict.status, verdict.exit_code, verdict.reasons) if judged else None,
         )
 
@@ -171,6 +173,7 @@ class Recorder:
             scenario=assignment.scenario,
             mode=assignment.mode.value,
             accuracy=assignment.accuracy,
+            config_ver=assignment.config_ver,
             slice_uuid=assignment.slice_uuid,
             directory=assignment.directory,
             pid=worker.pid,

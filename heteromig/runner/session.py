@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from heteromig.core.record import RunRecord
 from heteromig.core.spec import RunSpec
-from heteromig.harnesses import HARNESSES
+from heteromig.harnesses import harness_of
 from heteromig.runner.clock import Clock, SystemClock
 from heteromig.runner.journal import SCHEMA_VERSION, Header
 from heteromig.runner.loop import Loop
@@ -36,7 +36,7 @@ def execute(
         PreflightError: the harness is not installed.
     """
     clock = clock or SystemClock()
-    harness = HARNESSES[spec.harness]
+    harness = harness_of(spec)
     harness.preflight(spec)
     at_ns, at_utc_ns = clock.monotonic_ns(), clock.utc_ns()
     run_dir = create_run_dir(spec, at_utc_ns)

@@ -20,9 +20,10 @@ from heteromig.core.overlap import CertificateSummary
 from heteromig.core.phases import Phase
 from heteromig.core.record import SCHEMA_VERSION
 from heteromig.core.verdict import ExitCode, Reason, Verdict, decide
-from heteromig.harnesses import HARNESSES
+from heteromig.harnesses import HARNESSES, harness_of
+from heteromig.logs.files import read_regular
 from heteromig.runner.evidence import certify_run
-from heteromig.runner.journal import JOURNAL, Asked, JournalText, read_journal, read_regular
+from heteromig.runner.journal import JOURNAL, Asked, JournalText, read_journal
 from heteromig.runner.recording import Certificate
 from heteromig.runner.rundir import CERTIFICATE, PLAN, RUN_JSON, TELEMETRY, FileHash, hash_files
 
@@ -94,7 +95,7 @@ def _replay(run_dir: Path, journal: JournalText) -> Run:
             f"The run in {run_dir} used the harness {name!r}, which this heteromig does not have (it has "
             f"{', '.join(HARNESSES)}): verify it where it was run."
         )
-    harness = HARNESSES[name]
+    harness = harness_of(spec)
     phases = [
         line.effect.destination
         for line in journal.lines

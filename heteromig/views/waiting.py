@@ -159,7 +159,12 @@ def _draining_sentence(view: View) -> str:
 
 def _engines(view: View) -> tuple[int, list[EngineNeed]]:
     """(engines built in this run, those missing yet)."""
-    built = {worker.assignment.engine for worker in view.workers if worker.role is Role.BUILD and worker.exit_code == 0}
+    built = {
+        need
+        for worker in view.workers
+        if worker.role is Role.BUILD and worker.exit_code == 0
+        for need in worker.assignment.builds
+    }
     return len(built), [need for need, _ in view.missing_engines or () if need not in built]
 
 

@@ -19,7 +19,7 @@ import msgspec
 from heteromig.core.errors import PreflightError
 from heteromig.core.events import (
     AnyEvent,
-    Event,
+    FinishAnnounced,
     ProgressMade,
     ResultReported,
     SpawnFailed,
@@ -32,7 +32,8 @@ from heteromig.core.events import (
 )
 from heteromig.core.units import MonotonicNs, UtcNs
 from heteromig.logs.harness import MLPERF_LINES, HarnessLog, LinePattern
-from heteromig.logs.loadgen import DETAIL_LOG, DetailLog
+from heteromig.logs.loadgen import DetailLog
+from heteromig.logs.search import LogPlace, LogSearch
 from heteromig.logs.tail import Tail, displayable
 from heteromig.workers import guardian
 from heteromig.workers.command import Command
@@ -51,15 +52,6 @@ SWEEP_TIMEOUT_S = 0.5
 """Orphans of a killed guardian are gone within milliseconds of their KILL, unless they are stuck in the kernel."""
 
 CLOSE_TIMEOUT_S = 5.0
-
-_ORDER: dict[type[Event], int] = {
-    StartAnnounced: 0,
-    TimedSectionBegan: 1,
-    ProgressMade: 2,
-    TimedSectionEnded: 3,
-    ResultReported: 4,
-}
-"""One look at two files can find several facts; this is the order in which they came about."""
 
 
 class ExitRecord(msgspec.Struct, frozen=True):
@@ -110,7 +102,7 @@ class Worker:
         directory: Path,
         command: Command,
         cpus: tuple[int, ...] = (),
-        log_dir: Path | None = None,
+        logs: LogPlace | None = None,
         lines: tuple[LinePattern, ...] = MLPERF_LINES,
     ) -> None:
         """A worker that is not spawned.
@@ -120,7 +112,7 @@ class Worker:
             directory: exists; receives `command.json`, `stdout.log` and `exit.json`.
             command: what to run.
             cpus: processors for the whole tree, empty for those of the controller.
-            log_dir: where LoadGen's logs will appear; None when there are none.
+            logs: where LoadGen's logs will appear; None when there are none. What is there already is not its own.
             lines: what to look for in the harness' output.
         """
         self.index = index
@@ -140,8 +132,11 @@ class Worker:
         self._report_taken = False
         self._output = Tail(directory / STDOUT_LOG)
         self._harness_log = HarnessLog(index, lines)
-        self._detail = None if log_dir is None else Tail(log_dir / DETAIL_LOG)
+        self._search = None if logs is None else LogSearch(logs)
+        self._detail: Tail | None = None
+        self._detail_path: Path | None = None
         self._detail_log = DetailLog(index)
+        self._is_announced = False
         self._found: list[AnyEvent] = []
 
     def spawn(self) -> None:
@@ -269,17 +264,20 @@ class Worker:
         """What the harness and LoadGen wrote since the last call, as events in the order of their coming about."""
         self._look(at_ns)
         found, self._found = self._found, []
-        return sorted(found, key=lambda event: _ORDER[type(event)])
+        return _in_order(found)
 
     def still_timed(self, at_ns: MonotonicNs) -> StillTimed | None:
         """Look now: the harness is alive, not stopped, and its log shows a timed section that has not ended.
 
-        The wall clock is read before the looking, so the statement holds for that time. Whatever else the look finds
-        is told by the next `read_logs`.
+        Without a log of LoadGen's, its markers say so. The wall clock is read before the looking, so the statement
+        holds for that time. Whatever else the look finds is told by the next `read_logs`.
         """
         at_utc_ns = time.time_ns()
         self._look(at_ns)
-        if self._detail is None or self._detail.is_behind or not self._detail_log.is_timed or self.pid is None:
+        if self._detail is not None and self._detail.is_behind:
+            return None
+        timed = self._is_announced if self._detail is None else self._detail_log.is_timed
+        if not timed or self.pid is None:
             return None
         process = read_process(self.pid)
         if process is None or process.start_time != self._start_time or process.state in "ZXTt":
@@ -354,10 +352,39 @@ class Worker:
     def _look(self, at_ns: MonotonicNs) -> None:
         at_end = self._reaped
         while block := self._output.read(at_end=at_end):
-            self._found += self._harness_log.feed(block, at_ns)
+            said = self._harness_log.feed(block, at_ns)
+            for event in said:
+                if isinstance(event, StartAnnounced | FinishAnnounced):
+                    self._is_announced = isinstance(event, StartAnnounced)
+            self._found += said
             if not at_end:
                 break
+        self._find_detail()
         while self._detail is not None and (block := self._detail.read(at_end=at_end)):
             self._found += self._detail_log.feed(block, at_ns)
             if not at_end:
                 break
+
+    def _find_detail(self) -> None:
+        """Look for LoadGen's log until it is there, and, once its run is over, for that of a run after it."""
+        if self._search is None or (self._detail is not None and not self._detail_log.has_ended):
+            return
+        path = self._search.find()
+        if path is not None and path != self._detail_path:
+            if self._detail is not None:
+                self._detail.close()
+            self._detail_path, self._detail = path, Tail(path)
+
+
+def _in_order(found: list[AnyEvent]) -> list[AnyEvent]:
+    """What one look at two files found, in the order in which it came about."""
+    timed = [event for event in found if isinstance(event, TimedSectionBegan | TimedSectionEnded)]
+    begin = next((index for index, event in enumerate(timed, start=1) if isinstance(event, TimedSectionBegan)), 0)
+    return [
+        *(event for event in found if isinstance(event, StartAnnounced)),
+        *timed[:begin],
+        *(event for event in found if isinstance(event, ProgressMade)),
+        *timed[begin:],
+        *(event for event in found if isinstance(event, FinishAnnounced)),
+        *(event for event in found if isinstance(event, ResultReported)),
+    ]

@@ -1,0 +1,1 @@
+"""NVIDIA's tree of MLPerf Inference benchmarks, driven by its own Makefile."""
