@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from heteromig.core.spec import CommandSpec, RunSpec, SystemSpec
 from heteromig.harnesses.loadgen import LoadgenHarness
+from heteromig.harnesses.make.harness import MakeHarness
 from heteromig.harnesses.protocol import Harness
 
 
@@ -24,6 +25,7 @@ class HarnessOptions(Struct, frozen=True):
 
 HARNESSES: dict[str, Callable[[HarnessOptions], Harness]] = {
     "loadgen": lambda _: LoadgenHarness(),
+    "make": lambda options: MakeHarness(options.harness_dir, options.systems),
 }
 """By the value of `--harness`."""
 

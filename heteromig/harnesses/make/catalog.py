@@ -1,0 +1,106 @@
+"""What NVIDIA's trees with heterogeneous MIG (v1.1 to v2.1) can run, and where."""
+
+from __future__ import annotations
+
+import difflib
+
+from heteromig.core.errors import UsageError
+from heteromig.core.spec import BenchmarkInfo, SystemSpec
+
+OFFLINE, SERVER, SINGLE_STREAM, MULTI_STREAM = "offline", "server", "singlestream", "multistream"
+SCENARIO_NAMES = {OFFLINE: "Offline", SERVER: "Server", SINGLE_STREAM: "SingleStream", MULTI_STREAM: "MultiStream"}
+"""What directories are called after scenarios, by what RUN_ARGS call them."""
+
+LOW, HIGH = "99", "99.9"
+_CONFIG_VERS = ((LOW, "hetero"), (HIGH, "hetero_high_accuracy"))
+"""Percent of the reference accuracy, and the configuration version that reaches it (the HeteroMIG document)."""
+
+_SCENARIOS: dict[str, tuple[str, ...]] = {
+    "resnet50": (OFFLINE, SERVER, SINGLE_STREAM, MULTI_STREAM),
+    "ssd-resnet34": (OFFLINE, SERVER, SINGLE_STREAM, MULTI_STREAM),
+    "ssd-mobilenet": (OFFLINE, SINGLE_STREAM, MULTI_STREAM),
+    "bert": (OFFLINE, SERVER, SINGLE_STREAM),
+    "dlrm": (OFFLINE, SERVER),
+    "rnnt": (OFFLINE, SERVER, SINGLE_STREAM),
+    "3d-unet": (OFFLINE, SINGLE_STREAM),
+}
+"""The same on all three systems (launch_heterogeneous_mig.py v2.1, SUPPORT_MATRIX)."""
+
+_ONE_ENGINE_FOR_BOTH = ("dlrm", "3d-unet")
+"""These run under the high accuracy alone, because one engine serves both targets (the HeteroMIG document)."""
+
+SETS = {
+    "all": tuple(_SCENARIOS),
+    "datacenter": tuple(name for name in _SCENARIOS if name != "ssd-mobilenet"),
+    "edge": tuple(name for name in _SCENARIOS if name != "dlrm"),
+}
+
+_GPUS = ("A100-SXM4-80GB", "A100 80GB PCIe", "A30")
+"""As NVML names them; the document calls the first two A100-SXM-80GB and A100-PCIe-80GB."""
+
+SYSTEMS = tuple(SystemSpec(gpu=gpu, benchmarks=tuple(_SCENARIOS.items())) for gpu in _GPUS)
+
+
+def _accuracies(name: str) -> tuple[str, ...]:
+    if name in _ONE_ENGINE_FOR_BOTH:
+        return (HIGH,)
+    return (LOW, HIGH) if name == "bert" else (LOW,)
+
+
+def _known(name: str) -> BenchmarkInfo:
+    accuracies = _accuracies(name)
+    return BenchmarkInfo(
+        name=name,
+        model=name,
+        scenarios=_SCENARIOS[name],
+        accuracies=accuracies,
+        default_accuracy=accuracies[0],
+        config_vers=_CONFIG_VERS,
+    )
+
+
+def catalog(further: tuple[SystemSpec, ...]) -> tuple[BenchmarkInfo, ...]:
+    """All benchmarks: those of the document, and those that the systems of the configuration add to them."""
+    scenarios: dict[str, tuple[str, ...]] = {}
+    for system in further:
+        for name, offered in system.benchmarks:
+            scenarios[name] = tuple(dict.fromkeys((*scenarios.get(name, ()), *offered)))
+    added = (
+        BenchmarkInfo(
+            name=name,
+            model=name,
+            scenarios=offered,
+            accuracies=(LOW, HIGH),
+            default_accuracy=LOW,
+            config_vers=_CONFIG_VERS,
+        )
+        for name, offered in scenarios.items()
+        if name not in _SCENARIOS
+    )
+    return (*(_known(name) for name in _SCENARIOS), *added)
+
+
+def systems(further: tuple[SystemSpec, ...]) -> tuple[SystemSpec, ...]:
+    """The kinds of GPU: those of the configuration, which may replace one of the document's, then the others."""
+    replaced = {system.gpu for system in further}
+    return (*further, *(system for system in SYSTEMS if system.gpu not in replaced))
+
+
+def require(name: str, known: tuple[BenchmarkInfo, ...]) -> BenchmarkInfo:
+    """The entry of that name.
+
+    Raises:
+        UsageError: there is none; the message has the nearest known name.
+    """
+    found = next((info for info in known if info.name == name), None)
+    if found is None:
+        names = [info.name for info in known]
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(names)}."
+        raise UsageError(f"NVIDIA's tree has no benchmark {name!r}: {hint}")
+    return found
+
+
+def directory_names(benchmark: str) -> tuple[str, ...]:
+    """What the log directories of a benchmark may be called: with its accuracy where it has two targets."""
+    return (benchmark, f"{benchmark}-{LOW}", f"{benchmark}-{HIGH}")

@@ -1,0 +1,129 @@
+"""Whether engines of NVIDIA's tree are there, from what a build of heteromig's own recorded, or from their names."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from heteromig.core.plan import EngineNeed
+from heteromig.core.units import NS_PER_MS, UtcNs
+from heteromig.harnesses.make.catalog import SCENARIO_NAMES
+
+ENGINES = Path("build", "engines")
+
+_TIMESTAMP_NS = 20 * NS_PER_MS
+"""How far the time of a file can lag behind the clock: the kernel stamps files with the time of its last tick."""
+
+_PROFILE = re.compile(r"\d+g\.\d+gb")
+
+
+class _File(Struct, frozen=True):
+    """One file of an engine, by its path in the tree. A changed file has another time, as make goes by it too."""
+
+    path: str
+    bytes: int
+    mtime_ns: int
+
+
+class _Record(Struct, frozen=True):
+    """All engines that were built in one tree, by `_key`."""
+
+    tree: str
+    engines: dict[str, tuple[_File, ...]]
+
+
+def missing(needs: tuple[EngineNeed, ...], tree: Path, engines_dir: Path) -> tuple[tuple[EngineNeed, str], ...]:
+    """Those of `needs` that are not there as they were built, each with the reason."""
+    recorded = _read(tree, engines_dir)
+    reasons = ((need, _why_missing(need, tree, recorded.engines.get(_key(need)))) for need in needs)
+    return tuple((need, why) for need, why in reasons if why is not None)
+
+
+def record(needs: tuple[EngineNeed, ...], tree: Path, engines_dir: Path, *, started_utc_ns: UtcNs) -> None:
+    """Remember the files of `needs` that appeared in the tree since a build was started that succeeded.
+
+    A build that found its engines there already makes none appear: then what was remembered of them holds no more,
+    and their names alone say that they are there.
+
+    Raises:
+        OSError: the record cannot be written.
+    """
+    engines = dict(_read(tree, engines_dir).engines)
+    for need in needs:
+        fresh = tuple(
+            _File(path=path.relative_to(tree).as_posix(), bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+            for path, status in _files(need, tree)
+            if status.st_ctime_ns >= started_utc_ns - _TIMESTAMP_NS
+        )
+        if fresh:
+            engines[_key(need)] = fresh
+        else:
+            engines.pop(_key(need), None)
+    path = _record_path(tree, engines_dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(_Record(str(tree), engines)), indent=2) + b"\n")
+    temporary.replace(path)
+
+
+def plan_pattern(config_ver: str) -> str:
+    """How the names of `.plan` files of a configuration version end, as a pattern of `Path.glob`.
+
+    The driver looks for parts of the version's name (constants.py:539-570 of v2.1) and ends the file's name with
+    harness, accuracy and power setting, e.g. `hetero_k_99_9_MaxP`.
+    """
+    kind = next((kind for kind in ("triton", "hetero") if kind in config_ver), "*")
+    accuracy = "k_99_9" if "high_accuracy" in config_ver else "k_99"
+    power = "MaxQ" if "maxq" in config_ver.lower() else "MaxP"
+    return f"*.{kind}_{accuracy}_{power}.plan"
+
+
+def _why_missing(need: EngineNeed, tree: Path, recorded: tuple[_File, ...] | None) -> str | None:
+    if recorded is None:
+        pattern = plan_pattern(need.config_ver)
+        if any(path.match(pattern) for path, _ in _files(need, tree)):
+            return None
+        return f"There is no {pattern} in {tree / ENGINES}/*/{need.benchmark}/{SCENARIO_NAMES[need.scenario]}."
+    for file in recorded:
+        try:
+            status = (tree / file.path).stat()
+        except OSError as error:
+            return f"{file.path} was built, and now it cannot be read: {error.strerror}."
+        if (status.st_size, status.st_mtime_ns) != (file.bytes, file.mtime_ns):
+            return f"{file.path} was changed since it was built."
+    return None
+
+
+def _files(need: EngineNeed, tree: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """All files of a benchmark and scenario, of systems whose name speaks of no other profile than the need's."""
+    for system in sorted((tree / ENGINES).glob("*")):
+        profiles = _PROFILE.findall(system.name)
+        if profiles and _PROFILE.fullmatch(need.profile) and need.profile not in profiles:
+            continue
+        for path in sorted((system / need.benchmark / SCENARIO_NAMES[need.scenario]).glob("*")):
+            if path.is_file():
+                yield path, path.stat()
+
+
+def _key(need: EngineNeed) -> str:
+    return f"{need.benchmark}/{need.scenario}/{need.config_ver}/{need.profile}"
+
+
+def _record_path(tree: Path, engines_dir: Path) -> Path:
+    """One record for each tree, though several may share a directory."""
+    return engines_dir / f"make-{hashlib.sha256(str(tree).encode()).hexdigest()[:12]}.json"
+
+
+def _read(tree: Path, engines_dir: Path) -> _Record:
+    """What was recorded; nothing where there is no record that can be read, because names say enough then."""
+    try:
+        found = msgspec.json.decode(_record_path(tree, engines_dir).read_bytes(), type=_Record)
+    except (OSError, msgspec.DecodeError):
+        return _Record(str(tree), {})
+    return found if found.tree == str(tree) else _Record(str(tree), {})
