@@ -129,7 +129,7 @@ class MakeHarness:
         cwd, target = self._tree, Action.RUN_HARNESS.value
         if assignment.role is Role.BUILD:
             log_dir = str(run_dir / assignment.directory / results.LOGS)
-            target, arguments = "generate_engines", _build_arguments(assignment)
+            target, arguments = "generate_engines", _build_arguments(assignment, self._catalog)
         elif assignment.role is Role.MAIN:
             log_dir = str(self._main_log_dir(run_dir).relative_to(self._tree))
             prefix, target = spec.main.cmd_prefix, spec.main.action.value
@@ -230,11 +230,12 @@ def _run_arguments(assignment: Assignment) -> tuple[str, ...]:
     )
 
 
-def _build_arguments(assignment: Assignment) -> tuple[str, ...]:
-    """All scenarios by all benchmarks, as the document batches them: one that does not exist is passed over."""
-    needs = assignment.builds
+def _build_arguments(assignment: Assignment, known: tuple[BenchmarkInfo, ...]) -> tuple[str, ...]:
+    """All scenarios by all benchmarks, in the document's order: the driver passes over one that does not exist."""
+    scenarios = {need.scenario for need in assignment.builds}
+    benchmarks = {need.benchmark for need in assignment.builds}
     return (
-        f"--scenarios={','.join(dict.fromkeys(need.scenario for need in needs))}",
-        f"--benchmarks={','.join(dict.fromkeys(need.benchmark for need in needs))}",
+        f"--scenarios={','.join(name for name in SCENARIO_NAMES if name in scenarios)}",
+        f"--benchmarks={','.join(info.name for info in known if info.name in benchmarks)}",
         f"--config_ver={assignment.config_ver}",
     )
