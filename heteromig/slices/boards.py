@@ -95,6 +95,17 @@ _A100_80GB = (
     _profile("7g.80gb", 0, (0,), 8, sms=98, mib=80896),
 )
 
+_H100_80GB = (
+    _profile("1g.10gb", 19, (0, 1, 2, 3, 4, 5, 6), 1, sms=16, mib=9984),
+    _profile("1g.10gb+me", 20, (0, 1, 2, 3, 4, 5, 6), 1, sms=16, mib=9984, at_most=1),
+    _profile("1g.20gb", 15, (0, 2, 4, 6), 2, sms=26, mib=20096),
+    _profile("2g.20gb", 14, (0, 2, 4), 2, sms=32, mib=20096),
+    _profile("3g.40gb", 9, (0, 4), 4, sms=60, mib=40448),
+    _profile("4g.40gb", 5, (0,), 4, sms=64, mib=40448),
+    _profile("7g.80gb", 0, (0,), 8, sms=132, mib=81152),
+)
+"""As NVML tells them on an H100 80GB HBM3 (nvmlDeviceGetGpuInstanceProfileInfo, driver 580)."""
+
 _A30 = (
     _profile("1g.6gb", 14, (0, 1, 2, 3), 1, sms=14, mib=5952),
     _profile("1g.6gb+me", 21, (0, 1, 2, 3), 1, sms=14, mib=5952, at_most=1),
@@ -126,6 +137,13 @@ BOARDS: dict[str, Board] = {
             memory_bytes=81920 * _MIB_BYTES,
             memory_slices=8,
             profiles=_A100_80GB,
+        ),
+        Board(
+            name="h100-sxm-80gb",
+            product="H100 80GB HBM3",
+            memory_bytes=81559 * _MIB_BYTES,
+            memory_slices=8,
+            profiles=_H100_80GB,
         ),
     )
 }

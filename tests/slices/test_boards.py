@@ -28,6 +28,14 @@ def test_an_a100_takes_seven_slices_and_an_a30_four() -> None:
     assert (BOARDS["a30"].max_slices, BOARDS["a30"].default_profile.name) == (4, "1g.6gb")
 
 
+def test_an_h100_is_cut_as_an_a100_into_slices_with_more_processors() -> None:
+    a100, h100 = BOARDS["a100-sxm-80gb"].profiles, BOARDS["h100-sxm-80gb"].profiles
+    cuts = [[(one.name, one.profile_id, one.starts, one.max_instances) for one in board] for board in (a100, h100)]
+    assert cuts[0] == cuts[1]
+    assert [one.sm_count for one in h100] == [16, 16, 26, 32, 60, 64, 132]
+    assert all(there.memory_bytes < here.memory_bytes for there, here in zip(a100, h100, strict=True))
+
+
 @pytest.mark.parametrize(
     ("name", "start", "instance"),
     [("7g.80gb", 0, 0), ("4g.40gb", 0, 1), ("3g.40gb", 4, 2), ("2g.20gb", 4, 5), ("1g.10gb", 0, 7), ("1g.10gb", 6, 13)],
