@@ -34,8 +34,8 @@ class OpenSlice(NamedTuple):
 def take_inventory(library: Library, source: SliceSource) -> Inventory:
     """Enumerate every slice of the source, in a new session of the library, which is left open.
 
-    Only GPUs that have slices to run on are part of it. Slices come in the order of NVML, which for a simulated board
-    is that of their placement.
+    Only GPUs that have slices to run on are part of it. Slices come in the order of NVML, GPU by GPU, which for a
+    simulated board is that of their placement.
 
     Raises:
         PreflightError: there is nothing to run on; says what is missing.

@@ -21,8 +21,8 @@ def open_library(source: SliceSource, runs_dir: Path, sim_faults: Path | None = 
     Raises:
         UsageError: failures were asked of real devices.
     """
-    if source.layout is not None:
-        return SimulatedLibrary(source.layout, runs_dir, sim_faults)
+    if source.simulated:
+        return SimulatedLibrary(source.layouts, runs_dir, sim_faults)
     if sim_faults is not None:
         raise UsageError(f"--sim-faults {sim_faults} only works on simulated devices, and --slices is {source}.")
     return nvml.load()

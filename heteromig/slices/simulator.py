@@ -1,4 +1,4 @@
-"""A simulated board that answers NVML's calls.
+"""A simulated host of one or more boards that answers NVML's calls.
 
 It knows what a driver would know and nothing more: the partitioning, and which processes are on which slice. The
 latter it learns from `/proc` alone, so that what is concluded from it can be wrong about the controller's intentions:
@@ -16,6 +16,7 @@ import os
 import signal
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,7 @@ from uuid import UUID, uuid5
 from msgspec import Struct
 
 from heteromig.slices import nvml
+from heteromig.slices.boards import Board
 from heteromig.slices.census import Census
 from heteromig.slices.layout import Layout, PlacedSlice
 from heteromig.slices.nvml import Handle, NVMLError
@@ -35,40 +37,44 @@ _EVENTS = nvml.EVENT_XID | nvml.EVENT_MIG_CONFIG_CHANGE | nvml.EVENT_GPU_UNAVAIL
 _WHOLE_GPU = 0xFFFFFFFF  # what NVML says for "no instance"
 
 
-class _SimulatedGpu(Struct, frozen=True):
-    uuid: str
-
-
-class _SimulatedSlice(Struct, frozen=True):
+class _SimulatedSlice(Struct, frozen=True, eq=False):
     uuid: str
     placed: PlacedSlice
 
 
+class _SimulatedGpu(Struct, frozen=True, eq=False):
+    uuid: str
+    index: int
+    board: Board
+    slices: tuple[_SimulatedSlice, ...]
+
+
 class _EventSet(Struct, eq=False):
-    gpu: _SimulatedGpu | None = None
-    types: int = 0
+    types: dict[_SimulatedGpu, int] = {}  # msgspec copies it for each set
 
 
 class SimulatedLibrary:
-    """`nvml.Library` of one board in MIG mode.
+    """`nvml.Library` of boards in MIG mode.
 
     UUIDs derive from the runs directory, so that two runs elsewhere on the machine have different slices; they say
-    `SIM`, which no CUDA program takes for a device.
+    `SIM`, which no CUDA program takes for a device. The first GPU has the same ones whether or not there are more, so
+    that hosts of different size in one runs directory are taken for the same machine.
     """
 
-    def __init__(self, layout: Layout, runs_dir: Path, rehearsal: Path | None = None) -> None:
-        """Simulate `layout`. `rehearsal` is a file of failures, see `rehearsal.Rehearsal`."""
-        self._layout = layout
-        self._root = f"{os.path.realpath(runs_dir)}:{layout.board.name}"
-        self._gpu = self._board()
-        self._rehearsal_file = RehearsalFile(rehearsal)
+    def __init__(self, layouts: Sequence[Layout], runs_dir: Path, rehearsal: Path | None = None) -> None:
+        """Simulate a GPU for each of `layouts`. `rehearsal` is a file of failures, see `rehearsal.Rehearsal`."""
+        self._layouts = tuple(layouts)
+        self._runs_dir = os.path.realpath(runs_dir)
+        self._rehearsal_file = RehearsalFile(rehearsal, len(self._layouts))
         self._rehearsal = Rehearsal()
         self._hang_s = 0.0
         self._sessions = 0
-        self._slices: tuple[_SimulatedSlice, ...] = ()
+        self._gpus: tuple[_SimulatedGpu, ...] = ()
+        self._parents: dict[Handle, _SimulatedGpu] = {}  # of each good handle; a GPU is its own
         self._census = Census()
+        self._looked_up: set[Handle] = set()  # since the census was last taken anew
         self._event_sets: list[_EventSet] = []
-        self._pending: deque[tuple[int, int]] = deque()
+        self._pending: deque[tuple[int, int, int]] = deque()  # index of the GPU, type and data of the event
 
     # Sessions
 
@@ -76,44 +82,42 @@ class SimulatedLibrary:
         self._sessions += 1
         if self._sessions == 1:
             self._rehearse()
-            self._gpu, self._slices = self._board(), self._partition()
+            self._open(tuple(self._gpu(index, layout) for index, layout in enumerate(self._layouts)))
 
     def nvmlShutdown(self) -> None:
         self._check_open()
         self._sessions -= 1
         if self._sessions == 0:
-            self._slices = ()
+            self._open(())
             self._event_sets.clear()
 
     def nvmlSystemGetDriverVersion(self) -> str:
         self._check_open()
         return "simulated"
 
-    # The GPU
+    # The GPUs
 
     def nvmlDeviceGetCount(self) -> int:
         self._check_open()
-        return 1
+        return len(self._gpus)
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> Handle:
-        self._begin_reading()
-        if index != 0:
+        self._check_open()
+        if not 0 <= index < len(self._gpus):
             raise NVMLError(nvml.ERROR_INVALID_ARGUMENT)
-        return self._gpu
+        return self._look_up(self._gpus[index])
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Handle:
-        self._begin_reading()
-        if uuid == self._gpu.uuid:
-            return self._gpu
-        for one in self._slices:
-            if uuid == one.uuid:
-                return one
+        self._check_open()
+        for handle in self._parents:
+            if uuid == handle.uuid:
+                return self._look_up(handle)
         raise NVMLError(nvml.ERROR_NOT_FOUND)
 
     def nvmlDeviceGetName(self, handle: Handle) -> str:
-        self._check(handle)
-        product = f"Simulated {self._layout.board.product}"
-        return product if handle is self._gpu else f"{product} MIG {handle.placed.profile.name}"
+        gpu = self._check(handle)
+        product = f"Simulated {gpu.board.product}"
+        return product if handle is gpu else f"{product} MIG {handle.placed.profile.name}"
 
     def nvmlDeviceGetUUID(self, handle: Handle) -> str:
         self._check(handle)
@@ -125,13 +129,11 @@ class SimulatedLibrary:
         return [1, 1]
 
     def nvmlDeviceGetMaxMigDeviceCount(self, device: Handle) -> int:
-        self._check_gpu(device)
-        return self._layout.board.max_slices
+        return self._check_gpu(device).board.max_slices
 
     def nvmlDeviceGetMemoryInfo(self, handle: Handle, version: int | None = None) -> Any:  # noqa: ARG002 - one layout
-        self._check(handle)
-        board = self._layout.board
-        total: int = board.memory_bytes if handle is self._gpu else handle.placed.profile.memory_bytes
+        gpu = self._check(handle)
+        total: int = gpu.board.memory_bytes if handle is gpu else handle.placed.profile.memory_bytes
         used = self._census.resident_bytes(one.uuid for one in self._slices_of(handle))
         return SimpleNamespace(total=total, used=used, free=max(0, total - used))
 
@@ -153,14 +155,14 @@ class SimulatedLibrary:
     # Its slices
 
     def nvmlDeviceGetMigDeviceHandleByIndex(self, device: Handle, index: int) -> Handle:
-        self._check_gpu(device)
-        if not 0 <= index < len(self._slices):
+        slices = self._check_gpu(device).slices
+        if not 0 <= index < len(slices):
             raise NVMLError(nvml.ERROR_NOT_FOUND)
-        return self._slices[index]
+        return slices[index]
 
     def nvmlDeviceGetGpuInstanceId(self, device: Handle) -> int:
         placed = self._check_slice(device).placed
-        return self._layout.board.instance_id(placed.profile, placed.start)
+        return self._parents[device].board.instance_id(placed.profile, placed.start)
 
     def nvmlDeviceGetComputeInstanceId(self, device: Handle) -> int:
         self._check_slice(device)
@@ -176,8 +178,8 @@ class SimulatedLibrary:
         )
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: Handle) -> list[Any]:
-        self._check(handle)
-        if self._hang_s:
+        gpu = self._check(handle)
+        if self._hang_s and self._befalls(gpu):
             hang_s, self._hang_s = self._hang_s, 0.0
             self._rehearsal_file.remove()
             time.sleep(hang_s)
@@ -185,7 +187,7 @@ class SimulatedLibrary:
             SimpleNamespace(
                 pid=pid,
                 usedGpuMemory=used_bytes,
-                gpuInstanceId=self._layout.board.instance_id(one.placed.profile, one.placed.start),
+                gpuInstanceId=gpu.board.instance_id(one.placed.profile, one.placed.start),
                 computeInstanceId=0,
             )
             for one in self._slices_of(handle)
@@ -205,10 +207,10 @@ class SimulatedLibrary:
         return event_set
 
     def nvmlDeviceRegisterEvents(self, handle: Handle, eventTypes: int, eventSet: Any) -> None:
-        self._check_gpu(handle)
+        gpu = self._check_gpu(handle)
         if eventTypes & ~_EVENTS:
             raise NVMLError(nvml.ERROR_NOT_SUPPORTED)
-        eventSet.gpu, eventSet.types = handle, eventSet.types | eventTypes
+        eventSet.types[gpu] = eventSet.types.get(gpu, 0) | eventTypes
 
     def nvmlEventSetWait(self, eventSet: Any, timeoutms: int) -> Any:
         self._check_open()
@@ -216,11 +218,12 @@ class SimulatedLibrary:
         if eventSet not in self._event_sets:
             raise NVMLError(nvml.ERROR_INVALID_ARGUMENT)
         for event in list(self._pending):
-            kind, data = event
-            if kind & eventSet.types:
+            index, kind, data = event
+            gpu = self._gpus[index]
+            if kind & eventSet.types.get(gpu, 0):
                 self._pending.remove(event)
                 return SimpleNamespace(
-                    device=eventSet.gpu,
+                    device=gpu,
                     eventType=kind,
                     eventData=data,
                     gpuInstanceId=_WHOLE_GPU,
@@ -236,17 +239,30 @@ class SimulatedLibrary:
 
     # Inside
 
-    def _board(self) -> _SimulatedGpu:
-        return _SimulatedGpu(uuid=f"SIM-GPU-{uuid5(_NAMESPACE, self._root)}")
-
-    def _partition(self) -> tuple[_SimulatedSlice, ...]:
-        names = [f"{self._root}:{placed.profile.name}:{placed.start}" for placed in self._layout.placed]
-        if self._rehearsal.geometry_changed:
+    def _gpu(self, index: int, layout: Layout) -> _SimulatedGpu:
+        """The GPU as it is cut now."""
+        root = f"{self._runs_dir}:{layout.board.name}"
+        if index > 0:
+            root += f":gpu {index}"
+        names = [f"{root}:{placed.profile.name}:{placed.start}" for placed in layout.placed]
+        if index == self._rehearsal.recut_gpu:
             names[-1] += ":made again"
-        return tuple(
-            _SimulatedSlice(uuid=f"SIM-MIG-{uuid5(_NAMESPACE, name)}", placed=placed)
-            for name, placed in zip(names, self._layout.placed, strict=True)
+        return _SimulatedGpu(
+            uuid=f"SIM-GPU-{uuid5(_NAMESPACE, root)}",
+            index=index,
+            board=layout.board,
+            slices=tuple(
+                _SimulatedSlice(uuid=f"SIM-MIG-{uuid5(_NAMESPACE, name)}", placed=placed)
+                for name, placed in zip(names, layout.placed, strict=True)
+            ),
         )
+
+    def _open(self, gpus: tuple[_SimulatedGpu, ...]) -> None:
+        """From now on these are there, and no handle from before is good."""
+        self._gpus = gpus
+        self._parents = {handle: gpu for gpu in gpus for handle in (gpu, *gpu.slices)}
+        self._looked_up.clear()
+        self._census.expire()
 
     def _rehearse(self) -> None:
         changed = self._rehearsal_file.changed()
@@ -258,35 +274,48 @@ class SimulatedLibrary:
             self._rehearsal_file.remove()
             os.kill(os.getpid(), signal.SIGKILL)
         if changed.xid is not None:
-            self._pending.append((nvml.EVENT_XID, changed.xid))
-        if changed.geometry_changed != before.geometry_changed:
-            self._pending.append((nvml.EVENT_MIG_CONFIG_CHANGE, 0))
+            self._pending.append((changed.gpu, nvml.EVENT_XID, changed.xid))
+        for index in {before.recut_gpu} ^ {changed.recut_gpu}:
+            if index is not None:
+                self._pending.append((index, nvml.EVENT_MIG_CONFIG_CHANGE, 0))
 
-    def _begin_reading(self) -> None:
-        self._check_open()
+    def _befalls(self, gpu: _SimulatedGpu) -> bool:
+        """Whether it is this GPU that something goes wrong with."""
+        return gpu.index == self._rehearsal.gpu
+
+    def _look_up(self, handle: Handle) -> Handle:
+        """The handle, if its GPU answers. Looking the same one up again begins another reading of everything."""
         self._rehearse()
-        if self._rehearsal.gpu_lost:
-            raise NVMLError(nvml.ERROR_GPU_IS_LOST)
-        self._census.expire()
+        self._check(handle)
+        if handle in self._looked_up:
+            self._looked_up.clear()
+            self._census.expire()
+        self._looked_up.add(handle)
+        return handle
 
     def _slices_of(self, handle: Handle) -> tuple[_SimulatedSlice, ...]:
-        return self._slices if handle is self._gpu else (handle,)
+        gpu = self._parents[handle]
+        return gpu.slices if handle is gpu else (handle,)
 
     def _check_open(self) -> None:
         if self._sessions == 0:
             raise NVMLError(nvml.ERROR_UNINITIALIZED)
 
-    def _check(self, handle: Handle) -> None:
+    def _check(self, handle: Handle) -> _SimulatedGpu:
+        """The GPU of the handle."""
         self._check_open()
-        if handle is not self._gpu and not any(handle is one for one in self._slices):
+        gpu = self._parents.get(handle)
+        if gpu is None:
             raise NVMLError(nvml.ERROR_INVALID_ARGUMENT)
-        if self._rehearsal.gpu_lost:
+        if self._rehearsal.gpu_lost and self._befalls(gpu):
             raise NVMLError(nvml.ERROR_GPU_IS_LOST)
+        return gpu
 
-    def _check_gpu(self, handle: Handle) -> None:
+    def _check_gpu(self, handle: Handle) -> _SimulatedGpu:
         self._check(handle)
-        if handle is not self._gpu:
+        if not isinstance(handle, _SimulatedGpu):
             raise NVMLError(nvml.ERROR_INVALID_ARGUMENT)
+        return handle
 
     def _check_slice(self, handle: Handle) -> _SimulatedSlice:
         self._check(handle)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import difflib
 import re
+from itertools import groupby
 
 from msgspec import Struct
 
 from heteromig.core.devices import SliceKind
 from heteromig.core.errors import UsageError
-from heteromig.slices.boards import BOARDS
+from heteromig.slices.boards import BOARDS, Board
 from heteromig.slices.layout import Layout, parse_layout
 
 _MPS = re.compile(r"mps:(?P<shares>[0-9]{1,4})x(?P<percent>[0-9]{1,4})")
 _MPS_CLIENTS_MAX = 48  # CUDA MPS documentation: 48 clients a GPU on Volta and later
 _PERCENT_MAX = 100
+
+_GPUS = re.compile(r"(?:(?P<count>[0-9]{1,6})x)?(?P<board>.*)", re.DOTALL)
+_GPUS_MAX = 16  # the most that a host with MIG is known to have: Google Cloud's a2-megagpu-16g, 16 times an A100
 
 EXAMPLE_SIMULATOR = "--slices sim:a100-sxm-80gb"
 """What messages suggest to somebody without a GPU."""
@@ -23,12 +27,13 @@ EXAMPLE_SIMULATOR = "--slices sim:a100-sxm-80gb"
 class SliceSource(Struct, frozen=True):
     """What `--slices` says, validated.
 
-    `layout` is there exactly for simulated sources. `mps_shares` and `mps_percent`, the number of shares of one GPU
-    and the active-thread percentage of each, exactly for MPS. `str()` of it is text that `parse_slices` reads again.
+    `layouts`, one a GPU in the order of their indices, are there exactly for simulated sources. `mps_shares` and
+    `mps_percent`, the number of shares of one GPU and the active-thread percentage of each, exactly for MPS. `str()` of
+    it is text that `parse_slices` reads again.
     """
 
     kind: SliceKind
-    layout: Layout | None = None
+    layouts: tuple[Layout, ...] = ()
     mps_shares: int | None = None
     mps_percent: int | None = None
 
@@ -38,15 +43,19 @@ class SliceSource(Struct, frozen=True):
         return self.kind is SliceKind.SIM
 
     def __str__(self) -> str:
-        if self.layout is not None:
-            return f"sim:{self.layout.board.name}/{self.layout.text}"
+        if self.layouts:
+            alike = ((layout, sum(1 for _ in gpus)) for layout, gpus in groupby(self.layouts))
+            return "sim:" + ";".join(_written(layout, count) for layout, count in alike)
         if self.kind is SliceKind.MPS:
             return f"mps:{self.mps_shares}x{self.mps_percent}"
         return str(self.kind.value)
 
 
 def parse_slices(text: str) -> SliceSource:
-    """Read `mig`, `gpu`, `mps:<shares>x<percent>` or `sim:<board>[/<layout>]`.
+    """Read `mig`, `gpu`, `mps:<shares>x<percent>` or `sim:[<n>x]<board>[/<layout>][;...]`.
+
+    The last is a host of one GPU, of `n` alike, or of several different ones with semicolons between them, at most 16
+    in all: `sim:a30`, `sim:2xa100-sxm-80gb/7x1g.10gb`, `sim:a100-sxm-80gb/3g.40gb,4x1g.10gb;2xa30`.
 
     Raises:
         UsageError: it is none of these, or the board or its layout does not exist.
@@ -61,20 +70,44 @@ def parse_slices(text: str) -> SliceSource:
         return _mps(text)
     raise UsageError(
         f"--slices does not know {text!r}: write mig (MIG slices), gpu (whole GPUs), mps:7x14 (7 shares of 14 % of a "
-        f"GPU) or sim:<board> (no GPU needed; boards: {', '.join(BOARDS)})."
+        f"GPU) or sim:<board> (no GPU needed; boards: {', '.join(BOARDS)}; several: sim:2xa30)."
     )
 
 
 def _simulated(text: str) -> SliceSource:
-    name, _, layout = text.partition("/")
+    layouts: list[Layout] = []
+    for part in text.split(";"):
+        gpus, _, layout = part.strip().partition("/")
+        count, board = _gpus(gpus, text)
+        if not 1 <= count <= _GPUS_MAX - len(layouts):
+            raise UsageError(
+                f"--slices sim:{text}: a simulated host has at most {_GPUS_MAX} GPUs, and {gpus!r} asks for {count} "
+                f"beside {len(layouts)} others: write counts from 1 that add up to {_GPUS_MAX} or less, such as "
+                f"2x{board.name}."
+            )
+        layouts += [parse_layout(board, layout.strip())] * count
+    return SliceSource(kind=SliceKind.SIM, layouts=tuple(layouts))
+
+
+def _gpus(text: str, host: str) -> tuple[int, Board]:
+    """How many GPUs of which board; `host` is all that was said of them."""
+    match = _GPUS.fullmatch(text)
+    assert match is not None  # noqa: S101 - both parts may be anything
+    name = match["board"]
     board = BOARDS.get(name)
     if board is None:
         nearest = difflib.get_close_matches(name.lower(), BOARDS, n=1, cutoff=0)[0]
+        each = " Write every GPU with its board, such as a30/2x2g.12gb;2xa30." if ";" in host else ""
         raise UsageError(
-            f"--slices sim:{text}: there is no simulated board {name!r}; did you mean {nearest}? "
-            f"All of them: {', '.join(BOARDS)}."
+            f"--slices sim:{host}: there is no simulated board {name!r}; did you mean {nearest}? "
+            f"All of them: {', '.join(BOARDS)}.{each}"
         )
-    return SliceSource(kind=SliceKind.SIM, layout=parse_layout(board, layout.strip()))
+    return int(match["count"] or 1), board
+
+
+def _written(layout: Layout, count: int) -> str:
+    alike = "" if count == 1 else f"{count}x"
+    return f"{alike}{layout.board.name}/{layout.text}"
 
 
 def _mps(text: str) -> SliceSource:

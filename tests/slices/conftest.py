@@ -46,6 +46,12 @@ def a30() -> SliceSource:
 
 
 @pytest.fixture
+def two() -> SliceSource:
+    """Two boards, cut differently: two slices on the first, four on the second."""
+    return parse_slices("sim:a30/2x2g.12gb;a30")
+
+
+@pytest.fixture
 def library(a30: SliceSource, tmp_path: Path) -> Library:
     """A simulated A30 with four slices."""
     return open_library(a30, tmp_path)

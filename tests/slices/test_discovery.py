@@ -49,6 +49,36 @@ def test_uuids_are_stable_for_a_runs_directory_and_differ_between_two(tmp_path: 
     assert all("SIM" in one.uuid for one in here.slices)
 
 
+def test_the_uuids_of_a_single_gpu_are_those_of_every_release() -> None:
+    source = parse_slices("sim:a30")
+    inventory = take_inventory(open_library(source, Path("/nonexistent/runs")), source)
+    assert inventory.gpus[0].uuid == "SIM-GPU-1330fb43-d134-5ea8-8dfc-97145575cac6"
+    assert inventory.slices[0].uuid == "SIM-MIG-f19f4c23-75a0-5f0c-b308-024e4988dc54"
+
+
+def test_gpus_are_enumerated_one_after_the_other_each_as_it_is_cut(tmp_path: Path) -> None:
+    source = parse_slices("sim:a100-sxm-80gb/3g.40gb,2x1g.10gb;2xa30;a100-sxm-80gb")
+    inventory = take_inventory(open_library(source, tmp_path), source)
+    product = "Simulated A100-SXM4-80GB"
+    assert [gpu.name for gpu in inventory.gpus] == [product, "Simulated A30", "Simulated A30", product]
+    profiles = [[one.profile for one in inventory.slices if one.gpu_uuid == gpu.uuid] for gpu in inventory.gpus]
+    assert profiles == [["3g.40gb", "1g.10gb", "1g.10gb"], ["1g.6gb"] * 4, ["1g.6gb"] * 4, ["1g.10gb"] * 7]
+    assert [one.gpu_uuid for one in inventory.slices] == [
+        gpu.uuid for gpu, slices in zip(inventory.gpus, (3, 4, 4, 7), strict=True) for _ in range(slices)
+    ]
+    assert [one.gpu_instance_id for one in inventory.slices[3:7]] == [3, 4, 5, 6]
+    assert len({gpu.uuid for gpu in inventory.gpus} | {one.uuid for one in inventory.slices}) == 4 + 3 + 4 + 4 + 7
+
+
+def test_a_host_with_more_gpus_has_the_same_first_one(tmp_path: Path, inventory: Inventory) -> None:
+    source = parse_slices("sim:3xa30")
+    more = take_inventory(open_library(source, tmp_path), source)
+    assert (more.gpus[:1], more.slices[:4]) == (inventory.gpus, inventory.slices)
+    assert more == take_inventory(open_library(source, tmp_path), source)
+    elsewhere = take_inventory(open_library(source, tmp_path / "elsewhere"), source)
+    assert not {one.uuid for one in elsewhere.slices} & {one.uuid for one in more.slices}
+
+
 def test_the_geometry_does_not_depend_on_the_order_of_enumeration(inventory: Inventory) -> None:
     assert geometry_digest(inventory.gpus, reversed(inventory.slices)) == inventory.geometry
 
@@ -105,8 +135,7 @@ class Board(SimulatedLibrary):
 
 @pytest.fixture
 def board(a30: SliceSource, tmp_path: Path) -> Board:
-    assert a30.layout is not None
-    return Board(a30.layout, tmp_path)
+    return Board(a30.layouts, tmp_path)
 
 
 def test_holes_in_the_indices_do_not_hide_what_comes_after_them(board: Board) -> None:
@@ -204,8 +233,7 @@ def test_without_nvml_or_driver_the_simulator_is_pointed_at(
         def nvmlInit(self) -> None:  # noqa: N802 - NVML's name
             raise NVMLError(code)
 
-    assert a30.layout is not None
-    library: Library = Absent(a30.layout, tmp_path)
+    library: Library = Absent(a30.layouts, tmp_path)
     with pytest.raises(PreflightError) as refusal:
         take_inventory(library, MIG)
     assert says in str(refusal.value)

@@ -35,8 +35,7 @@ class Board(SimulatedLibrary):
 
 @pytest.fixture
 def board(a30: SliceSource, tmp_path: Path) -> Board:
-    assert a30.layout is not None
-    board = Board(a30.layout, tmp_path)
+    board = Board(a30.layouts, tmp_path)
     board.nvmlInit()
     return board
 
@@ -49,25 +48,25 @@ def armed(board: Board) -> FaultWatch:
 
 def test_a_driver_without_events_is_left_in_peace(board: Board) -> None:
     board.without_events = True
-    board._pending.append((nvml.EVENT_XID, 79))
+    board._pending.append((0, nvml.EVENT_XID, 79))
     assert armed(board).heard() == ((), False)
 
 
 def test_only_what_the_driver_offers_is_asked_of_it(board: Board) -> None:
     watch = armed(board)
-    board._pending.extend([(nvml.EVENT_MIG_CONFIG_CHANGE, 0), (nvml.EVENT_XID, 48)])
+    board._pending.extend([(0, nvml.EVENT_MIG_CONFIG_CHANGE, 0), (0, nvml.EVENT_XID, 48)])
     faults, repartitioned = watch.heard()
     assert len(faults) == 1
     assert not repartitioned
     board.offered = 0
-    board._pending.append((nvml.EVENT_XID, 48))
+    board._pending.append((0, nvml.EVENT_XID, 48))
     assert armed(board).heard() == ((), False)
 
 
 def test_an_unavailable_gpu_is_named(board: Board) -> None:
     board.offered = nvml.EVENT_GPU_UNAVAILABLE
     watch = armed(board)
-    board._pending.append((nvml.EVENT_GPU_UNAVAILABLE, 0))
+    board._pending.append((0, nvml.EVENT_GPU_UNAVAILABLE, 0))
     (sentence,), _ = watch.heard()
     assert "SIM-GPU-" in sentence
     assert "unavailable" in sentence
@@ -75,7 +74,7 @@ def test_an_unavailable_gpu_is_named(board: Board) -> None:
 
 def test_a_storm_of_errors_does_not_keep_us(board: Board) -> None:
     watch = armed(board)
-    board._pending.extend((nvml.EVENT_XID, 48) for _ in range(1000))
+    board._pending.extend((0, nvml.EVENT_XID, 48) for _ in range(1000))
     assert 0 < len(watch.heard().faults) < 100
 
 

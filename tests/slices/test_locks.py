@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from heteromig.core.errors import PreflightError
+from heteromig.slices.discovery import take_inventory
+from heteromig.slices.libraries import open_library
 from heteromig.slices.locks import lock_directory, lock_gpus
-from heteromig.slices.source import parse_slices
+from heteromig.slices.source import SliceSource, parse_slices
 from tests.slices.conftest import Spawn
 
 HOLDER = """
@@ -128,6 +130,19 @@ def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     for directory in (tmp_path / "file", tmp_path / "file" / "locks"):
         with pytest.raises(PreflightError, match=f"cannot be locked in {directory}"):
             lock_gpus(["GPU-a"], directory)
+
+
+def test_gpus_of_one_host_are_locked_one_by_one(spawn: Spawn, tmp_path: Path, two: SliceSource) -> None:
+    directory = lock_directory(two, tmp_path)
+    idle, busy = (gpu.uuid for gpu in take_inventory(open_library(two, tmp_path), two).gpus)
+    child = hold(spawn, directory, busy)
+    lock_gpus([idle], directory).close()
+    with pytest.raises(PreflightError, match=rf"GPU {busy} is in use by another heteromig run \(pid {child.pid}\)"):
+        lock_gpus([idle, busy], directory)
+    single = parse_slices("sim:a30")
+    (only,) = take_inventory(open_library(single, tmp_path), single).gpus
+    with closing(lock_gpus([only.uuid], directory)), pytest.raises(PreflightError, match=f"GPU {idle} is in use"):
+        lock_gpus([idle], directory)
 
 
 def test_simulated_gpus_are_locked_by_runs_directory_and_real_ones_by_machine(tmp_path: Path) -> None:

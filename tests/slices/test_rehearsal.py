@@ -3,12 +3,12 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pynvml
 import pytest
 
-from heteromig.core.devices import Inventory
+from heteromig.core.devices import DeviceSample, Inventory
 from heteromig.core.errors import UsageError
 from heteromig.core.units import NS_PER_S
 from heteromig.slices import nvml
@@ -118,6 +118,99 @@ def test_a_hang_happens_once_and_removes_its_file(library: Library, inventory: I
     assert time.monotonic_ns() - before_ns >= 0.2 * NS_PER_S
     assert not faults.exists()
     assert library.nvmlDeviceGetHandleByUUID(inventory.gpus[0].uuid)
+
+
+class Pair(NamedTuple):
+    """Two GPUs, of which the second has trouble."""
+
+    library: Library
+    inventory: Inventory
+    watch: FaultWatch
+
+    def sample(self) -> DeviceSample:
+        return take_sample(self.library, self.inventory)
+
+
+@pytest.fixture
+def pair(two: SliceSource, tmp_path: Path, faults: Path) -> Pair:
+    library = open_library(two, tmp_path, faults)
+    inventory = take_inventory(library, two)
+    watch = FaultWatch(library, (gpu.uuid for gpu in inventory.gpus))
+    watch.arm()
+    return Pair(library, inventory, watch)
+
+
+def test_a_slice_made_again_on_one_gpu_is_missing_there_only(pair: Pair, faults: Path) -> None:
+    rehearse(faults, geometry_changed=True, gpu=1)
+    assert pair.watch.heard() == ((), True)
+    nvml.reopen(pair.library)
+    sample = pair.sample()
+    assert sample.geometry != pair.inventory.geometry
+    assert [one.occupants for one in sample.slices] == [(), (), (), (), (), None]
+
+
+def test_partitionings_that_change_together_are_both_announced(pair: Pair, faults: Path) -> None:
+    rehearse(faults, geometry_changed=True)
+    assert pair.watch.heard().repartitioned
+    rehearse(faults, geometry_changed=True, gpu=1)
+    assert pair.watch.heard().repartitioned
+    nvml.reopen(pair.library)
+    assert [one.occupants for one in pair.sample().slices] == [(), (), (), (), (), None]
+    faults.unlink()
+    nvml.reopen(pair.library)
+    pair.watch.arm()
+    assert pair.watch.heard().repartitioned
+    assert pair.sample().geometry == pair.inventory.geometry
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_an_xid_is_that_of_one_gpu(pair: Pair, faults: Path, index: int) -> None:
+    rehearse(faults, xid=79, gpu=index)
+    ((sentence,), _) = pair.watch.heard()
+    assert pair.inventory.gpus[index].uuid in sentence
+    assert pair.inventory.gpus[1 - index].uuid not in sentence
+
+
+def test_an_xid_is_not_heard_where_only_other_gpus_are_listened_to(pair: Pair, faults: Path) -> None:
+    watch = FaultWatch(pair.library, [pair.inventory.gpus[0].uuid])
+    watch.arm()
+    rehearse(faults, xid=79, gpu=1)
+    assert watch.heard() == ((), False)
+
+
+def test_the_other_gpus_answer_while_one_is_lost(pair: Pair, faults: Path) -> None:
+    healthy, lost = pair.inventory.gpus
+    handles = [pair.library.nvmlDeviceGetHandleByUUID(gpu.uuid) for gpu in (healthy, lost)]
+    rehearse(faults, gpu_lost=True, gpu=1)
+    assert pair.library.nvmlDeviceGetHandleByUUID(healthy.uuid) is handles[0]
+    assert pair.library.nvmlDeviceGetUUID(handles[0]) == healthy.uuid
+    for uuid in (lost.uuid, pair.inventory.slices[-1].uuid):
+        with pytest.raises(pynvml.NVMLError_GpuIsLost):
+            pair.library.nvmlDeviceGetHandleByUUID(uuid)
+    with pytest.raises(pynvml.NVMLError_GpuIsLost):
+        pair.library.nvmlDeviceGetMigMode(handles[1])
+    with pytest.raises(pynvml.NVMLError_GpuIsLost):
+        pair.sample()
+
+
+def test_only_the_gpu_that_was_meant_hangs(pair: Pair, faults: Path) -> None:
+    rehearse(faults, hang_s=0.2, gpu=1)
+    library = pair.library
+    healthy, hanging = (library.nvmlDeviceGetHandleByUUID(gpu.uuid) for gpu in pair.inventory.gpus)
+    assert library.nvmlDeviceGetComputeRunningProcesses(healthy) == []
+    assert faults.exists()
+    assert library.nvmlDeviceGetComputeRunningProcesses(hanging) == []
+    assert not faults.exists()
+
+
+def test_trouble_of_a_gpu_that_is_not_there_is_refused(pair: Pair, faults: Path) -> None:
+    rehearse(faults, gpu_lost=True, gpu=2)
+    with pytest.raises(UsageError, match="means GPU 2, and the last one is 1"):
+        pair.watch.heard()
+    assert pair.sample().geometry == pair.inventory.geometry
+    rehearse(faults, gpu_lost=True, gpu=-1)
+    with pytest.raises(UsageError, match="write JSON such as"):
+        pair.watch.heard()
 
 
 def test_real_devices_do_not_rehearse(tmp_path: Path, faults: Path) -> None:

@@ -16,7 +16,7 @@ from heteromig.slices.census import Census
 from heteromig.slices.discovery import take_inventory
 from heteromig.slices.libraries import open_library
 from heteromig.slices.nvml import Library
-from heteromig.slices.source import parse_slices
+from heteromig.slices.source import SliceSource, parse_slices
 from heteromig.slices.telemetry import take_sample
 from tests.slices.conftest import Spawn
 from tests.slices.waiting import until
@@ -127,6 +127,48 @@ def test_the_whole_gpu_holds_what_its_slices_hold(library: Library, inventory: I
     assert {one.pid for one in library.nvmlDeviceGetComputeRunningProcesses(gpu)} == {one.pid for one in children}
     memory = library.nvmlDeviceGetMemoryInfo(gpu)
     assert 0 < memory.used < memory.total == memory.used + memory.free
+
+
+def test_a_process_on_another_gpu_is_seen_there_and_nowhere_else(
+    tmp_path: Path, two: SliceSource, spawn: Spawn
+) -> None:
+    library = open_library(two, tmp_path)
+    inventory = take_inventory(library, two)
+    first, second = inventory.gpus
+    child = spawn(visible=[one.uuid for one in inventory.slices if one.gpu_uuid == second.uuid][2])
+    until(lambda: pids(take_sample(library, inventory)) == [[], [], [], [], [child.pid], []], "it is seen")
+    used = [
+        library.nvmlDeviceGetMemoryInfo(library.nvmlDeviceGetHandleByUUID(gpu.uuid)).used for gpu in (first, second)
+    ]
+    assert used[0] == 0 < used[1]
+    processes = [
+        [one.pid for one in library.nvmlDeviceGetComputeRunningProcesses(library.nvmlDeviceGetHandleByIndex(index))]
+        for index in range(library.nvmlDeviceGetCount())
+    ]
+    assert processes == [[], [child.pid]]
+    child.kill()
+    child.wait()
+    assert pids(take_sample(library, inventory)) == [[], [], [], [], [], []]
+
+
+def test_slices_are_found_only_by_their_own_gpu(tmp_path: Path, two: SliceSource) -> None:
+    library = open_library(two, tmp_path)
+    inventory = take_inventory(library, two)
+    gpus = [library.nvmlDeviceGetHandleByIndex(index) for index in (0, 1)]
+    uuids = [
+        [library.nvmlDeviceGetUUID(library.nvmlDeviceGetMigDeviceHandleByIndex(gpu, index)) for index in range(slices)]
+        for gpu, slices in zip(gpus, (2, 4), strict=True)
+    ]
+    assert uuids == [[one.uuid for one in inventory.slices if one.gpu_uuid == gpu.uuid] for gpu in inventory.gpus]
+    with pytest.raises(pynvml.NVMLError_NotFound):
+        library.nvmlDeviceGetMigDeviceHandleByIndex(gpus[0], 2)
+    with pytest.raises(pynvml.NVMLError_InvalidArgument):
+        library.nvmlDeviceGetHandleByIndex(2)
+    library.nvmlShutdown()
+    library.nvmlInit()
+    for gpu in gpus:
+        with pytest.raises(pynvml.NVMLError_InvalidArgument):
+            library.nvmlDeviceGetUUID(gpu)
 
 
 def test_errors_are_those_of_nvml(library: Library, inventory: Inventory) -> None:

@@ -52,8 +52,7 @@ class Measuring(SimulatedLibrary):
 
 @pytest.fixture
 def board(a30: SliceSource, tmp_path: Path) -> Measuring:
-    assert a30.layout is not None
-    return Measuring(a30.layout, tmp_path)
+    return Measuring(a30.layouts, tmp_path)
 
 
 @pytest.fixture
