@@ -13,10 +13,15 @@ _LAST_BRANCH = "└─ "
 
 
 def slices_tree(inventory: Inventory, sample: DeviceSample | None) -> Text:
-    """`inventory` with what `sample` says of processes and memory; UUIDs are whole, to be copied."""
+    """`inventory` with what `sample` says of processes and memory; UUIDs are whole, to be copied.
+
+    Where there are several GPUs each has its index, which `--gpu` takes.
+    """
     readings = {reading.slice_uuid: reading for reading in sample.slices} if sample is not None else {}
     text = Text()
-    for gpu in inventory.gpus:
+    for index, gpu in enumerate(inventory.gpus):
+        if len(inventory.gpus) > 1:
+            text.append(f"GPU {index:>{len(str(len(inventory.gpus) - 1))}}  ")
         _append_gpu(text, gpu, simulated=inventory.simulated)
         slices = [place for place in inventory.slices if place.gpu_uuid == gpu.uuid]
         ids = [_instance(place) for place in slices]

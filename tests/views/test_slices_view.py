@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from heteromig.core.devices import DeviceSample, Inventory, Occupant, SliceKind, SliceSample
+from heteromig.slices.access import enumerate_slices
 from heteromig.views.slices_view import slices_tree
-from tests.views.stories import Story, make_inventory
+from tests.views.stories import make_inventory
 
 
 def lines_of(inventory: Inventory, sample: DeviceSample | None) -> list[str]:
@@ -12,20 +15,41 @@ def lines_of(inventory: Inventory, sample: DeviceSample | None) -> list[str]:
 
 
 def test_each_gpu_is_above_its_slices_with_who_uses_them() -> None:
-    story = Story(inventory=make_inventory(slices=2, gpus=2)).discover().build(engines=0, of=0).start()
-    lines = lines_of(story.inventory, story.run.view.sample)
+    inventory = make_inventory(slices=2, gpus=2)
+    users: tuple[tuple[Occupant, ...], ...] = ((), (Occupant(2011, (), "python"),), (Occupant(2021, (), "python"),), ())
+    readings = tuple(
+        SliceSample(place.uuid, occupants, (512 << 20) * len(occupants))
+        for place, occupants in zip(inventory.slices, users, strict=True)
+    )
+    lines = lines_of(inventory, DeviceSample(0, inventory.geometry, readings, ()))
     gpu = (
-        "NVIDIA A100-SXM4-80GB  GPU-{}c0ffee-1111-2222-3333-444444444444  80.0 GiB  driver 535.54.03  MIG on  SIMULATED"
+        "GPU {}  NVIDIA A100-SXM4-80GB  GPU-0{}c0ffee-1111-2222-3333-444444444444  80.0 GiB  driver 535.54.03  MIG on"
+        "  SIMULATED"
     )
     place = "1g.10gb  GI  {}  CI 0   9.5 GiB   14 SMs  MIG-{}beef-aaaa-5bbb-8ccc-dddddddddddd"
     used = "512.0 MiB used, pid {} (python)"
     assert lines == [
-        gpu.format("00"),
-        f"├─ {place.format(7, '0000')}  idle",
+        gpu.format(0, 0),
+        f"├─ {place.format(7, '0000')}  0 B used, idle",
         f"└─ {place.format(8, '0001')}  {used.format(2011)}",
-        gpu.format("01"),
+        gpu.format(1, 1),
         f"├─ {place.format(7, '0100')}  {used.format(2021)}",
-        f"└─ {place.format(8, '0101')}  {used.format(2031)}",
+        f"└─ {place.format(8, '0101')}  0 B used, idle",
+        "4 slices on 2 GPU(s); SIMULATED: no GPU is involved",
+    ]
+
+
+def test_gpus_that_are_cut_differently_each_have_their_own_columns(tmp_path: Path) -> None:
+    inventory, sample = enumerate_slices("sim:a30/2g.12gb,2x1g.6gb;h100-sxm-80gb/7g.80gb", tmp_path)
+    lines = [line.replace("SIM-", "") for line in lines_of(inventory, sample)]
+    gpus, slices = [gpu.uuid[4:] for gpu in inventory.gpus], [place.uuid[4:] for place in inventory.slices]
+    assert lines == [
+        f"GPU 0  Simulated A30  {gpus[0]}  24.0 GiB  driver simulated  MIG on  SIMULATED",
+        f"├─ 2g.12gb  GI  1  CI 0  11.7 GiB   28 SMs  {slices[0]}  0 B used, idle",
+        f"├─ 1g.6gb   GI  5  CI 0   5.8 GiB   14 SMs  {slices[1]}  0 B used, idle",
+        f"└─ 1g.6gb   GI  6  CI 0   5.8 GiB   14 SMs  {slices[2]}  0 B used, idle",
+        f"GPU 1  Simulated H100 80GB HBM3  {gpus[1]}  79.6 GiB  driver simulated  MIG on  SIMULATED",
+        f"└─ 7g.80gb  GI  0  CI 0  79.2 GiB  132 SMs  {slices[3]}  0 B used, idle",
         "4 slices on 2 GPU(s); SIMULATED: no GPU is involved",
     ]
 
