@@ -73,7 +73,7 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
         _Text, _option("--background-timeout", panel=_BACKGROUND, help="Cap of the automatic duration. [4h]")
     ] = None,
     slices: Annotated[
-        _Text, _option("--slices", panel=_WHERE, help="mig, gpu, or sim:<board>[/<layout>]. [mig]")
+        _Text, _option("--slices", panel=_WHERE, help="mig, gpu, or sim:[<n>x]<board>[/<layout>][;...]. [mig]")
     ] = None,
     harness: Annotated[_Text, _option("--harness", panel=_WHERE, help="What workers run. [loadgen]")] = None,
     seed: Annotated[
