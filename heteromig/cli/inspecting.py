@@ -20,7 +20,8 @@ def register(app: typer.Typer) -> None:
 
 def _slices(
     slices: Annotated[
-        str, typer.Option("--slices", envvar="HETEROMIG_SLICES", help="mig, gpu, or sim:[<n>x]<board>[/<layout>][;...].")
+        str,
+        typer.Option("--slices", envvar="HETEROMIG_SLICES", help="mig, gpu, or sim:[<n>x]<board>[/<layout>][;...]."),
     ] = "mig",
     runs_dir: Annotated[
         Path, typer.Option("--runs-dir", envvar="HETEROMIG_RUNS_DIR", help="Simulated UUIDs derive from it.")
