@@ -1,0 +1,1 @@
+"""People recognise the tree by this file; whoever starts it gets nothing."""
