@@ -1,8 +1,9 @@
 """LoadGen's detail log while it grows: where the timed section begins and ends.
 
-Order on disk (measured with LoadGen 6.0.17; v1.1 to v2.1 write the same): settings, `loaded_qsl_set`,
-`generated_query_count`, then the timed section, then `logger_swap_request_slots_retry_count` and its neighbours,
-`power_begin`, `power_end`, `result_*`. The message "Ending naturally" is no end: in Offline it is written right after
+Order on disk (measured with LoadGen 4.0 to 6.0.17; published logs of v1.1 and v2.0 have the same): settings,
+`loaded_qsl_set`, `generated_query_count`, then the timed section, then `logger_swap_request_slots_retry_count` and its
+neighbours, `power_begin`, `power_end`, `result_*`. A SubmissionRun has two sections, each from `loaded_qsl_set` to
+`power_end`, the accuracy part first. The message "Ending naturally" is no end: in Offline it is written right after
 the one query was issued (issue_query_controller.cc:482).
 """
 
@@ -14,7 +15,7 @@ from heteromig.core.units import MonotonicNs
 DETAIL_LOG = "mlperf_log_detail.txt"
 SUMMARY_LOG = "mlperf_log_summary.txt"
 
-# How lines begin. None of this can be inside a message, where quotes are escaped.
+# How lines begin. LoadGen does not escape what it logs, but none of its messages has this in it.
 BEGIN_LINE = b':::MLLOG {"key": "generated_query_count"'
 """Logged by GenerateQueries, microseconds before the first query is issued (loadgen.cc:427)."""
 END_LINES = (
@@ -35,8 +36,8 @@ def find_end(data: bytes, start: int = 0) -> int:
 class DetailLog:
     """Turns one worker's growing detail log into events.
 
-    LoadGen may run again, in the same file or in another that takes its place: each begin is followed by an end, and
-    what is repeated in between (the several keys that mark an end, the two parts of a SubmissionRun) is told once.
+    LoadGen may run again, in the same file (as the second part of a SubmissionRun) or in another that takes its place:
+    each begin is followed by an end, and of the several keys that mark one end the first is told.
     """
 
     def __init__(self, worker: int) -> None:

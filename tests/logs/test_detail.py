@@ -25,7 +25,7 @@ from heteromig.logs.detail import (
 )
 from heteromig.logs.loadgen import DETAIL_LOG, SUMMARY_LOG
 from tests.logs.loadgen_runs import run_loadgen
-from tests.logs.test_loadgen import KILLED, SUBMISSION
+from tests.logs.recorded import KILLED, SUBMISSION
 
 
 def utc_ns(text: str) -> int:
@@ -94,15 +94,14 @@ class TestRealRuns:
 
 
 class TestRecordings:
-    def test_of_a_submission_run_the_performance_part_counts(self) -> None:
+    def test_a_submission_run(self) -> None:
         facts = read_detail(SUBMISSION)
 
-        assert facts.power_begin_utc_ns == utc_ns("2026-11-23 21:08:17.801")
-        assert facts.power_end_utc_ns == utc_ns("2026-11-23 21:08:18.307")
-        assert facts.timed_begin_offset_ns == 71_489_489
-        assert facts.valid is True
-        assert derive_begin(facts, utc_ns("2026-11-23 21:08:17.900")) == DerivedBegin(
-            begin_utc_ns=utc_ns("2026-11-23 21:08:17.071") + 489_489,
+        assert facts.power_begin_utc_ns == utc_ns("2026-11-23 23:55:57.975")
+        assert facts.power_end_utc_ns == utc_ns("2026-11-23 23:55:58.477")
+        assert facts.timed_begin_offset_ns == 71_394_969
+        assert derive_begin(facts, utc_ns("2026-11-23 23:55:58.100")) == DerivedBegin(
+            begin_utc_ns=utc_ns("2026-11-23 23:55:57.071") + 394_969,
             uncertainty_ns=NS_PER_S,
             utc_offset_s=-5 * 3600,
         )
@@ -116,24 +115,12 @@ class TestRecordings:
 
         assert not facts.has_end_key
         assert facts.power_begin_utc_ns is None
-        assert facts.timed_begin_offset_ns == 71_489_489
-
-    def test_a_killed_run(self) -> None:
-        facts = read_detail(KILLED)
-
-        assert not facts.has_end_key
-        assert (facts.power_begin_utc_ns, facts.power_end_utc_ns, facts.valid) == (None, None, None)
-        assert facts.min_duration_ms == 5000
-        # The file was last modified at 21:10:00.301, milliseconds after the begin.
-        derived = derive_begin(facts, utc_ns("2026-11-23 21:10:00.301"))
-        assert derived is not None
-        assert derived.utc_offset_s == 5 * 3600 + 45 * 60
-        assert 0 < utc_ns("2026-11-23 21:10:00.301") - derived.begin_utc_ns < NS_PER_S
+        assert facts.timed_begin_offset_ns == 71_394_969
 
     def test_a_reference_that_contradicts_the_log(self) -> None:
         facts = read_detail(KILLED)
-        assert derive_begin(facts, utc_ns("2026-11-23 21:14:00.301")) is None
-        assert derive_begin(facts, utc_ns("2026-11-24 21:10:00.301")) is None
+        assert derive_begin(facts, utc_ns("2026-11-24 00:00:32.281")) is None
+        assert derive_begin(facts, utc_ns("2026-11-24 23:56:32.281")) is None
 
     def test_a_log_cut_anywhere_can_be_read(self, tmp_path: Path) -> None:
         data = SUBMISSION.read_bytes()
@@ -169,6 +156,7 @@ class TestOddLogs:
         assert msgspec.structs.asdict(facts) == {
             **dict.fromkeys(facts.__struct_fields__),
             "has_end_key": False,
+            "num_errors": 0,
             "errors": (),
             "metrics": {},
             "unreadable_lines": 0,
@@ -228,6 +216,29 @@ class TestOddLogs:
         assert facts.num_errors == 9
         assert facts.errors == tuple(f"error_runtime: message {number}" for number in range(5))
 
+    def test_errors_before_loadgen_counted_them(self, tmp_path: Path) -> None:
+        facts = read_detail(
+            write(tmp_path / "log", *(line("error_runtime", number, is_error=True) for number in range(9)))
+        )
+        assert facts.num_errors == 9
+
+    @pytest.mark.parametrize("told", [(), (line("num_errors", 2),)])
+    def test_how_loadgen_was_built_is_no_error_of_the_run(self, tmp_path: Path, told: tuple[str, ...]) -> None:
+        facts = read_detail(
+            write(
+                tmp_path / "log",
+                line("error_uncommitted_loadgen_changes", "Built with changes", is_error=True),
+                line("error_runtime", "message", is_error=True),
+                *told,
+            )
+        )
+        assert (facts.num_errors, facts.errors) == (1, ("error_runtime: message",))
+
+    def test_an_error_of_several_lines(self, tmp_path: Path) -> None:
+        text = line("generic_message", "x") + line("error_runtime", "one@two", is_error=True)
+        facts = read_detail(write(tmp_path / "log", text.replace("@", "\n")))
+        assert facts.errors == ("error_runtime: one two",)
+
     def test_an_error_in_a_line_that_was_cut(self, tmp_path: Path) -> None:
         text = line("generic_message", "x") + line("error_runtime", "message", is_error=True)
         facts = read_detail(write(tmp_path / "log", text[:-3]))
@@ -249,7 +260,8 @@ class TestOddLogs:
         assert [facts.power_begin_utc_ns, facts.test_datetime_local_ns, facts.valid, facts.min_duration_met] == [
             None
         ] * 4
-        assert [facts.num_errors, facts.scenario, facts.target_qps] == [None] * 3
+        assert [facts.scenario, facts.target_qps] == [None] * 2
+        assert facts.num_errors == 0
 
     def test_unreadable_lines_are_counted(self, tmp_path: Path) -> None:
         facts = read_detail(
@@ -265,6 +277,25 @@ class TestOddLogs:
         )
         assert facts.scenario == "Server"
         assert facts.unreadable_lines == 4
+
+    def test_messages_with_line_breaks(self, tmp_path: Path) -> None:
+        text = "".join(
+            (
+                line("result_invalid_reason", "one@ * two@"),
+                "noise\n",
+                line("result_min_duration_met", value=False),
+                line("early_stopping_met@", value=False),
+                line("result_validity", "INVALID"),
+            )
+        )
+        facts = read_detail(write(tmp_path / "log", text.replace("@", "\n")))
+        assert facts.invalid_reason == "one  * two "
+        assert (facts.min_duration_met, facts.early_stopping_met, facts.valid) == (False, None, False)
+        assert facts.unreadable_lines == 2
+
+    def test_line_ends_of_another_system(self, tmp_path: Path) -> None:
+        (tmp_path / "log").write_bytes(SUBMISSION.read_bytes().replace(b"\n", b"\r\n"))
+        assert read_detail(tmp_path / "log") == read_detail(SUBMISSION)
 
     def test_a_flood_of_warnings_is_skipped(self, tmp_path: Path) -> None:
         head, key, rest = KILLED.read_text().partition(':::MLLOG {"key": "generic_message", "value": "Ending')
