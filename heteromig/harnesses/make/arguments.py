@@ -11,8 +11,8 @@ from heteromig.core.spec import Mode
 VERBOSE = ("--verbose", "--verbose_nvtx")
 """What the original launcher adds for `--verbose` (launch_heterogeneous_mig.py v2.1, get_cmd_templates)."""
 
-START_FROM_DEVICE = "--start_from_device=true"
-"""What the original launcher adds to every benchmark for `--start_from_device` (v1.0)."""
+START_FROM_DEVICE = "--start_from_device"
+"""The launcher of v1.0 adds it to every benchmark, with a value; since v1.1 it takes none (fields.py: a bool)."""
 
 _TEST_MODE = "--test_mode"
 _MODES = {"PerformanceOnly": Mode.PERFORMANCE, "SubmissionRun": Mode.PERFORMANCE, "AccuracyOnly": Mode.ACCURACY}

@@ -20,6 +20,9 @@ ENGINES = Path("build", "engines")
 _TIMESTAMP_NS = 20 * NS_PER_MS
 """How far the time of a file can lag behind the clock: the kernel stamps files with the time of its last tick."""
 
+_CONFIG = re.compile(r"\.(?P<kind>[^.]+?)_(?P<accuracy>k_99(?:_9)?)_(?P<power>Max[PQ])\.plan$")
+"""How names of engines end: harness, accuracy and power setting, e.g. `.hetero_k_99_9_MaxP.plan`."""
+
 _PROFILE = re.compile(r"\d+g\.\d+gb")
 
 
@@ -72,24 +75,29 @@ def record(needs: tuple[EngineNeed, ...], tree: Path, engines_dir: Path, *, star
     temporary.replace(path)
 
 
-def plan_pattern(config_ver: str) -> str:
-    """How the names of `.plan` files of a configuration version end, as a pattern of `Path.glob`.
+def is_plan(name: str, config_ver: str) -> bool:
+    """Whether a file of that name is an engine of a configuration version.
 
-    The driver looks for parts of the version's name (constants.py:539-570 of v2.1) and ends the file's name with
-    harness, accuracy and power setting, e.g. `hetero_k_99_9_MaxP`.
+    The driver looks for parts of the version's name (constants.py:539-570 of v2.1). The engines of rnnt, `encoder.plan`
+    and its siblings, carry no version: they are of all.
     """
-    kind = next((kind for kind in ("triton", "hetero") if kind in config_ver), "*")
-    accuracy = "k_99_9" if "high_accuracy" in config_ver else "k_99"
-    power = "MaxQ" if "maxq" in config_ver.lower() else "MaxP"
-    return f"*.{kind}_{accuracy}_{power}.plan"
+    version = _CONFIG.search(name)
+    if version is None:
+        return name.endswith(".plan")
+    kind = next((kind for kind in ("triton", "hetero") if kind in config_ver), None)
+    return (
+        (kind is None or version["kind"] == kind)
+        and version["accuracy"] == ("k_99_9" if "high_accuracy" in config_ver else "k_99")
+        and version["power"] == ("MaxQ" if "maxq" in config_ver.lower() else "MaxP")
+    )
 
 
 def _why_missing(need: EngineNeed, tree: Path, recorded: tuple[_File, ...] | None) -> str | None:
     if recorded is None:
-        pattern = plan_pattern(need.config_ver)
-        if any(path.match(pattern) for path, _ in _files(need, tree)):
+        if any(is_plan(path.name, need.config_ver) for path, _ in _files(need, tree)):
             return None
-        return f"There is no {pattern} in {tree / ENGINES}/*/{need.benchmark}/{SCENARIO_NAMES[need.scenario]}."
+        where = f"{tree / ENGINES}/*/{need.benchmark}/{SCENARIO_NAMES[need.scenario]}"
+        return f"There is no .plan of {need.config_ver} in {where}."
     for file in recorded:
         try:
             status = (tree / file.path).stat()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from heteromig.core.errors import PreflightError, UsageError
 from heteromig.core.overlap import MainResult
-from heteromig.core.phases import Role
+from heteromig.core.phases import EvidenceLevel, Role
 from heteromig.core.plan import Assignment, EngineNeed
 from heteromig.core.spec import Action, BenchmarkInfo, MainSpec, Mode, RunSpec, SystemSpec
 from heteromig.core.units import UtcNs
@@ -29,6 +29,9 @@ _RUN_STAMP = re.compile(r"(?P<date>\d{8})T(?P<time>\d{6})Z-.*?(?P<number>-\d+)?"
 
 _POSTPROCESSING_MS = 30 * 60_000
 """Scoring 3d-unet or dlrm takes minutes after LoadGen's end; TEST04 and TEST05 sleep 20 s before each trial."""
+
+_NO_TEST04 = ("bert", "dlrm", "rnnt", "3d-unet", "retinanet")
+"""Their inputs differ in length, so that one sample again and again says nothing (compliance/nvidia/TEST04)."""
 
 _OUTER_MAKE = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")
 """What a make that runs heteromig passes on to its children; the harness' make is none of them."""
@@ -103,8 +106,15 @@ class MakeHarness:
                 f'"--{"server_target_qps" if spec.main.scenario == "server" else "offline_expected_qps"}='
                 f'{spec.main.target_qps:g}".'
             )
-        if spec.main.action.audit is not None and spec.main.mode is Mode.ACCURACY:
+        if spec.start_evidence is EvidenceLevel.BUSY:
+            raise UsageError("NVIDIA's harness gives no heartbeat: choose --start-evidence timed or announced.")
+        audit = spec.main.action.audit
+        if audit is not None and spec.main.mode is Mode.ACCURACY:
             raise UsageError(f"--main-action {spec.main.action.value} measures performance: leave AccuracyOnly out.")
+        if audit == "TEST04" and spec.main.benchmark in _NO_TEST04:
+            raise UsageError(
+                f"TEST04 is not for {spec.main.benchmark}, and the tree would run nothing: choose another."
+            )
 
     def missing_engines(self, needs: tuple[EngineNeed, ...], spec: RunSpec) -> tuple[tuple[EngineNeed, str], ...]:
         """Those of `needs` that are not in the tree as they were built."""
