@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from heteromig.cli.command import Command
 from heteromig.cli.printing import say
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Format(str, Enum):
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("import-results")(_import_results)
+    app.command("import-results", cls=Command)(_import_results)
 
 
 def _import_results(

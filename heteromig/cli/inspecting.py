@@ -7,15 +7,16 @@ from typing import Annotated
 
 import typer
 
+from heteromig.cli.command import Command
 from heteromig.cli.printing import say
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("slices")(_slices)
-    app.command("states")(_states)
-    app.command("verify")(_verify)
-    app.command("exit-codes")(_exit_codes)
+    app.command("slices", cls=Command)(_slices)
+    app.command("states", cls=Command)(_states)
+    app.command("verify", cls=Command)(_verify)
+    app.command("exit-codes", cls=Command)(_exit_codes)
 
 
 def _slices(

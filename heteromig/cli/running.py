@@ -7,143 +7,343 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from heteromig.cli.printing import say
+from heteromig.cli.command import Command
+from heteromig.core.errors import UsageError
 from heteromig.core.phases import EvidenceLevel
-from heteromig.core.spec import Drain, Goal, Mode
+from heteromig.core.spec import Action, Drain, Goal, Mode
 
 _HELP = {
     "run": "Run main on one slice beside backgrounds on all others, and prove it.",
     "plan": "Show what `run` would do: slices, assignment, every command. Launches nothing.",
     "build": "Build the engines that `run` would need, and stop.",
 }
+_EPILOG = (
+    "TIME is in milliseconds, or has a unit: 600000, 600s, 10m, 1h. Defaults are in brackets. All but the options of "
+    "Output can also be said by a variable, HETEROMIG_MAIN_BENCHMARK for --main-benchmark, or in the file of --config: "
+    "options win over variables, and these over the file."
+)
 
 
 def register(app: typer.Typer) -> None:
     """Add the three commands; they share one function, because they share every option."""
     for name, text in _HELP.items():
-        app.command(name, help=text)(_run)
+        app.command(name, cls=Command, help=text, epilog=_EPILOG)(_run)
 
 
 def _option(*names: str, panel: str, help: str, **more: Any) -> Any:  # noqa: A002 - Typer's own name
     """An option with its environment variable, which is its long name in capitals."""
     stem = names[0].split("/")[0].removeprefix("--").upper().replace("-", "_")
-    return typer.Option(*names, envvar=f"HETEROMIG_{stem}", rich_help_panel=panel, help=help, **more)
+    return typer.Option(
+        *names,
+        envvar=f"HETEROMIG_{stem}",
+        rich_help_panel=panel,
+        help=help,
+        case_sensitive=False,
+        **more,
+    )
 
 
 _SCENARIOS = "offline, server, singlestream or multistream. [offline]"
 
-_MAIN, _BACKGROUND, _WHERE, _TIMING, _OUTPUT = "Main", "Backgrounds", "Where", "Timing", "Output"
+_MAIN, _BACKGROUND, _TREE = "Main", "Backgrounds", "NVIDIA's tree (harness make)"
+_WHERE, _TIMING, _OUTPUT = "Where it runs", "Timing", "Output"
 
 # Optional[...] rather than `| None`: Typer evaluates these at run time, on 3.10 too.
 _Text = Optional[str]  # noqa: UP045
+_Switch = Optional[bool]  # noqa: UP045
 
 
 def _run(  # noqa: PLR0917 - Typer makes options of them all
     context: typer.Context,
     config: Annotated[
-        Optional[Path], typer.Option("--config", "-c", help="TOML file; flags override it.", envvar="HETEROMIG_CONFIG")  # noqa: UP045
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--config",
+            "-c",
+            metavar="FILE",
+            help="TOML file, such as plan.toml of any run.",
+            envvar="HETEROMIG_CONFIG",
+        ),
     ] = None,
     main_benchmark: Annotated[
-        _Text, _option("--main-benchmark", panel=_MAIN, help="Measured benchmark. [resnet50]")
+        _Text, _option("--main-benchmark", metavar="NAME", panel=_MAIN, help="Measured benchmark. [resnet50]")
     ] = None,
-    main_scenario: Annotated[_Text, _option("--main-scenario", panel=_MAIN, help=_SCENARIOS)] = None,
+    main_scenario: Annotated[_Text, _option("--main-scenario", metavar="NAME", panel=_MAIN, help=_SCENARIOS)] = None,
+    main_benchmark_duration: Annotated[
+        _Text,
+        _option("--main-benchmark-duration", metavar="TIME", panel=_MAIN, help="LoadGen's min_duration. [10m]"),
+    ] = None,
     main_mode: Annotated[
-        Optional[Mode], _option("--main-mode", panel=_MAIN, help="LoadGen's test mode. [performance]")  # noqa: UP045
+        Optional[Mode],  # noqa: UP045
+        _option("--main-mode", metavar="MODE", panel=_MAIN, help="performance or accuracy. [performance]"),
     ] = None,
     main_accuracy: Annotated[
-        _Text, _option("--main-accuracy", panel=_MAIN, help="99 or 99.9. [the benchmark's own]")
-    ] = None,
-    main_duration: Annotated[
-        _Text, _option("--main-duration", panel=_MAIN, help="min_duration: ms, or 30s, 10m. [600000]")
+        _Text, _option("--main-accuracy", metavar="PERCENT", panel=_MAIN, help="99 or 99.9. [the benchmark's own]")
     ] = None,
     main_target_qps: Annotated[
         Optional[float],  # noqa: UP045
-        _option("--main-target-qps", panel=_MAIN, help="Expected or target rate. [calibrated at warm-up]"),
+        _option(
+            "--main-target-qps",
+            metavar="RATE",
+            panel=_MAIN,
+            help="Expected or target samples/s, embedded harness. [calibrated at warm-up]",
+        ),
+    ] = None,
+    main_slice: Annotated[
+        _Text,
+        _option("--main-slice", metavar="SLICE", panel=_MAIN, help="UUID, index or profile. [the first slice]"),
     ] = None,
     background_benchmarks: Annotated[
         _Text,
-        _option("--background-benchmarks", panel=_BACKGROUND, help="all, datacenter, edge, none, or a,b,c. [all]"),
+        _option(
+            "--background-benchmarks",
+            metavar="NAMES",
+            panel=_BACKGROUND,
+            help="all, datacenter, edge, none, or a list a,b,c. A set never holds main's model. [all]",
+        ),
     ] = None,
-    background_scenario: Annotated[_Text, _option("--background-scenario", panel=_BACKGROUND, help=_SCENARIOS)] = None,
-    background_duration: Annotated[
+    background_scenario: Annotated[
+        _Text, _option("--background-scenario", metavar="NAME", panel=_BACKGROUND, help=_SCENARIOS)
+    ] = None,
+    background_benchmark_duration: Annotated[
         _Text,
-        _option("--background-duration", panel=_BACKGROUND, help="min_duration, or automatic. [automatic]"),
+        _option(
+            "--background-benchmark-duration",
+            metavar="TIME",
+            panel=_BACKGROUND,
+            help="LoadGen's min_duration, or automatic: enough to outlast main. [automatic]",
+        ),
     ] = None,
-    background_timeout: Annotated[
-        _Text, _option("--background-timeout", panel=_BACKGROUND, help="Cap of the automatic duration. [4h]")
-    ] = None,
-    slices: Annotated[
-        _Text, _option("--slices", panel=_WHERE, help="mig, gpu, or sim:[<n>x]<board>[/<layout>][;...]. [mig]")
-    ] = None,
-    harness: Annotated[_Text, _option("--harness", panel=_WHERE, help="What workers run. [loadgen]")] = None,
-    seed: Annotated[
-        Optional[int], _option("--seed", panel=_WHERE, help="Decides which benchmark goes where. [0]")  # noqa: UP045
-    ] = None,
-    pin: Annotated[
-        Optional[bool],  # noqa: UP045
-        _option("--pin/--no-pin", panel=_WHERE, help="Give main a processor of its own (simulated slices). [pin]"),
-    ] = None,
-    runs_dir: Annotated[_Text, _option("--runs-dir", panel=_WHERE, help="Where run directories go. [runs]")] = None,
-    engines_dir: Annotated[
-        _Text, _option("--engines-dir", panel=_WHERE, help="Cache of engines. [<runs-dir>/.engines]")
-    ] = None,
-    rebuild: Annotated[
-        Optional[bool], _option("--rebuild/--no-rebuild", panel=_WHERE, help="Build engines anew.")  # noqa: UP045
-    ] = None,
-    start_time_buffer: Annotated[
-        _Text, _option("--start-time-buffer", panel=_TIMING, help="Wait once all backgrounds are timed. [10s]")
-    ] = None,
-    background_start_timeout: Annotated[
-        _Text, _option("--background-start-timeout", panel=_TIMING, help="For all of them to be timed. [10m]")
-    ] = None,
-    build_timeout: Annotated[_Text, _option("--build-timeout", panel=_TIMING, help="For each engine. [2h]")] = None,
-    main_timeout: Annotated[
-        _Text, _option("--main-timeout", panel=_TIMING, help="For main in all. [3 x duration + 10m]")
-    ] = None,
-    main_exit_timeout: Annotated[
-        _Text, _option("--main-exit-timeout", panel=_TIMING, help="From main's timed end to its exit. [60s]")
-    ] = None,
-    end_time_buffer_min: Annotated[
-        _Text, _option("--end-time-buffer-min", panel=_TIMING, help="Least slack after main, drain wait. [30s]")
-    ] = None,
-    clean_stop: Annotated[
-        _Text, _option("--clean-stop", panel=_TIMING, help="For a clean stop, before TERM. [10s]")
-    ] = None,
-    grace: Annotated[_Text, _option("--grace", panel=_TIMING, help="From TERM to KILL. [10s]")] = None,
-    start_evidence: Annotated[
-        Optional[EvidenceLevel],  # noqa: UP045
-        _option("--start-evidence", panel=_TIMING, help="What counts as started. [timed]"),
+    background_benchmark_timeout: Annotated[
+        _Text,
+        _option(
+            "--background-benchmark-timeout",
+            metavar="TIME",
+            panel=_BACKGROUND,
+            help="Cap of the automatic duration. [2h]",
+        ),
     ] = None,
     drain: Annotated[
         Optional[Drain],  # noqa: UP045
-        _option("--drain", panel=_TIMING, help="Backgrounds after main. [kill; wait for an explicit duration]"),
-    ] = None,
-    lenient: Annotated[
-        Optional[bool],  # noqa: UP045
         _option(
-            "--lenient/--no-lenient", panel=_TIMING, help="Go on without backgrounds that fail; the result says it."
+            "--drain",
+            metavar="HOW",
+            panel=_BACKGROUND,
+            help="Once main has ended: kill, or wait for their end. [kill; wait with an explicit duration]",
         ),
     ] = None,
-    sample_period: Annotated[
-        _Text, _option("--sample-period", panel=_TIMING, help="Between device samples. [1s]")
+    lenient: Annotated[
+        _Switch,
+        _option(
+            "--lenient/--no-lenient",
+            panel=_BACKGROUND,
+            help="Go on without those that fail; the result is then not called valid.",
+        ),
+    ] = None,
+    main_action: Annotated[
+        Optional[Action],  # noqa: UP045
+        _option(
+            "--main-action",
+            metavar="TARGET",
+            panel=_TREE,
+            help="run_harness, run_audit_test01, run_audit_test04 or run_audit_test05. [run_harness]",
+        ),
+    ] = None,
+    main_benchmark_runargs: Annotated[
+        _Text,
+        _option(
+            "--main-benchmark-runargs",
+            metavar="ARGS",
+            panel=_TREE,
+            help="Added to main's RUN_ARGS, split as a shell would.",
+        ),
+    ] = None,
+    main_benchmark_cmd_prefix: Annotated[
+        _Text,
+        _option(
+            "--main-benchmark-cmd-prefix",
+            metavar="WORDS",
+            panel=_TREE,
+            help="Put before main's command, e.g. nsys profile -o main.",
+        ),
+    ] = None,
+    main_config_ver: Annotated[
+        _Text,
+        _option(
+            "--main-config-ver",
+            metavar="NAME",
+            panel=_TREE,
+            help="Configuration version. [hetero, or hetero_high_accuracy]",
+        ),
+    ] = None,
+    background_config_ver: Annotated[
+        _Text,
+        _option(
+            "--background-config-ver",
+            metavar="NAME",
+            panel=_TREE,
+            help="The same of all backgrounds. [that of each benchmark]",
+        ),
+    ] = None,
+    start_from_device: Annotated[
+        _Switch,
+        _option(
+            "--start-from-device/--no-start-from-device",
+            panel=_TREE,
+            help="Samples start on the device, for main and backgrounds.",
+        ),
+    ] = None,
+    verbose: Annotated[
+        _Switch, _option("--verbose/--no-verbose", panel=_TREE, help="A talkative main; see --debug for heteromig.")
+    ] = None,
+    verbose_all: Annotated[
+        _Switch, _option("--verbose-all/--no-verbose-all", panel=_TREE, help="Talkative backgrounds as well.")
+    ] = None,
+    harness_dir: Annotated[
+        _Text,
+        _option("--harness-dir", metavar="DIR", panel=_TREE, help="closed/NVIDIA. [the tree that you are in]"),
+    ] = None,
+    slices: Annotated[
+        _Text,
+        _option(
+            "--slices", metavar="SOURCE", panel=_WHERE, help="mig, gpu, or sim:[<n>x]<board>[/<layout>][;...]. [mig]"
+        ),
+    ] = None,
+    gpu: Annotated[
+        _Text, _option("--gpu", metavar="GPU", panel=_WHERE, help="UUID or index. [the one with the most slices]")
+    ] = None,
+    harness: Annotated[
+        _Text,
+        _option(
+            "--harness",
+            metavar="NAME",
+            panel=_WHERE,
+            help="What workers run: make, loadgen or command. [make in NVIDIA's tree, else loadgen]",
+        ),
+    ] = None,
+    seed: Annotated[
+        Optional[int],  # noqa: UP045
+        _option("--seed", metavar="N", panel=_WHERE, help="Decides which background goes where. [0]"),
+    ] = None,
+    pin: Annotated[
+        _Switch,
+        _option("--pin/--no-pin", panel=_WHERE, help="On simulated slices: a processor for main alone. [pin]"),
+    ] = None,
+    runs_dir: Annotated[
+        _Text, _option("--runs-dir", metavar="DIR", panel=_WHERE, help="Where run directories go. [runs]")
+    ] = None,
+    engines_dir: Annotated[
+        _Text,
+        _option(
+            "--engines-dir",
+            metavar="DIR",
+            panel=_WHERE,
+            help="Engines, or what is known of those in the tree. [<runs-dir>/.engines]",
+        ),
+    ] = None,
+    rebuild: Annotated[
+        _Switch, _option("--rebuild/--no-rebuild", panel=_WHERE, help="Build engines that are there anew.")
     ] = None,
     sim_faults: Annotated[
         Optional[Path],  # noqa: UP045
-        _option("--sim-faults", panel=_WHERE, help="File of rehearsed device faults (simulated slices only)."),
+        _option(
+            "--sim-faults", metavar="FILE", panel=_WHERE, help="Rehearsed faults of devices, simulated slices only."
+        ),
+    ] = None,
+    start_time_buffer: Annotated[
+        _Text,
+        _option(
+            "--start-time-buffer",
+            metavar="TIME",
+            panel=_TIMING,
+            help="From the start of the last background to main. [10s; 10m in NVIDIA's tree]",
+        ),
+    ] = None,
+    main_benchmark_immediate_start: Annotated[
+        _Text,
+        _option(
+            "--main-benchmark-immediate-start",
+            metavar="true|false",
+            panel=_TIMING,
+            help="true: a buffer of 0. [false]",
+        ),
+    ] = None,
+    start_evidence: Annotated[
+        Optional[EvidenceLevel],  # noqa: UP045
+        _option(
+            "--start-evidence",
+            metavar="LEVEL",
+            panel=_TIMING,
+            help="What counts as started: announced, timed or busy. [timed where LoadGen's logs are]",
+        ),
+    ] = None,
+    background_start_timeout: Annotated[
+        _Text,
+        _option(
+            "--background-start-timeout",
+            metavar="TIME",
+            panel=_TIMING,
+            help="For all backgrounds to have started. [10m]",
+        ),
+    ] = None,
+    end_time_buffer_min: Annotated[
+        _Text,
+        _option(
+            "--end-time-buffer-min",
+            metavar="TIME",
+            panel=_TIMING,
+            help="Least slack after main, with --drain wait. [30s]",
+        ),
+    ] = None,
+    build_timeout: Annotated[
+        _Text, _option("--build-timeout", metavar="TIME", panel=_TIMING, help="For each build. [2h]")
+    ] = None,
+    main_timeout: Annotated[
+        _Text,
+        _option("--main-timeout", metavar="TIME", panel=_TIMING, help="For main in all. [3 x its duration + 10m]"),
+    ] = None,
+    main_exit_timeout: Annotated[
+        _Text,
+        _option(
+            "--main-exit-timeout",
+            metavar="TIME",
+            panel=_TIMING,
+            help="From main's timed end to its exit. [60s; 30m where it is scored afterwards]",
+        ),
+    ] = None,
+    clean_stop: Annotated[
+        _Text,
+        _option("--clean-stop", metavar="TIME", panel=_TIMING, help="For a clean stop, before TERM. [10s]"),
+    ] = None,
+    grace: Annotated[_Text, _option("--grace", metavar="TIME", panel=_TIMING, help="From TERM to KILL. [10s]")] = None,
+    sample_period: Annotated[
+        _Text, _option("--sample-period", metavar="TIME", panel=_TIMING, help="Between device samples. [1s]")
     ] = None,
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", rich_help_panel=_OUTPUT, help="Same as `plan`.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", rich_help_panel=_OUTPUT, help="Print every command, launch nothing: `plan`.")
+    ] = False,
     live: Annotated[
-        Optional[bool],  # noqa: UP045
-        _option("--live/--no-live", panel=_OUTPUT, help="Live table. [only on a terminal]"),
+        _Switch,
+        typer.Option("--live/--no-live", rich_help_panel=_OUTPUT, help="Live table on stderr. [on a terminal]"),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=_OUTPUT, help="Only the result.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", rich_help_panel=_OUTPUT, help="Nothing on stderr while it runs.")
+    ] = False,
     json: Annotated[
-        bool, typer.Option("--json", rich_help_panel=_OUTPUT, help="Print run.json on stdout and nothing else.")
+        bool, typer.Option("--json", rich_help_panel=_OUTPUT, help="run.json on stdout, and nothing else.")
+    ] = False,
+    events: Annotated[
+        bool,
+        typer.Option(
+            "--events", rich_help_panel=_OUTPUT, help="The journal on stdout while it grows, and nothing else."
+        ),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", rich_help_panel=_OUTPUT, help="Every line of the journal on stderr.")
     ] = False,
 ) -> None:
-    from heteromig.core.errors import UsageError  # noqa: PLC0415 - keeps `--help` quick, as all imports here
-    from heteromig.runner.config import (  # noqa: PLC0415
+    from heteromig.runner.config import (  # noqa: PLC0415 - keeps `--help` quick, as all imports here
         BackgroundConfig,
         Config,
         MainConfig,
@@ -156,6 +356,11 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
     said = Config(
         slices=slices,
         harness=harness,
+        harness_dir=harness_dir,
+        gpu=gpu,
+        start_from_device=start_from_device,
+        verbose=verbose,
+        verbose_all=verbose_all,
         start_evidence=start_evidence,
         drain=drain,
         seed=seed,
@@ -170,14 +375,21 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
             scenario=main_scenario,
             mode=main_mode,
             accuracy=main_accuracy,
-            duration=main_duration,
+            duration=main_benchmark_duration,
             target_qps=main_target_qps,
+            action=main_action,
+            config_ver=main_config_ver,
+            runargs=main_benchmark_runargs,
+            cmd_prefix=main_benchmark_cmd_prefix,
+            immediate_start=_truth("--main-benchmark-immediate-start", main_benchmark_immediate_start),
+            slice=main_slice,
         ),
         background=BackgroundConfig(
             benchmarks=background_benchmarks,
             scenario=background_scenario,
-            duration=background_duration,
-            timeout=background_timeout,
+            duration=background_benchmark_duration,
+            timeout=background_benchmark_timeout,
+            config_ver=background_config_ver,
         ),
         timing=TimingConfig(
             start_time_buffer=start_time_buffer,
@@ -194,20 +406,38 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
     spec = resolve(overlay(read_config(config) if config else Config(), said), goal=goal)
     if sim_faults is not None and not spec.simulated:
         raise UsageError("--sim-faults rehearses faults of simulated slices; leave it out, or use --slices sim:...")
-    if dry_run or context.info_name == "plan":
+    planning = dry_run or context.info_name == "plan"
+    _refuse_contradictions(planning=planning, live=live, json=json, events=events, debug=debug)
+    if planning:
         from heteromig.cli.planning import print_plan  # noqa: PLC0415
 
         print_plan(spec, as_json=json)
         return
+    from heteromig.cli.executing import Showing, execute_and_show  # noqa: PLC0415
 
-    from heteromig.runner.session import execute  # noqa: PLC0415
-    from heteromig.views.console import choose_reporter, print_summary  # noqa: PLC0415
+    showing = Showing(live=live, quiet=quiet, json=json, events=events, debug=debug)
+    raise typer.Exit(execute_and_show(spec, showing, sim_faults.absolute() if sim_faults else None))
 
-    reporter = choose_reporter(live=False if json else live, quiet=quiet)
-    outcome = execute(spec, reporter, sampler_faults=str(sim_faults.absolute()) if sim_faults else None)
-    if json:
-        say((outcome.run_dir / "run.json").read_bytes().rstrip())
-    else:
-        print_summary(outcome.record, str(outcome.run_dir))
-    verdict = outcome.record.verdict
-    raise typer.Exit(1 if verdict is None else verdict.exit_code)
+
+def _truth(option: str, text: str | None) -> bool | None:
+    """What the original launcher takes for true whatever it says (`type=bool`)."""
+    if text is None:
+        return None
+    word = text.strip().lower()
+    if word in {"true", "yes", "on", "1"}:
+        return True
+    if word in {"false", "no", "off", "0"}:
+        return False
+    raise UsageError(f"{option} is {text!r}: say true or false.")
+
+
+def _refuse_contradictions(*, planning: bool, live: bool | None, json: bool, events: bool, debug: bool) -> None:
+    if json and events:
+        raise UsageError(
+            "--json and --events would both write to standard output: choose one. The run directory has run.json and "
+            "the journal in any case."
+        )
+    if events and planning:
+        raise UsageError("--events shows what happens, and a plan launches nothing: leave --events out.")
+    if live and debug:
+        raise UsageError("--live and --debug would both write to standard error: choose one.")

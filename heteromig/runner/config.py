@@ -285,7 +285,8 @@ def _scenario(name: str | None) -> str:
 
 def _main(whole: Config, harness: Harness) -> MainSpec:
     config = whole.main
-    name = config.benchmark or ("resnet50" if harness.name != "command" else harness.catalog()[0].name)
+    default = "resnet50" if harness.name != "command" else harness.catalog()[0].name
+    name = _as_known(config.benchmark or default, harness)
     info = harness.benchmark(name)
     scenario = _scenario(config.scenario)
     # TOML's 99 and 99.0 are the same number, and the catalog says 99.
@@ -310,6 +311,12 @@ def _main(whole: Config, harness: Harness) -> MainSpec:
     )
 
 
+def _as_known(name: str, harness: Harness) -> str:
+    """The benchmark that differs from `name` in upper and lower case only; `name` itself where there is none."""
+    known = [info.name for info in harness.catalog()]
+    return name if name in known else next((one for one in known if one.lower() == name.lower()), name)
+
+
 def _common_arguments(config: Config) -> tuple[str, ...]:
     """Those that go to main and to backgrounds alike."""
     return (START_FROM_DEVICE,) if config.start_from_device else ()
@@ -325,10 +332,12 @@ def _background(whole: Config, harness: Harness, main: str) -> BackgroundSpec:
         raise UsageError(
             "--background-benchmarks is empty: name benchmarks, a set (all, edge, datacenter), or none for main alone."
         )
-    named_set = names[0] if len(names) == 1 and (names[0] in sets or names[0] == "none") else None
+    set_names = {*sets, "none"}
+    names = [name.lower() if name.lower() in set_names else _as_known(name, harness) for name in names]
+    named_set = names[0] if len(names) == 1 and names[0] in set_names else None
     if named_set is None:
         for name in names:
-            if name in {*sets, "none"}:
+            if name in set_names:
                 raise UsageError(
                     f"--background-benchmarks {','.join(names)}: {name!r} is a set and stands alone; "
                     "list benchmarks, or name one set."
@@ -344,7 +353,7 @@ def _background(whole: Config, harness: Harness, main: str) -> BackgroundSpec:
         )
     for name in candidates:
         harness.require_supported(name, scenario, harness.benchmark(name).default_accuracy)
-    automatic = config.duration is None or config.duration == "automatic"
+    automatic = config.duration is None or str(config.duration).lower() == "automatic"
     return BackgroundSpec(
         benchmarks=",".join(names),
         explicit=named_set is None,
@@ -381,7 +390,7 @@ def _timing(whole: Config, harness: Harness, main: MainSpec) -> TimingSpec:
             "--main-exit-timeout", config.main_exit_timeout, harness.main_exit_timeout_ms(main), at_least_ms=1
         ),
         end_time_buffer_min_ms=_duration("--end-time-buffer-min", config.end_time_buffer_min, 30_000),
-        clean_stop_ms=_duration("--clean-stop", config.clean_stop, 10_000 if harness.stops_cleanly else 0),
+        clean_stop_ms=_duration("--clean-stop", config.clean_stop, 10_000),
         grace_ms=_duration("--grace", config.grace, 10_000),
     )
 

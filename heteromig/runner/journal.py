@@ -8,9 +8,9 @@ survive the controller's death; they are synced when the run is sealed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Union
+from typing import Protocol, Union
 
 import msgspec
 from msgspec import Struct
@@ -67,17 +67,30 @@ _DECODER = msgspec.json.Decoder(Line)
 _VERSION = msgspec.json.Decoder(_Version)
 
 
-class Journal:
-    """The file while it is written."""
+class Follower(Protocol):
+    """Whoever wants to know that the journal grows, at once."""
 
-    def __init__(self, run_dir: Path) -> None:
-        self._fd = os.open(run_dir / JOURNAL, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    def grown(self, path: Path, size_bytes: int) -> None:
+        """The first `size_bytes` of the file at `path` are written. The run waits while this is called."""
+
+
+class Journal:
+    """The file while it is written; `followers` are told after each write."""
+
+    def __init__(self, run_dir: Path, followers: Sequence[Follower] = ()) -> None:
+        self._path = run_dir / JOURNAL
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._followers = followers
+        self._size_bytes = 0
 
     def write(self, *lines: Line) -> None:
         """Append; all lines of a call reach the file together."""
         data = b"".join(_ENCODER.encode(line) + b"\n" for line in lines)
+        self._size_bytes += len(data)
         while data:
             data = data[os.write(self._fd, data) :]
+        for follower in self._followers:
+            follower.grown(self._path, self._size_bytes)
 
     def sync(self) -> None:
         """Wait until everything is on the disk."""

@@ -13,7 +13,7 @@ import os
 import selectors
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -30,7 +30,7 @@ from heteromig.core.verdict import ABORT_SIGNALS
 from heteromig.harnesses import Harness
 from heteromig.runner.clock import Clock
 from heteromig.runner.evidence import certify_run
-from heteromig.runner.journal import Asked, Header, Heard, Journal
+from heteromig.runner.journal import Asked, Follower, Header, Heard, Journal
 from heteromig.runner.observer import Observer, process_cpu_s
 from heteromig.runner.recording import Recorder
 from heteromig.runner.rundir import TELEMETRY
@@ -54,7 +54,15 @@ class Loop:
     """One run from its first event to its verdict."""
 
     def __init__(
-        self, *, header: Header, run_dir: Path, harness: Harness, reporter: Reporter, clock: Clock, faults: str | None
+        self,
+        *,
+        header: Header,
+        run_dir: Path,
+        harness: Harness,
+        reporter: Reporter,
+        clock: Clock,
+        faults: str | None,
+        followers: Sequence[Follower] = (),
     ) -> None:
         self.run = Run(header.spec)
         self.run_dir = run_dir
@@ -75,7 +83,7 @@ class Loop:
         self._unreported: set[int] = set()
         """Workers of whose start nothing is known yet: their reports are waited for."""
         self._locks: HeldLocks | None = None
-        self._journal = Journal(run_dir)
+        self._journal = Journal(run_dir, followers)
         self._telemetry_fd = os.open(
             run_dir / TELEMETRY, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644
         )
@@ -98,8 +106,8 @@ class Loop:
     def execute(self) -> RunRecord:
         """Run to the end; return what `run.json` says."""
         become_subreaper()
-        self._journal.write(self._header)
         with self._pinned(), self._signals():
+            self._journal.write(self._header)
             try:
                 self._live()
             finally:

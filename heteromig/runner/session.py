@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -10,7 +11,7 @@ from heteromig.core.record import RunRecord
 from heteromig.core.spec import RunSpec
 from heteromig.harnesses import harness_of
 from heteromig.runner.clock import Clock, SystemClock
-from heteromig.runner.journal import SCHEMA_VERSION, Header
+from heteromig.runner.journal import SCHEMA_VERSION, Follower, Header
 from heteromig.runner.loop import Loop
 from heteromig.runner.recording import TOOL
 from heteromig.runner.rundir import create_run_dir
@@ -25,11 +26,17 @@ class Outcome(Struct, frozen=True):
 
 
 def execute(
-    spec: RunSpec, reporter: Reporter, *, clock: Clock | None = None, sampler_faults: str | None = None
+    spec: RunSpec,
+    reporter: Reporter,
+    *,
+    clock: Clock | None = None,
+    sampler_faults: str | None = None,
+    followers: Sequence[Follower] = (),
 ) -> Outcome:
     """Run it to the end.
 
-    `sampler_faults` names a file of rehearsed device faults, for simulated slices only.
+    `sampler_faults` names a file of rehearsed device faults, for simulated slices only. `followers` are told of each
+    line of the journal.
 
     Raises:
         UsageError: no run directory can be made.
@@ -49,5 +56,13 @@ def execute(
         spec=spec,
     )
     reporter.begin(str(run_dir))
-    loop = Loop(header=header, run_dir=run_dir, harness=harness, reporter=reporter, clock=clock, faults=sampler_faults)
+    loop = Loop(
+        header=header,
+        run_dir=run_dir,
+        harness=harness,
+        reporter=reporter,
+        clock=clock,
+        faults=sampler_faults,
+        followers=followers,
+    )
     return Outcome(run_dir=run_dir, record=loop.execute())

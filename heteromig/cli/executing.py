@@ -1,0 +1,69 @@
+"""What `run` and `build` do: execute, show it in the meantime, and print how it came out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from msgspec import Struct
+
+from heteromig.cli.printing import say
+from heteromig.core.spec import RunSpec
+from heteromig.runner.session import execute
+from heteromig.views.console import choose_reporter, print_summary
+from heteromig.views.outlet import Outlet
+from heteromig.views.relay import Relay
+
+
+class Showing(Struct, frozen=True):
+    """What goes where: `live` is None where the user said neither; `json` and `events` take standard output."""
+
+    live: bool | None
+    quiet: bool
+    json: bool
+    events: bool
+    debug: bool
+
+
+def execute_and_show(spec: RunSpec, showing: Showing, sampler_faults: Path | None) -> int:
+    """Run it to the end; returns the exit code.
+
+    Raises:
+        UsageError: no run directory can be made.
+        PreflightError: the harness is not installed.
+    """
+    for_programs = showing.json or showing.events or showing.debug
+    live = False if for_programs and showing.live is None else showing.live
+    reporter = choose_reporter(live=live, quiet=showing.quiet)
+    relays = {
+        stream: Relay(stream.fileno())
+        for stream, wanted in ((sys.stdout, showing.events), (sys.stderr, showing.debug))
+        if wanted
+    }
+    try:
+        outcome = execute(
+            spec,
+            reporter,
+            sampler_faults=str(sampler_faults) if sampler_faults else None,
+            followers=tuple(relays.values()),
+        )
+    finally:
+        for stream, relay in relays.items():
+            _close(relay, "standard output" if stream is sys.stdout else "standard error")
+    if showing.json:
+        say((outcome.run_dir / "run.json").read_bytes().rstrip())
+    elif not showing.events:
+        print_summary(outcome.record, str(outcome.run_dir))
+    verdict = outcome.record.verdict
+    return 1 if verdict is None else verdict.exit_code
+
+
+def _close(relay: Relay, name: str) -> None:
+    shortfall = relay.close()
+    if shortfall is not None:
+        outlet = Outlet(sys.stderr)  # which does not wait for whoever does not read that either
+        outlet.write(
+            f"heteromig: {shortfall.missing} of {shortfall.lines} lines of the journal did not reach {name}, because "
+            f"{shortfall.why}. All of them are in {shortfall.path}.\n"
+        )
+        outlet.close()
