@@ -30,6 +30,8 @@ class Timer(Enum):
     """Main is still alive `main_exit_timeout` after its timed end."""
     CLEAN_STOP = "clean stop"
     """Workers that were asked to stop cleanly had their time."""
+    LAST_LOOK = "last look"
+    """Workers that know no clean stop were left at work a moment longer, to be seen there after main's end."""
     GRACE = "grace"
     """Workers that got TERM had their time."""
     KILLED = "killed"

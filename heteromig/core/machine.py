@@ -41,6 +41,9 @@ _DISCOVERY_LIMIT_S = 30.0
 _BUFFER_EXTRA_S = 30.0
 _KILLED_LIMIT_S = 10.0
 _SETTLE_LIMIT_S = 10.0
+_LAST_LOOK_S = 0.25
+"""Where main exits as soon as its timed section is over, one look at once could not tell whether a background's log is
+merely late (by up to `runner.evidence._SEEN_NS`); a second one after this can."""
 _STARTING_TICK_S = 0.1
 _TICK_S = 0.25
 
@@ -53,6 +56,8 @@ class Run:
         self.entry = 0
         """How many times a phase was entered; timers of an earlier phase are stale."""
         self.view = View(spec=spec)
+        self.graces = 0
+        """How many grace periods are running: those that got TERM last have theirs too."""
         self.waiting_for = ""
         """Why the last transition did not happen, for people."""
         self.transitions: list[ef.RecordTransition] = []
@@ -210,7 +215,9 @@ def _expect_main_exit(run: Run, event: ev.AnyEvent) -> None:
     main = run.view.main
     if not isinstance(event, ev.TimedSectionEnded | ev.FinishAnnounced) or main is None or event.worker != main.index:
         return
-    if main.ended_ns == event.at_ns:
+    # Where LoadGen's log has told of the end, the marker that is printed after it tells nothing new.
+    is_told = isinstance(event, ev.TimedSectionEnded) or main.timed_ns is None
+    if is_told and main.ended_ns == event.at_ns:
         run.arm(ev.Timer.MAIN_EXIT, run.view.spec.timing.main_exit_timeout_ms / 1000)
 
 
@@ -233,14 +240,19 @@ def _enter_draining(run: Run, _event: ev.AnyEvent) -> None:
 def _clean_stop(run: Run, workers: Sequence[int]) -> None:
     if workers:
         run.view = run.view.stopping(workers, "clean stop")
-        run.request(ef.CleanStop(workers=tuple(workers)))
-        run.arm(ev.Timer.CLEAN_STOP, run.view.spec.timing.clean_stop_ms / 1000)
+        able = tuple(index for index in workers if run.view.workers[index].assignment.stops_cleanly)
+        if able:
+            run.request(ef.CleanStop(workers=able))
+            run.arm(ev.Timer.CLEAN_STOP, run.view.spec.timing.clean_stop_ms / 1000)
+        if len(able) < len(workers):
+            run.arm(ev.Timer.LAST_LOOK, _LAST_LOOK_S)
 
 
 def _terminate(run: Run, workers: Sequence[int]) -> None:
     if workers:
         run.view = run.view.stopping(workers, "TERM")
         run.request(ef.Terminate(workers=tuple(workers)))
+        run.graces += 1
         run.arm(ev.Timer.GRACE, run.view.spec.timing.grace_ms / 1000)
 
 
@@ -276,12 +288,15 @@ def _drain_deadline(run: Run, event: ev.AnyEvent) -> None:
     timer = event.timer if isinstance(event, ev.DeadlinePassed) else None
     if timer is ev.Timer.PHASE_TIMEOUT:
         _clean_stop(run, _live_on(run, None))
-    elif timer is ev.Timer.CLEAN_STOP:
-        left = _live_on(run, "clean stop")
+    elif timer in {ev.Timer.CLEAN_STOP, ev.Timer.LAST_LOOK}:
+        able = timer is ev.Timer.CLEAN_STOP
+        waiting = _live_on(run, "clean stop")
+        left = tuple(index for index in waiting if run.view.workers[index].assignment.stops_cleanly is able)
         _look_again(run, left)
         _terminate(run, left)
     elif timer is ev.Timer.GRACE:
-        left = _live_on(run, "TERM")
+        run.graces -= 1
+        left = _live_on(run, "TERM") if run.graces == 0 else ()
         _look_again(run, left)
         _kill(run, left)
 

@@ -17,13 +17,15 @@ def place(spec: RunSpec, inventory: Inventory) -> tuple[Slice, ...]:
         PreflightError: the harness does not support this kind of GPU, or not the benchmarks on it.
     """
     slices = _slices(spec, inventory)
+    if not slices:
+        return ()  # that there are too few is said where it is known how many are needed
     first = _main_slice(spec, slices)
     _require_supported(spec, next(gpu for gpu in inventory.gpus if gpu.uuid == first.gpu_uuid))
     return (first, *(one for one in slices if one is not first))
 
 
 def _slices(spec: RunSpec, inventory: Inventory) -> tuple[Slice, ...]:
-    if inventory.slices[0].kind is SliceKind.GPU:
+    if any(one.kind is SliceKind.GPU for one in inventory.slices):
         if spec.gpu is not None:
             raise UsageError(
                 "--gpu chooses among GPUs that are cut into slices; of whole GPUs name main's: --main-slice."
@@ -35,14 +37,12 @@ def _slices(spec: RunSpec, inventory: Inventory) -> tuple[Slice, ...]:
     wanted = spec.main.slice
     fitting = [group for group in groups.values() if wanted is None or _matching(wanted, group)]
     # The first of those with the most slices, so that the same host gives the same GPU every time.
-    return max(fitting or groups.values(), key=len)
+    return max(fitting or groups.values(), key=len, default=())
 
 
 def _gpu(wanted: str, gpus: tuple[Gpu, ...]) -> Gpu:
-    if wanted.isdecimal() and int(wanted) < len(gpus):
-        return gpus[int(wanted)]
-    for gpu in gpus:
-        if gpu.uuid == wanted:
+    for index, gpu in enumerate(gpus):
+        if wanted in {str(index), gpu.uuid}:
             return gpu
     known = ", ".join(f"{index} ({gpu.uuid})" for index, gpu in enumerate(gpus))
     raise UsageError(f"--gpu {wanted} is none of the GPUs with slices: {known}.")
@@ -63,9 +63,7 @@ def _main_slice(spec: RunSpec, slices: tuple[Slice, ...]) -> Slice:
 
 
 def _matching(wanted: str, slices: tuple[Slice, ...]) -> list[Slice]:
-    if wanted.isdecimal():
-        return list(slices[int(wanted) : int(wanted) + 1])
-    return [one for one in slices if wanted in {one.uuid, one.profile}]
+    return [one for index, one in enumerate(slices) if wanted in {str(index), one.uuid, one.profile}]
 
 
 def _require_supported(spec: RunSpec, gpu: Gpu) -> None:

@@ -51,6 +51,7 @@ class Assignment(Struct, frozen=True):
     cpus: tuple[int, ...]
     directory: str
     config_ver: str = ""
+    stops_cleanly: bool = True
     builds: tuple[EngineNeed, ...] = ()
 
     @property
@@ -155,6 +156,7 @@ def make_plan(spec: RunSpec, inventory: Inventory, cpus: tuple[int, ...]) -> Pla
         cpus=main_cpus,
         directory=f"workers/0-{Role.MAIN.value}-{spec.main.benchmark}",
         config_ver=spec.main.config_ver,
+        stops_cleanly=spec.benchmark(spec.main.benchmark).stops_cleanly,
     )
     backgrounds = tuple(
         Assignment(
@@ -169,6 +171,7 @@ def make_plan(spec: RunSpec, inventory: Inventory, cpus: tuple[int, ...]) -> Pla
             profile=free_slice.profile,
             cpus=shared_cpus,
             directory=f"workers/{index}-{Role.BACKGROUND.value}-{name}",
+            stops_cleanly=spec.benchmark(name).stops_cleanly,
             config_ver=spec.background.config_ver
             or spec.benchmark(name).config_ver(spec.benchmark(name).default_accuracy),
         )
@@ -232,5 +235,6 @@ def build_assignment(needs: tuple[EngineNeed, ...], index: int, target: Assignme
         cpus=target.cpus,
         directory=f"workers/{index}-{Role.BUILD.value}-{name}",
         config_ver=first.config_ver,
+        stops_cleanly=target.stops_cleanly,
         builds=needs,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from enum import Enum
 
 from msgspec import Struct
@@ -56,7 +57,8 @@ class BenchmarkInfo(Struct, frozen=True, rename="kebab"):
     """What a harness knows about one benchmark.
 
     `model` groups benchmarks that are the same model: a background set never contains main's model. `config_vers` are
-    (accuracy, configuration version) where the harness has a version for each accuracy.
+    (accuracy, configuration version) where the harness has a version for each accuracy. `stops_cleanly`: there is a
+    signal at which it completes what is outstanding and exits.
     """
 
     name: str
@@ -65,6 +67,7 @@ class BenchmarkInfo(Struct, frozen=True, rename="kebab"):
     accuracies: tuple[str, ...]
     default_accuracy: str
     config_vers: tuple[tuple[str, str], ...] = ()
+    stops_cleanly: bool = True
 
     def config_ver(self, accuracy: str) -> str:
         """The configuration version of that accuracy; empty where there is none."""
@@ -130,7 +133,9 @@ class MainSpec(Struct, frozen=True, rename="kebab"):
     @property
     def may_run_again(self) -> bool:
         """Whether LoadGen may run more than once within it, so that the end of a run is not the end of main."""
-        return self.action.audit is not None or "--test_mode=SubmissionRun" in self.run_args
+        pairs = itertools.pairwise(self.run_args)
+        both = "--test_mode=SubmissionRun" in self.run_args or ("--test_mode", "SubmissionRun") in pairs
+        return both or self.action.audit is not None
 
 
 class BackgroundSpec(Struct, frozen=True, rename="kebab"):

@@ -25,7 +25,10 @@ MAX_NOTES = 20
 
 
 class WorkerView(Struct, frozen=True):
-    """One worker as far as it is known; every `_ns` is monotonic and None until it happened."""
+    """One worker as far as it is known; every `_ns` is monotonic and None until it happened.
+
+    `timed_ns` and `ended_ns` are of the last LoadGen run, where there are several.
+    """
 
     assignment: Assignment
     state: WorkerState = WorkerState.PLANNED
@@ -315,8 +318,9 @@ def _worker_after(worker: WorkerView, event: WorkerEvent) -> WorkerView:  # noqa
         case ev.StartAnnounced():
             return replace(worker, state=state, announced_ns=worker.announced_ns or at_ns)
         case ev.TimedSectionBegan():
-            ended_ns = None if worker.state is WorkerState.ENDED else worker.ended_ns
-            return replace(worker, state=state, timed_ns=worker.timed_ns or at_ns, ended_ns=ended_ns)
+            if worker.state is WorkerState.ENDED:
+                return replace(worker, state=state, timed_ns=at_ns, ended_ns=None)
+            return replace(worker, state=state, timed_ns=worker.timed_ns or at_ns)
         case ev.ProgressMade():
             if event.completed_samples == 0:
                 state = worker.state  # a heartbeat without completions shows no work

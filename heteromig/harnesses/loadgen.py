@@ -57,7 +57,6 @@ class LoadgenHarness:
     name = "loadgen"
     start_time_buffer_ms = 10_000
     uses_gpu = False
-    stops_cleanly = True
     batches_builds = False
     writes_loadgen_logs = True
 

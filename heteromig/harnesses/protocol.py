@@ -34,10 +34,6 @@ class Harness(Protocol):
         """Whether its engines compute on a GPU; those that do not are refused on real slices."""
 
     @property
-    def stops_cleanly(self) -> bool:
-        """Whether its workers know a clean stop, for which time is allowed before TERM."""
-
-    @property
     def batches_builds(self) -> bool:
         """Whether one build makes all engines of a configuration version."""
 

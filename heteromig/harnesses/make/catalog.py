@@ -56,6 +56,7 @@ def _known(name: str) -> BenchmarkInfo:
         accuracies=accuracies,
         default_accuracy=accuracies[0],
         config_vers=_CONFIG_VERS,
+        stops_cleanly=False,  # the harness dies of TERM, and has no other signal
     )
 
 
@@ -73,6 +74,7 @@ def catalog(further: tuple[SystemSpec, ...]) -> tuple[BenchmarkInfo, ...]:
             accuracies=(LOW, HIGH),
             default_accuracy=LOW,
             config_vers=_CONFIG_VERS,
+            stops_cleanly=False,
         )
         for name, offered in scenarios.items()
         if name not in _SCENARIOS

@@ -43,7 +43,6 @@ class MakeHarness:
     name = "make"
     start_time_buffer_ms = 600_000
     uses_gpu = True
-    stops_cleanly = False
     batches_builds = True
     writes_loadgen_logs = True
 
