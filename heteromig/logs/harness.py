@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Callable
 
@@ -91,7 +92,7 @@ MLPERF_LINES = (
 
 
 class HarnessLog:
-    """Turns one worker's output into events: of each kind the last in a block, and none twice in a row.
+    """Turns one worker's output into events: of each kind the last in a block, as they follow, none twice in a row.
 
     So the start is announced once, the heartbeat that counts is the newest, and of the two places where NVIDIA's
     harness says VALID one is heard.
@@ -104,7 +105,7 @@ class HarnessLog:
 
     def feed(self, block: bytes, at_ns: MonotonicNs) -> list[AnyEvent]:
         """Events of `block`, which is whole lines."""
-        events = []
+        found: list[tuple[int, AnyEvent]] = []
         for number, line in enumerate(self._lines):
             if line.needle not in block:
                 continue
@@ -116,5 +117,5 @@ class HarnessLog:
             event = line.read(self._worker, at_ns, match)
             if event is not None:
                 self._said[number] = match[0]
-                events.append(event)
-        return events
+                found.append((match.start(), event))
+        return [event for _, event in sorted(found, key=operator.itemgetter(0))]

@@ -44,7 +44,8 @@ def plan_text(
     """
     workers = [worker for worker, _ in commands]
     builds = [worker for worker in workers if worker.role is Role.BUILD]
-    parts = [_heading(inventory), _table(builds), "", _remarks(spec, plan, len(builds))]
+    missing = sum(len(worker.builds) for worker in builds)
+    parts = [_heading(inventory), _table(builds), "", _remarks(spec, plan, missing)]
     if spec.goal is Goal.RUN:
         parts[2] = _table(list(plan.workers))
     if commands:
@@ -89,9 +90,11 @@ def _row(worker: Assignment) -> tuple[str, ...]:
     )
 
 
-def _remarks(spec: RunSpec, plan: Plan, builds: int) -> str:
+def _remarks(spec: RunSpec, plan: Plan, missing: int) -> str:
     count = len(plan.engines)
-    lines = [f"Engines: {count} needed, {builds} to build first." if builds else f"Engines: {count} needed, all built."]
+    lines = [
+        f"Engines: {count} needed, {missing} to build first." if missing else f"Engines: {count} needed, all built."
+    ]
     if spec.goal is Goal.RUN and plan.backgrounds:
         timing = spec.timing
         automatic = "" if spec.background.duration_ms is not None else " (automatic)"

@@ -160,7 +160,9 @@ def _hints(record: RunRecord, quoted: str, code: int) -> Iterator[_Step]:
             if main is not None:
                 yield _Step(f"{_advice(main)} LoadGen's own words:", f"ls {quoted}/{shlex.quote(main.directory)}")
         case ExitCode.OVERLAP:
-            yield _Step("Backgrounds have to outlast main: leave --background-duration automatic, or ask for more.")
+            yield _Step(
+                "Backgrounds have to outlast main: leave --background-benchmark-duration automatic, or ask for more."
+            )
             yield from _logs(quoted, filter(_ended_by_itself, record.workers))
         case ExitCode.WORKER:
             yield from _logs(quoted, filter(_failed, record.workers))
@@ -183,8 +185,8 @@ def _advice(main: WorkerRecord) -> str:
     if main.mode == Mode.ACCURACY.value:
         return "An engine that loses accuracy is built anew with --rebuild."
     if main.scenario == "server":
-        return "Ask for fewer queries a second with --main-target-qps, or run longer with --main-duration."
-    return "Run longer with --main-duration, or state the rate with --main-target-qps."
+        return "Ask for fewer queries a second with --main-target-qps, or run longer with --main-benchmark-duration."
+    return "Run longer with --main-benchmark-duration, or state the rate with --main-target-qps."
 
 
 def _failed(worker: WorkerRecord) -> bool:

@@ -385,6 +385,5 @@ def _in_order(found: list[AnyEvent]) -> list[AnyEvent]:
         *timed[:begin],
         *(event for event in found if isinstance(event, ProgressMade)),
         *timed[begin:],
-        *(event for event in found if isinstance(event, FinishAnnounced)),
-        *(event for event in found if isinstance(event, ResultReported)),
+        *(event for event in found if isinstance(event, FinishAnnounced | ResultReported)),
     ]

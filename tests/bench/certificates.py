@@ -11,7 +11,7 @@ from pathlib import Path
 
 from heteromig.core import events as ev
 from heteromig.core.machine import Run
-from heteromig.harnesses import HARNESSES
+from heteromig.harnesses import harness_of
 from heteromig.logs.loadgen import BEGIN_LINE, DETAIL_LOG, find_end
 from heteromig.runner.evidence import certify_run
 from heteromig.runner.journal import read_journal
@@ -90,7 +90,7 @@ def _certifying(run_dir: Path) -> Callable[[], None]:
         if isinstance(event, ev.CertificateComputed):
             break
         run.handle(event)
-    harness = HARNESSES[journal.header.spec.harness]
+    harness = harness_of(journal.header.spec)
 
     def certify() -> None:
         summary = certify_run(run_dir, journal.header, run.view, harness)

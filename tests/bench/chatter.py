@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from heteromig.logs.search import LogPlace
 from heteromig.workers.command import Command
 from heteromig.workers.worker import Worker
 from tests.bench.launching import DEADLINE_S, MeasuringFailedError, scratch
@@ -88,7 +89,7 @@ def _behaviour(root: Path, rate: int, kind: str) -> Behaviour:
 def _worker(index: int, behaviour: Behaviour) -> Iterator[Worker]:
     directory = Path(behaviour.log_dir)
     command = Command(argv=child_argv(behaviour), env={"PATH": os.defpath}, cwd=directory)
-    worker = Worker(index=index, directory=directory, command=command, log_dir=directory)
+    worker = Worker(index=index, directory=directory, command=command, logs=LogPlace(directory))
     worker.spawn()
     try:
         yield worker

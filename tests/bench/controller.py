@@ -17,7 +17,7 @@ from tests.bench.wide import WIDE, WideSamplerLink, add_board
 
 
 def main(scenario: Scenario) -> int:
-    HARNESSES["standin"] = StandIn(scenario)
+    HARNESSES["standin"] = lambda _: StandIn(scenario)
     if WIDE in scenario.slices:
         add_board()
         loop.SamplerLink = WideSamplerLink  # type: ignore[attr-defined]  # only here does one know another board

@@ -11,9 +11,16 @@ from pathlib import Path
 from msgspec import Struct
 
 from heteromig.core.errors import UsageError
+from heteromig.core.overlap import MainResult
 from heteromig.core.phases import Role
 from heteromig.core.plan import Assignment, EngineNeed
-from heteromig.core.spec import BenchmarkInfo, RunSpec
+from heteromig.core.spec import BenchmarkInfo, MainSpec, RunSpec, SystemSpec
+from heteromig.core.units import UtcNs
+from heteromig.harnesses.judging import judge_performance
+from heteromig.logs.detail import read_detail
+from heteromig.logs.harness import MLPERF_LINES, LinePattern
+from heteromig.logs.loadgen import DETAIL_LOG
+from heteromig.logs.search import LogPlace
 from heteromig.workers.command import Command
 from tests.bench import child
 
@@ -63,6 +70,8 @@ class StandIn:
     name = "standin"
     start_time_buffer_ms = 0
     uses_gpu = False
+    batches_builds = False
+    writes_loadgen_logs = True
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
@@ -76,6 +85,9 @@ class StandIn:
     def sets(self) -> dict[str, tuple[str, ...]]:
         return {"all": tuple(info.name for info in self._catalog)}
 
+    def systems(self) -> tuple[SystemSpec, ...]:
+        return ()
+
     def benchmark(self, name: str) -> BenchmarkInfo:
         for info in self._catalog:
             if info.name == name:
@@ -87,17 +99,23 @@ class StandIn:
         if scenario not in info.scenarios or accuracy not in info.accuracies:
             raise UsageError(f"The stand-in {name} has no {scenario} with accuracy {accuracy}.")
 
+    def main_exit_timeout_ms(self, main: MainSpec) -> int:  # noqa: ARG002 - all end alike
+        return 60_000
+
     def preflight(self, spec: RunSpec) -> None:
         pass
 
-    def missing_engines(self, needs: tuple[EngineNeed, ...], engines_dir: Path) -> tuple[tuple[EngineNeed, str], ...]:  # noqa: ARG002 - it needs none
+    def missing_engines(self, needs: tuple[EngineNeed, ...], spec: RunSpec) -> tuple[tuple[EngineNeed, str], ...]:  # noqa: ARG002 - it needs none
         return ()
+
+    def prepare(self, assignment: Assignment, spec: RunSpec, run_dir: Path) -> None:
+        pass
 
     def command(self, assignment: Assignment, spec: RunSpec, run_dir: Path) -> Command:  # noqa: ARG002 - the scenario says all
         scenario = self._scenario
         is_main = assignment.role is Role.MAIN
         behaviour = Behaviour(
-            log_dir=str(self.log_dir(assignment, run_dir)),
+            log_dir=str(run_dir / assignment.directory),
             duration_s=assignment.duration_ms / 1000,
             load_s=scenario.loads_s[assignment.index % len(scenario.loads_s)],
             dies_after_s=scenario.dies_after_s if assignment.index == scenario.dying else None,
@@ -110,9 +128,20 @@ class StandIn:
             clean_stop_signal=signal.SIGTERM,
         )
 
-    def uncomputed_samples(self, log_dir: Path) -> int:
-        del log_dir
-        return 0
+    def lines(self, assignment: Assignment) -> tuple[LinePattern, ...]:  # noqa: ARG002 - all print alike
+        return MLPERF_LINES
 
-    def log_dir(self, assignment: Assignment, run_dir: Path) -> Path:
-        return run_dir / assignment.directory
+    def logs(self, assignment: Assignment, spec: RunSpec, run_dir: Path) -> LogPlace | None:  # noqa: ARG002 - as above
+        return LogPlace(run_dir / assignment.directory)
+
+    def collect(
+        self, assignment: Assignment, spec: RunSpec, run_dir: Path, *, started_utc_ns: UtcNs, exit_code: int | None
+    ) -> None:
+        pass
+
+    def detail_logs(self, assignment: Assignment, run_dir: Path) -> tuple[Path, ...]:
+        return (run_dir / assignment.directory / DETAIL_LOG,)
+
+    def result(self, main: Assignment, spec: RunSpec, run_dir: Path) -> MainResult:  # noqa: ARG002 - the log says all
+        (path,) = self.detail_logs(main, run_dir)
+        return judge_performance(path, read_detail(path), main)

@@ -14,6 +14,7 @@ from heteromig.core.devices import DeviceSample, Gpu, Inventory, Occupant, Slice
 from heteromig.core.overlap import CertificateSummary, MainResult, Overlap
 from heteromig.core.phases import EvidenceLevel
 from heteromig.core.spec import (
+    Action,
     BackgroundSpec,
     BenchmarkInfo,
     Drain,
@@ -91,6 +92,16 @@ ALONE = replace(
     SPEC,
     background=replace(SPEC.background, benchmarks="none", candidates=()),
 )
+BATCHED = replace(
+    SPEC,
+    batch_builds=True,
+    main=replace(SPEC.main, config_ver="low"),
+    catalog=tuple(
+        replace(info, config_vers=(("99", "high" if info.name == "dlrm" else "low"),)) for info in SPEC.catalog
+    ),
+)
+"""Engines of resnet50 and bert have one configuration version, those of dlrm another."""
+AUDIT = replace(SPEC, main=replace(SPEC.main, action=Action.TEST01))
 LENIENT = replace(SPEC, lenient=True)
 WAITING = replace(SPEC, drain=Drain.WAIT)
 ONLY_BUILDING = replace(SPEC, goal=Goal.BUILD)
@@ -100,13 +111,25 @@ def slice_uuid(number: int) -> str:
     return f"SIM-{number}"
 
 
-def inventory(slices: int = 3) -> Inventory:
+def gpu_uuid(number: int) -> str:
+    return f"GPU-{number}"
+
+
+def inventory(slices: int = 3, *more: int, profiles: tuple[str, ...] = ("1g.10gb",)) -> Inventory:
+    """GPUs with that many slices; `profiles` are those of a GPU's first slices, the last that of the rest."""
+    owners = [
+        (gpu, profiles[min(number, len(profiles) - 1)])
+        for gpu, count in enumerate((slices, *more))
+        for number in range(count)
+    ]
     return Inventory(
         simulated=True,
-        gpus=(Gpu(uuid="GPU-0", name="NVIDIA A100-SXM4-80GB", driver="simulated"),),
+        gpus=tuple(
+            Gpu(uuid=gpu_uuid(gpu), name="NVIDIA A100-SXM4-80GB", driver="simulated") for gpu in range(1 + len(more))
+        ),
         slices=tuple(
-            Slice(uuid=slice_uuid(number), kind=SliceKind.SIM, profile="1g.10gb", gpu_uuid="GPU-0")
-            for number in range(slices)
+            Slice(uuid=slice_uuid(number), kind=SliceKind.SIM, profile=profile, gpu_uuid=gpu_uuid(gpu))
+            for number, (gpu, profile) in enumerate(owners)
         ),
         geometry=GEOMETRY,
     )

@@ -15,7 +15,8 @@ from heteromig.core import events as ev
 from heteromig.core.guards import Finding
 from heteromig.core.machine import Run
 from heteromig.core.phases import ACTIVE_PHASES, MEASURING_PHASES, EvidenceLevel, Phase, Role
-from heteromig.core.spec import Drain, Goal, RunSpec
+from heteromig.core.plan import EngineNeed
+from heteromig.core.spec import Action, Drain, Goal, Mode, RunSpec
 from heteromig.core.units import NS_PER_MS
 from heteromig.core.verdict import Reason
 from tests.core import histories
@@ -38,6 +39,10 @@ def check(spec: RunSpec, history: History) -> None:
     main_comes_after_its_neighbours(spec, history)
     devices_were_seen(spec, history)
     spawns_belong_to_phases(history)
+    only_what_is_used_is_locked(history)
+    no_engine_is_built_twice(history)
+    main_has_time_to_exit(spec, history)
+    strangers_elsewhere_are_noted(history)
     draining_stops_everybody(spec, history)
     the_ladder_goes_up(history)
     a_second_signal_kills(history)
@@ -63,7 +68,7 @@ def phases_come_in_order(history: History) -> None:
 
 
 def what_goes_wrong_leads_to_draining(spec: RunSpec, history: History) -> None:
-    heard = _Heard()
+    heard = _Heard(spec)
     for step in history:
         if step.before in _BEFORE_DRAINING and (_is_fatal(spec, step, heard) or _shows_trouble(step)):
             assert step.after is Phase.DRAINING, f"{step.event} in {step.before} leads to {step.after}"
@@ -85,6 +90,9 @@ def _is_fatal(spec: RunSpec, step: Step, heard: _Heard) -> bool:
             return heard.is_fatal_to_lose(worker, spec) and (failed or early)
         case ev.TimedSectionEnded(worker=worker):
             ends = heard.roles.get(worker) is Role.BACKGROUND and worker in heard.started and worker not in heard.gone
+            return ends and not spec.lenient and step.before in _WATCHED and not heard.main_ended
+        case ev.FinishAnnounced(worker=worker):
+            ends = heard.roles.get(worker) is Role.BACKGROUND and heard.has_markers_only(worker)
             return ends and not spec.lenient and step.before in _WATCHED and not heard.main_ended
         case _:
             return False
@@ -109,10 +117,12 @@ def _shows_trouble(step: Step) -> bool:
 class _Heard:
     """A simple account of workers: who was asked for, was heard to begin what, and has not ended since."""
 
-    def __init__(self) -> None:
+    def __init__(self, spec: RunSpec) -> None:
+        self._spec = spec
         self.roles: dict[int, Role] = {}
         self.started: set[int] = set()
-        self.gone: set[int] = set()
+        self._over: set[int] = set()
+        self._exited: set[int] = set()
         self.excused: set[int] = set()
         """Those whose exit says nothing new."""
         self._marks: set[tuple[int, EvidenceLevel]] = set()
@@ -123,17 +133,20 @@ class _Heard:
                 self.started.add(worker)
             case ev.SpawnFailed(worker=worker):
                 self.excused.add(worker)
-            case ev.StartAnnounced(worker=worker):
+            case ev.StartAnnounced(worker=worker) if worker in self.started and worker not in self._over:
                 self._marks.add((worker, EvidenceLevel.ANNOUNCED))
-            case ev.TimedSectionBegan(worker=worker):
+            case ev.TimedSectionBegan(worker=worker) if worker in self.started:
+                self._over.discard(worker)
                 self._marks.update({(worker, EvidenceLevel.ANNOUNCED), (worker, EvidenceLevel.TIMED)})
             case ev.ProgressMade(worker=worker):
                 if step.event.completed_samples and (worker, EvidenceLevel.TIMED) in self._marks:
                     self._marks.add((worker, EvidenceLevel.BUSY))
             case ev.TimedSectionEnded(worker=worker) if worker in self.started:
-                self.gone.add(worker)
+                self._end(worker)
+            case ev.FinishAnnounced(worker=worker) if self.has_markers_only(worker):
+                self._end(worker)
             case ev.WorkerExited(worker=worker) if worker in self.roles:
-                self.gone.add(worker)
+                self._exited.add(worker)
                 self.excused.add(worker)
             case _:
                 pass
@@ -141,9 +154,22 @@ class _Heard:
             if isinstance(effect, ef.SpawnWorker):
                 self.roles[effect.assignment.index] = effect.assignment.role
 
+    def _end(self, worker: int) -> None:
+        """What it has shown is over; another LoadGen run has to show it anew."""
+        self._over.add(worker)
+        self._marks = {mark for mark in self._marks if mark[0] != worker}
+
+    @property
+    def gone(self) -> set[int]:
+        return self._over | self._exited
+
     @property
     def main_ended(self) -> bool:
-        return 0 in self.gone
+        """Where LoadGen may run again within main, only its exit tells that it has ended."""
+        return 0 in (self.gone if self._spec.main.action is Action.RUN_HARNESS else self._exited)
+
+    def has_markers_only(self, worker: int) -> bool:
+        return self.shows(worker, EvidenceLevel.ANNOUNCED) and not self.shows(worker, EvidenceLevel.TIMED)
 
     def is_fatal_to_lose(self, worker: int, spec: RunSpec) -> bool:
         role = self.roles.get(worker)
@@ -158,7 +184,7 @@ def main_comes_after_its_neighbours(spec: RunSpec, history: History) -> None:
 
     A lenient run goes without those that ended, and without those that did not begin in time.
     """
-    heard = _Heard()
+    heard = _Heard(spec)
     buffered = False
     for step in history:
         if isinstance(step.event, ev.DeadlinePassed) and step.event.timer is ev.Timer.BUFFER:
@@ -230,6 +256,91 @@ def spawns_belong_to_phases(history: History) -> None:
                 if role is Role.BUILD:
                     assert building is None, "two builds at a time"
                     building = index
+
+
+def only_what_is_used_is_locked(history: History) -> None:
+    """The lock is asked for once there is a plan, and is for the GPUs of its slices."""
+    for step in history:
+        for effect in step.effects:
+            if isinstance(effect, ef.LockGpus):
+                assert step.view.plan is not None
+                assert step.view.inventory is not None
+                owners = {place.uuid: place.gpu_uuid for place in step.view.inventory.slices}
+                assert set(effect.gpu_uuids) == {owners[worker.slice_uuid] for worker in step.view.plan.workers}
+                assert len(effect.gpu_uuids) == len(set(effect.gpu_uuids))
+
+
+def no_engine_is_built_twice(history: History) -> None:
+    """A build makes what it is for on a slice of the profile that it is for, once in a run."""
+    built: list[EngineNeed] = []
+    for step in history:
+        for effect in step.effects:
+            if isinstance(effect, ef.SpawnWorker):
+                worker = effect.assignment
+                assert bool(worker.builds) == (worker.role is Role.BUILD)
+                assert {(need.profile, need.config_ver) for need in worker.builds} <= {
+                    (worker.profile, worker.config_ver)
+                }
+                built += worker.builds
+                if worker.builds:
+                    assert step.view.plan is not None
+                    assert (worker.slice_uuid, worker.profile) in {
+                        (other.slice_uuid, other.profile) for other in step.view.plan.workers
+                    }
+    assert len(built) == len(set(built))
+
+
+def builds_are_few(spec: RunSpec, history: History) -> None:
+    """At most one build for each configuration version and profile; not so where the cache is lied about."""
+    builds = Counter(
+        (effect.assignment.config_ver, effect.assignment.profile)
+        for step in history
+        for effect in step.effects
+        if isinstance(effect, ef.SpawnWorker) and effect.assignment.role is Role.BUILD
+    )
+    assert not spec.batch_builds or set(builds.values()) <= {1}
+
+
+def main_has_time_to_exit(spec: RunSpec, history: History) -> None:
+    """Each end of main in main-running asks once for its deadline, and nothing else does.
+
+    Only a main whose last timed section ended that long ago can be said to have outstayed it.
+    """
+    heard = _Heard(spec)
+    ended_ns: int | None = None
+    for step in history:
+        was_over = 0 in heard.gone
+        heard.hear(step)
+        if 0 not in heard.gone:
+            ended_ns = None
+        ends = 0 in heard.gone and not was_over and not isinstance(step.event, ev.WorkerExited)
+        if ends:
+            ended_ns = step.event.at_ns
+        timers = [effect for effect in step.effects if isinstance(effect, ef.ArmTimer)]
+        asked = [effect.after_s for effect in timers if effect.timer is ev.Timer.MAIN_EXIT]
+        due = ends and step.before is step.after is Phase.MAIN_RUNNING
+        assert asked == ([spec.timing.main_exit_timeout_ms / 1000] if due else []), step.event
+        if isinstance(step.event, ev.DeadlinePassed) and step.event.timer is ev.Timer.MAIN_EXIT:
+            outstayed = [reason for reason in step.view.reasons if "Main was still alive" in reason.sentence]
+            if outstayed and step.before is Phase.MAIN_RUNNING:
+                assert ended_ns is not None
+                assert step.event.at_ns - ended_ns >= spec.timing.main_exit_timeout_ms * NS_PER_MS
+
+
+def strangers_elsewhere_are_noted(history: History) -> None:
+    """Once there is a plan, each stranger on a slice of nobody's is in the notes, up to twenty; nobody else is."""
+    seen: list[str] = []
+    for step in history:
+        if isinstance(step.event, ev.SampleTaken) and step.view.plan is not None:
+            ours = {worker.slice_uuid for worker in step.view.plan.workers}
+            seen += [
+                f"Slice {reading.slice_uuid}, which is not part of the run, was used meanwhile by pid {occupant.pid}"
+                for reading in step.event.sample.slices
+                if reading.slice_uuid not in ours
+                for occupant in reading.occupants or ()
+                if step.view.controller_pid not in {occupant.pid, *occupant.ancestors}
+            ]
+        assert [note.partition(" (")[0] for note in step.view.notes] == list(dict.fromkeys(seen))[:20]
 
 
 def draining_stops_everybody(spec: RunSpec, history: History) -> None:
@@ -414,6 +525,8 @@ def the_end_is_the_end(history: History) -> None:
 def the_verdict_follows_from_the_reasons(spec: RunSpec, history: History) -> None:
     """The precedence of exit codes, worked out again, and what 0 means."""
     verdict = history[-1].verdict
+    if spec.main.mode is not Mode.ACCURACY:
+        assert not any("its accuracy is too low" in reason.sentence for reason in verdict.reasons)
     if history[-1].after is not Phase.FINISHED:
         return
     codes = [reason.exit_code for reason in verdict.reasons]

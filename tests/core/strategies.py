@@ -8,12 +8,30 @@ from msgspec.structs import replace
 from heteromig.core import events as ev
 from heteromig.core.phases import MEASURING_PHASES, EvidenceLevel, Phase
 from heteromig.core.plan import make_plan
-from heteromig.core.spec import Drain, Goal, RunSpec
+from heteromig.core.spec import Action, Drain, Goal, Mode, RunSpec
 from heteromig.core.verdict import ABORT_SIGNALS, Reason
 from tests.core import histories
-from tests.core.world import BACKGROUND, BUILD, MAIN, Cast, Habit, Incident, Place, Trouble
+from tests.core.world import (
+    ANNOUNCING_BACKGROUND,
+    ANNOUNCING_MAIN,
+    BACKGROUND,
+    BUILD,
+    MAIN,
+    Cast,
+    Habit,
+    Incident,
+    Place,
+    Trouble,
+)
 
-_NEEDS = make_plan(histories.SPEC, histories.inventory(), (0, 1)).engines
+_NEEDS = [
+    (),
+    *(
+        tuple((need, "gone") for need in make_plan(spec, histories.inventory(), (0, 1)).engines[:count])
+        for spec, count in ((histories.SPEC, 2), (histories.BATCHED, 3))
+    ),
+]
+"""Lists of engines that may be said to be missing."""
 _HABITS = (*Habit.__struct_fields__, *("begins_s", "ends_s", "dies_s") * 3)
 """Fields of a habit; those that decide how far a run comes are changed more often."""
 _PHASES = (*Phase, *MEASURING_PHASES, *MEASURING_PHASES)
@@ -26,9 +44,11 @@ SIGNALS = st.sampled_from([int(signum) for signum in ABORT_SIGNALS])
 
 @st.composite
 def specs(draw: st.DrawFn) -> RunSpec:
-    base = histories.ALONE if draw(st.integers(0, 9)) == 0 else histories.SPEC
+    base = draw(st.sampled_from([histories.ALONE, *[histories.BATCHED] * 3, *[histories.SPEC] * 5]))
+    action = draw(st.sampled_from([Action.RUN_HARNESS, Action.RUN_HARNESS, Action.TEST04]))
     return replace(
         base,
+        main=replace(base.main, action=action, mode=draw(st.sampled_from(Mode))),
         goal=Goal.BUILD if draw(st.integers(0, 9)) == 0 else Goal.RUN,
         timing=replace(base.timing, start_time_buffer_ms=draw(st.sampled_from([0, 3_000, 10_000]))),
         start_evidence=draw(st.sampled_from(EvidenceLevel)),
@@ -48,6 +68,11 @@ def _habits(draw: st.DrawFn, base: Habit) -> Habit:
         begins_s=draw(st.none() | _SHORT_S),
         beats_s=draw(st.sampled_from([None, 0.5, 2.0])),
         ends_s=draw(st.none() | _SHORT_S),
+        reports=draw(st.sampled_from([None, True, False])),
+        more_runs=draw(st.integers(0, 2)),
+        pause_s=draw(_SHORT_S),
+        finishes_s=draw(st.none() | _SHORT_S),
+        done_s=draw(st.none() | _SHORT_S),
         exits_s=draw(st.none() | _SHORT_S),
         dies_s=draw(st.none() | _SHORT_S),
         exit_code=exit_code,
@@ -57,7 +82,7 @@ def _habits(draw: st.DrawFn, base: Habit) -> Habit:
         kill_s=draw(st.none() | _SHORT_S),
         seen_on=draw(st.sampled_from([None, histories.slice_uuid(0), histories.slice_uuid(2)])),
         seen=draw(st.booleans()),
-        leaves_engine=draw(st.booleans()),
+        spoils=draw(st.integers(0, 2)),
     )
     changed = draw(st.sets(st.sampled_from(_HABITS), min_size=1, max_size=3))
     return replace(base, **{name: getattr(odd, name) for name in changed})
@@ -71,8 +96,8 @@ def casts() -> st.SearchStrategy[Cast]:
     usual = st.just(Cast())
     odd = st.builds(
         Cast,
-        main=habits(MAIN),
-        background=habits(BACKGROUND),
+        main=habits(MAIN) | habits(ANNOUNCING_MAIN),
+        background=habits(BACKGROUND) | habits(ANNOUNCING_BACKGROUND),
         build=habits(BUILD),
         others=st.just(()) | st.tuples(st.tuples(st.just(1), _habits(BACKGROUND))),
     )
@@ -84,6 +109,7 @@ def places(draw: st.DrawFn) -> Place:
     """A machine that is ready, but for one in ten."""
     found = draw(st.sampled_from([(), (Reason(3, "not VALID"),), (Reason(4, "not covered"), Reason(9, "no log"))]))
     ready = Place(
+        inventory=draw(st.sampled_from([histories.inventory(), histories.inventory(2, 4)])),
         engines_cached=draw(st.booleans()),
         shows_processes=draw(st.integers(0, 4)) > 0,
         certificate=histories.certificate(*found),
@@ -138,13 +164,14 @@ def facts() -> st.SearchStrategy[ev.AnyEvent]:
         st.just(ev.DiscoveryFailed(0, "no driver")),
         st.just(ev.GpusLocked(0)),
         st.just(ev.LockRefused(0, "pid 5 holds it")),
-        st.builds(ev.EnginesInspected, zero, st.sampled_from([(), tuple((need, "gone") for need in _NEEDS[:2])])),
+        st.builds(ev.EnginesInspected, zero, st.sampled_from(_NEEDS)),
         st.builds(ev.WorkerSpawned, zero, _WORKERS, st.integers(1000, 1050), st.integers(1000, 1050)),
         st.builds(ev.SpawnFailed, zero, _WORKERS, st.just("no such program")),
         st.builds(ev.StartAnnounced, zero, _WORKERS),
         st.builds(ev.TimedSectionBegan, zero, _WORKERS),
         st.builds(ev.ProgressMade, zero, _WORKERS, st.integers(0, 3), st.just(1.0)),
         st.builds(ev.TimedSectionEnded, zero, _WORKERS),
+        st.builds(ev.FinishAnnounced, zero, _WORKERS),
         st.builds(ev.ResultReported, zero, _WORKERS, st.booleans()),
         st.builds(ev.StillTimed, zero, _WORKERS, st.just(5)),
         exits,

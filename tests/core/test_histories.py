@@ -47,6 +47,7 @@ def test_every_run_comes_to_its_end_and_keeps_the_invariants(
 ) -> None:
     world = World(spec, cast=cast, place=place, incidents=incidents).finish()
     invariants.check(spec, world.steps)
+    invariants.builds_are_few(spec, world.steps)
 
 
 @given(strategies.specs(), strategies.casts(), strategies.places(), WALKS)

@@ -55,6 +55,7 @@ EXAMPLES: list[ev.AnyEvent] = [
     ev.TimedSectionBegan(1, 2),
     ev.ProgressMade(1, 2, 3, 4.5),
     ev.TimedSectionEnded(1, 2),
+    ev.FinishAnnounced(1, 2),
     ev.ResultReported(1, 2, valid=False),
     ev.WorkerExited(1, 2, None, 9, "KILL"),
     ev.StillTimed(1, 2, 3),
@@ -128,6 +129,7 @@ def test_the_record_of_a_run_keeps_what_is_unknown_as_null() -> None:
         heartbeat_at="2025-01-01T00:00:05Z",
         phase=Phase.BUFFERING.value,
         goal="run",
+        harness="loadgen",
         simulated=True,
         lenient=False,
         host=HostRecord("here", "6.1", "3.11.7", cpu_model=None, cpus=(0, 1), memory_bytes=None),
@@ -142,6 +144,7 @@ def test_the_record_of_a_run_keeps_what_is_unknown_as_null() -> None:
             cpu_s=0.1, sampler_cpu_s=None, wakeups=12, by_phase=(ObserverPhase("discovering", 0.1, 12),)
         ),
         phases=(PhaseRecord("discovering", "2025-01-01T00:00:00Z", None),),
+        notes=("Slice MIG-9 was used meanwhile.",),
         verdict=None,
     )
     text = msgspec.json.encode(record)

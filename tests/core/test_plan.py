@@ -183,9 +183,9 @@ def test_engines_are_distinct_and_in_order_of_first_use() -> None:
 def test_an_engine_is_built_on_the_slice_of_a_worker_with_its_profile() -> None:
     made = plan(SPEC)
     need = made.engines[1]
-    build = build_assignment(need, 9, made.workers[1])
+    build = build_assignment((need,), 9, made.workers[1])
     assert (build.role, build.index, build.directory) == (Role.BUILD, 9, f"workers/9-build-{need.benchmark}")
-    assert build.engine == need
+    assert (build.engine, build.builds) == (need, (need,))
     assert (build.slice_uuid, build.cpus) == (made.workers[1].slice_uuid, made.workers[1].cpus)
 
 

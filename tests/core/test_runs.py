@@ -165,7 +165,7 @@ def test_a_second_answer_about_the_cache_starts_no_second_build() -> None:
     [
         (replace(BUILD, exit_code=2), "exited with status 2 during building"),
         (replace(BUILD, exit_code=None, signal=9), "died of SIGKILL during building"),
-        (replace(BUILD, leaves_engine=False), "exited 0, but its engine is not usable: it is not there"),
+        (replace(BUILD, spoils=1), "exited 0, but its engine is not usable: it is not there"),
         (replace(BUILD, dies_s=None), "not built in time"),
         (replace(BUILD, spawn_failure="no such file"), "could not be started: no such file"),
     ],
@@ -266,7 +266,7 @@ def test_a_background_that_leaves_its_timed_section_invalidates_the_run(phase: P
     assert world.verdict.exit_code == 4
     assert "left its timed section before main did" in only_sentence(world)
     assert "asked for 2:06 min" in only_sentence(world)
-    assert "--background-duration 252s" in only_sentence(world)
+    assert "--background-benchmark-duration 252s" in only_sentence(world)
     assert _phase_before_draining(world) is phase
 
 
@@ -700,7 +700,9 @@ def test_a_timer_of_an_earlier_phase_is_not_heard() -> None:
 @pytest.mark.parametrize("timer", ev.Timer)
 def test_only_a_timer_that_belongs_to_a_phase_does_something_in_it(timer: ev.Timer) -> None:
     meant = {ev.Timer.PHASE_TIMEOUT, ev.Timer.MAIN_EXIT}
-    world = World(SPEC).go_to(Phase.MAIN_RUNNING)
+    world = World(SPEC, cast=Cast(main=replace(MAIN, ends_s=0.0, exits_s=None))).go_to(Phase.MAIN_RUNNING)
+    world.wait_s(59.0)
+    world.now_ns += 2 * NS_PER_S  # the deadline of main's exit is due and has not been told yet
     step = world.tell(ev.DeadlinePassed(0, timer, world.run.entry))
     assert (step.after is Phase.DRAINING) == (timer in meant)
 

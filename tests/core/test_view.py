@@ -34,6 +34,7 @@ ABOUT_WORKERS: list[WorkerEvent] = [
     ev.TimedSectionBegan(9, ONE),
     ev.ProgressMade(9, ONE, 5, 2.5),
     ev.TimedSectionEnded(9, ONE),
+    ev.FinishAnnounced(9, ONE),
     ev.ResultReported(9, ONE, valid=True),
     ev.StillTimed(9, ONE, 99),
     ev.WorkerExited(9, ONE, 0, None),
@@ -44,11 +45,13 @@ MOVES: dict[tuple[type[ev.Event], WorkerState], WorkerState] = {
     (ev.StartAnnounced, S.SPAWNED): S.ANNOUNCED,
     (ev.TimedSectionBegan, S.SPAWNED): S.TIMED,
     (ev.TimedSectionBegan, S.ANNOUNCED): S.TIMED,
+    (ev.TimedSectionBegan, S.ENDED): S.TIMED,
     (ev.ProgressMade, S.TIMED): S.BUSY,
     (ev.TimedSectionEnded, S.SPAWNED): S.ENDED,
     (ev.TimedSectionEnded, S.ANNOUNCED): S.ENDED,
     (ev.TimedSectionEnded, S.TIMED): S.ENDED,
     (ev.TimedSectionEnded, S.BUSY): S.ENDED,
+    (ev.FinishAnnounced, S.ANNOUNCED): S.ENDED,
     **{(ev.WorkerExited, state): S.EXITED for state in LIVE_STATES},
 }
 

@@ -42,8 +42,18 @@ class Habit(Struct, frozen=True):
     """How many heartbeats it gives before it stalls."""
     ends_s: float | None = None
     """From the beginning of its timed section to the end."""
+    reports: bool | None = None
+    """What it says of its result at the end of its timed section."""
+    more_runs: int = 0
+    """How many more times LoadGen runs within it."""
+    pause_s: float = 1.0
+    """From the end of one of these runs to the beginning of the next."""
+    finishes_s: float | None = 0.1
+    """From the end of its last timed section to the marker of that."""
+    done_s: float | None = None
+    """From the first marker to the last, where there is no LoadGen log: `begins_s` is None."""
     exits_s: float | None = 0.3
-    """From the end of its timed section to its exit."""
+    """From the end of its work to its exit."""
     dies_s: float | None = None
     """From its start to its exit, whatever it was doing."""
     exit_code: int | None = 0
@@ -54,11 +64,14 @@ class Habit(Struct, frozen=True):
     seen_on: str | None = None
     """The slice that the device shows it on, where that is not its own."""
     seen: bool = True
-    leaves_engine: bool = True
+    spoils: int = 0
+    """How many of its engines, from the last, a build does not leave."""
 
 
 MAIN = Habit(ends_s=10.0)
 BACKGROUND = Habit()
+ANNOUNCING_MAIN = Habit(begins_s=None, done_s=10.0)
+ANNOUNCING_BACKGROUND = Habit(begins_s=None)
 BUILD = Habit(announces_s=None, begins_s=None, dies_s=2.0)
 
 
@@ -87,6 +100,7 @@ class Trouble(Enum):
     """What can come over the devices."""
 
     FOREIGN_PROCESS = "a foreign process appears on main's slice"
+    BYSTANDERS = "foreign processes appear on every slice that is not part of the plan"
     GEOMETRY = "somebody repartitions the GPU"
     SILENCE = "the sampler says nothing any more"
 
@@ -131,7 +145,14 @@ class Process(Struct):
     started: bool = False
     gone: bool = False
     timed: bool = False
+    announced: bool = False
+    runs: int = 0
     rung: str | None = None
+
+    @property
+    def at_work(self) -> bool:
+        """What a look at its logs shows."""
+        return self.announced if self.habit.begins_s is None else self.timed
 
     @property
     def pid(self) -> int:
@@ -151,6 +172,7 @@ _ABOUT_WORKERS = (
     ev.TimedSectionBegan,
     ev.ProgressMade,
     ev.TimedSectionEnded,
+    ev.FinishAnnounced,
     ev.ResultReported,
     ev.StillTimed,
     ev.WorkerExited,
@@ -291,7 +313,7 @@ class World:
                 self._spawn(effect.assignment)
             case ef.ObserveWorkers():
                 for index in effect.workers:
-                    if self._processes[index].timed:
+                    if self._processes[index].at_work:
                         self._schedule(0, ev.StillTimed(0, worker=index, at_utc_ns=self.now_ns))
             case ef.CleanStop():
                 for index in effect.workers:
@@ -350,6 +372,8 @@ class World:
             index = process.assignment.index
             if process.timed:
                 self._schedule(after_s / 2, ev.TimedSectionEnded(0, worker=index))
+            elif process.at_work:
+                self._schedule(after_s / 2, ev.FinishAnnounced(0, worker=index))
             self._schedule(after_s, ev.WorkerExited(0, worker=index, exit_code=0, signal=None, stopped_by="clean stop"))
 
     def _end(self, process: Process, rung: str, after_s: float | None, signum: int) -> None:
@@ -381,8 +405,17 @@ class World:
                     self._schedule(habit.begins_s, ev.TimedSectionBegan(0, worker=index))
                 if habit.dies_s is not None:
                     self._schedule(habit.dies_s, exited)
+            case ev.StartAnnounced():
+                process.announced = True
+                if habit.begins_s is None and habit.done_s is not None:
+                    self._schedule(habit.done_s, ev.FinishAnnounced(0, worker=index))
+            case ev.FinishAnnounced():
+                process.announced = False
+                if habit.begins_s is None:
+                    self._leave(process, exited)
             case ev.TimedSectionBegan():
                 process.timed = True
+                process.runs += 1
                 if habit.beats_s is not None:
                     self._schedule(habit.beats_s, self._beat(index))
                 if habit.ends_s is not None:
@@ -393,14 +426,27 @@ class World:
                     self._schedule(habit.beats_s, self._beat(index))
             case ev.TimedSectionEnded():
                 process.timed = False
-                if habit.exits_s is not None and process.rung is None:
-                    self._schedule(habit.exits_s, exited)
+                if process.rung is None and process.runs <= habit.more_runs:
+                    self._schedule(habit.pause_s, ev.TimedSectionBegan(0, worker=index))
+                    return
+                if habit.finishes_s is not None:
+                    self._schedule(habit.finishes_s, ev.FinishAnnounced(0, worker=index))
+                self._leave(process, exited)
             case ev.WorkerExited():
                 process.gone = True
-                if process.assignment.role is Role.BUILD and event.exit_code == 0 and habit.leaves_engine:
-                    self._engines.add(process.assignment.engine)
+                builds = process.assignment.builds
+                if event.exit_code == 0:
+                    self._engines.update(builds[: max(0, len(builds) - habit.spoils)])
             case _:
                 pass
+
+    def _leave(self, process: Process, exited: ev.WorkerExited) -> None:
+        """Its work is done."""
+        habit, index = process.habit, process.assignment.index
+        if habit.reports is not None:
+            self._schedule(0, ev.ResultReported(0, worker=index, valid=habit.reports))
+        if habit.exits_s is not None and process.rung is None:
+            self._schedule(habit.exits_s, exited)
 
     def _beat(self, index: int) -> ev.ProgressMade:
         self._beats[index] = self._beats.get(index, 0) + 10
@@ -438,5 +484,8 @@ class World:
             if process.started and not process.gone and process.habit.seen
             if uuid == (process.habit.seen_on or process.assignment.slice_uuid)
         )
+        plan = self.run.view.plan
         foreign = Trouble.FOREIGN_PROCESS in self._troubles and uuid == histories.slice_uuid(0)
-        return (*ours, histories.occupant(4242, 1)) if foreign else ours
+        elsewhere = plan is not None and uuid not in {worker.slice_uuid for worker in plan.workers}
+        bystander = Trouble.BYSTANDERS in self._troubles and elsewhere
+        return (*ours, histories.occupant(4242, 1)) if foreign or bystander else ours

@@ -13,11 +13,15 @@ import sys
 from pathlib import Path
 
 from heteromig.cli.main import main
+from heteromig.core.overlap import MainResult
 from heteromig.core.phases import Role
 from heteromig.core.plan import Assignment, EngineNeed
 from heteromig.core.spec import RunSpec
 from heteromig.harnesses import HARNESSES
+from heteromig.harnesses.judging import judge_performance
 from heteromig.harnesses.loadgen import LoadgenHarness
+from heteromig.logs.detail import read_detail
+from heteromig.logs.loadgen import DETAIL_LOG
 from heteromig.workers.command import Command
 
 
@@ -27,18 +31,19 @@ class QuickHarness(LoadgenHarness):
     name = "quick"
     start_time_buffer_ms = 0
 
-    def missing_engines(self, needs: tuple[EngineNeed, ...], engines_dir: Path) -> tuple[tuple[EngineNeed, str], ...]:
-        del needs, engines_dir
+    def missing_engines(self, needs: tuple[EngineNeed, ...], spec: RunSpec) -> tuple[tuple[EngineNeed, str], ...]:
+        del needs, spec
         return ()
 
-    def uncomputed_samples(self, log_dir: Path) -> int:
-        del log_dir
-        return 0
+    def result(self, main: Assignment, spec: RunSpec, run_dir: Path) -> MainResult:
+        del spec
+        path = run_dir / main.directory / DETAIL_LOG
+        return judge_performance(path, read_detail(path), main)
 
     def command(self, assignment: Assignment, spec: RunSpec, run_dir: Path) -> Command:
         real = super().command(assignment, spec, run_dir)
         habit = os.environ.get(f"QUICK_{assignment.role.value.upper()}", "good")
-        log_dir = str(self.log_dir(assignment, run_dir))
+        log_dir = str(run_dir / assignment.directory)
         env = dict(real.env)
         program = sys.executable
         if assignment.role is Role.BACKGROUND:
@@ -54,7 +59,7 @@ class QuickHarness(LoadgenHarness):
         )
 
 
-HARNESSES["quick"] = QuickHarness()
+HARNESSES["quick"] = lambda _: QuickHarness()
 
 if __name__ == "__main__":
     main()

@@ -15,10 +15,10 @@ from heteromig.benchmarks.engines import engine_key
 from heteromig.core.errors import UsageError
 from heteromig.core.plan import Plan, build_assignment, make_plan
 from heteromig.core.spec import Mode, RunSpec
-from heteromig.harnesses import HARNESSES
+from heteromig.harnesses import HARNESSES, HarnessOptions, harness_of
 from heteromig.harnesses.loadgen import LoadgenHarness
 from heteromig.runner.config import Config, MainConfig, resolve
-from tests.core.histories import inventory
+from tests.core.histories import SPEC, inventory
 
 HARNESS = LoadgenHarness()
 
@@ -37,7 +37,8 @@ def _options(argv: tuple[str, ...]) -> dict[str, str]:
 
 
 def test_registered_under_its_name() -> None:
-    assert isinstance(HARNESSES["loadgen"], LoadgenHarness)
+    assert isinstance(HARNESSES["loadgen"](HarnessOptions()), LoadgenHarness)
+    assert isinstance(harness_of(SPEC), LoadgenHarness)
 
 
 def test_catalog_and_sets_are_those_of_the_benchmarks() -> None:
@@ -73,7 +74,7 @@ def test_main_runs_on_its_slice_with_its_engine(tmp_path: Path) -> None:
         "--target-qps": "12.5",
     }
     assert command.env["CUDA_VISIBLE_DEVICES"] == main.slice_uuid
-    assert command.cwd == tmp_path / "run" / main.directory == HARNESS.log_dir(main, tmp_path / "run")
+    assert command.cwd == tmp_path / "run" / main.directory
     assert command.clean_stop_signal == signal.SIGTERM
 
 
@@ -91,7 +92,7 @@ def test_backgrounds_know_nothing_of_mains_target(tmp_path: Path) -> None:
 def test_build_writes_where_runs_read(tmp_path: Path) -> None:
     spec = _spec(tmp_path)
     plan = _plan(spec)
-    build = build_assignment(plan.main.engine, 3, plan.main)
+    build = build_assignment((plan.main.engine,), 3, plan.main)
     command = HARNESS.command(build, spec, tmp_path)
     assert command.argv[3] == "build"
     built = _options(command.argv)
@@ -113,12 +114,12 @@ def test_workers_find_this_package_first(tmp_path: Path, monkeypatch: pytest.Mon
 def test_engines_that_are_not_there_are_missing(tmp_path: Path) -> None:
     spec = _spec(tmp_path)
     needs = _plan(spec).engines
-    missing = HARNESS.missing_engines(needs, tmp_path / "engines")
+    missing = HARNESS.missing_engines(needs, spec)
     assert [need for need, _ in missing] == list(needs)
     assert all("There is no engine at" in why for _, why in missing)
     corrupt = tmp_path / "engines" / engine_key("resnet50", "offline", needs[0].accuracy, needs[0].profile)
     corrupt.mkdir(parents=True)
-    assert "has no manifest.json" in HARNESS.missing_engines(needs[:1], tmp_path / "engines")[0][1]
+    assert "has no manifest.json" in HARNESS.missing_engines(needs[:1], spec)[0][1]
 
 
 def test_target_goes_with_performance_only(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heteromig.core.events import AnyEvent, ProgressMade, ResultReported, StartAnnounced
+from heteromig.core.events import AnyEvent, FinishAnnounced, ProgressMade, ResultReported, StartAnnounced
 from heteromig.logs.harness import HarnessLog, LinePattern
 
 STARTS = [
@@ -16,13 +16,21 @@ STARTS = [
     b"Start running actual test",
     b"starting running actual test.  ",
 ]
-NO_STARTS = [
+FINISHES = [
     b"Finished running actual test.",
+    b"[I] Finished running actual test.",
     b"I0215 14:43:04.123456  1234 main_dlrm.cc:229] Finished running actual test.",
+    b"finished running actual test \t",
+]
+NEITHER = [
     b"Starting warmup. Running for a minimum of 5 seconds.",
     b"Starting running actual test. Not.",
     b"Restart running actual test",
     b"# echo Starting running actual test. &&",
+    b"Finished running actual test. Not.",
+    b"Unfinished running actual test.",
+    b"Running actual test",
+    b"Finished Creating QSL.",
 ]
 
 
@@ -35,15 +43,31 @@ def test_start_markers_of_all_families(line: bytes) -> None:
     assert feed(b"Finished warmup. Ran for 5.0s.", line, b"more") == [StartAnnounced(at_ns=5, worker=3)]
 
 
-@pytest.mark.parametrize("line", NO_STARTS)
-def test_lines_that_are_no_start(line: bytes) -> None:
+@pytest.mark.parametrize("line", FINISHES)
+def test_finish_markers_are_no_start_markers(line: bytes) -> None:
+    assert feed(line) == [FinishAnnounced(at_ns=5, worker=3)]
+
+
+@pytest.mark.parametrize("line", NEITHER)
+def test_lines_that_are_no_marker(line: bytes) -> None:
     assert feed(line) == []
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("finish", FINISHES)
+def test_both_markers_in_one_block(start: bytes, finish: bytes) -> None:
+    assert feed(start, b"between", finish) == [StartAnnounced(5, 3), FinishAnnounced(5, 3)]
 
 
 def test_a_start_is_announced_once() -> None:
     log = HarnessLog(0)
     assert len(log.feed(STARTS[0] + b"\n", at_ns=1)) == 1
     assert log.feed(STARTS[0] + b"\n", at_ns=2) == []
+
+
+def test_events_follow_each_other_as_the_lines_do() -> None:
+    again = (FINISHES[0], b"Result is : VALID", STARTS[0])
+    assert feed(*again) == [FinishAnnounced(5, 3), ResultReported(5, 3, valid=True), StartAnnounced(5, 3)]
 
 
 @pytest.mark.parametrize(
@@ -57,6 +81,24 @@ def test_a_start_is_announced_once() -> None:
 )
 def test_results(line: bytes, valid: bool) -> None:  # noqa: FBT001 - pytest passes by name
     assert feed(line) == [ResultReported(at_ns=5, worker=3, valid=valid)]
+
+
+@pytest.mark.parametrize(
+    ("line", "passed"),
+    [
+        (b"Accuracy = 76.034, Threshold = 75.695. Accuracy test PASSED.", True),
+        (b"    raise RuntimeError: Accuracy = 70.1, Threshold = 75.695. Accuracy test FAILED!", False),
+    ],
+)
+def test_results_of_an_accuracy_check(line: bytes, passed: bool) -> None:  # noqa: FBT001 - pytest passes by name
+    assert feed(line) == [ResultReported(at_ns=5, worker=3, valid=passed)]
+
+
+@pytest.mark.parametrize(
+    "line", [b"Accuracy test PASSEDx", b"Inaccuracy test PASSED", b"Accuracy test is PASSED", b"accuracy test FAILED"]
+)
+def test_lines_that_are_no_result_of_an_accuracy_check(line: bytes) -> None:
+    assert feed(line) == []
 
 
 @pytest.mark.parametrize("line", [b"Result is : VALIDATED", b"Result is unknown", b"Result is :\nVALID"])
@@ -99,8 +141,9 @@ def test_patterns_of_any_other_program() -> None:
     assert HarnessLog(1, (pattern,)).feed(b"ago\ngo\n", at_ns=2) == [StartAnnounced(at_ns=2, worker=1)]
 
 
-@given(st.lists(st.one_of(st.sampled_from(STARTS + NO_STARTS), st.binary(max_size=60))))
+@given(st.lists(st.one_of(st.sampled_from(STARTS + FINISHES + NEITHER), st.binary(max_size=60))))
 def test_garbage_raises_nothing_and_hides_nothing(lines: list[bytes]) -> None:
     lines = [line.replace(b"\n", b" ") for line in lines]
-    starts = [event for event in feed(*lines) if isinstance(event, StartAnnounced)]
-    assert bool(starts) >= any(line in STARTS for line in lines)
+    kinds = {type(event) for event in feed(*lines)}
+    assert (StartAnnounced in kinds) >= any(line in STARTS for line in lines)
+    assert (FinishAnnounced in kinds) >= any(line in FINISHES for line in lines)

@@ -34,6 +34,7 @@ def make_worker(index: int, benchmark: str, **changes: Any) -> WorkerRecord:
         scenario="offline",
         mode="performance",
         accuracy="99",
+        config_ver="",
         slice_uuid=f"MIG-{index}",
         directory=f"workers/{index}-{role}-{benchmark}",
         pid=100 + index,
@@ -70,6 +71,7 @@ def make_record(**changes: Any) -> RunRecord:
         heartbeat_at="2026-04-01T12:00:30.000Z",
         phase="finished",
         goal="run",
+        harness="loadgen",
         simulated=True,
         lenient=False,
         host=HostRecord("host", "6.1", "3.11.7", None, (0, 1), None),
@@ -83,6 +85,7 @@ def make_record(**changes: Any) -> RunRecord:
             PhaseRecord("main-running", "2026-04-01T12:00:09.000Z", "2026-04-01T12:00:21.500Z"),
             PhaseRecord("finished", "2026-04-01T12:00:30.000Z", None),
         ),
+        notes=(),
         verdict=VerdictRecord("valid", 0, ()),
     )
     return msgspec.structs.replace(record, **changes)

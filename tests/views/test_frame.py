@@ -16,8 +16,8 @@ HOSTILE = "\x1b[2J\x1b[31m[red]日本語[/red]\x07 " + "x" * 300
 HOSTILE_LINES = dict.fromkeys(range(80), HOSTILE)
 
 
-def measuring(*, gpus: int = 1) -> Story:
-    story = Story(inventory=make_inventory(gpus=gpus)).discover().build(engines=0, of=0)
+def measuring(*, gpus: int = 1, slices: int = 7) -> Story:
+    story = Story(inventory=make_inventory(gpus=gpus, slices=slices)).discover().build(engines=0, of=0)
     return story.start().buffer().measure(4.0)
 
 
@@ -33,7 +33,8 @@ CHAPTERS: dict[str, Callable[[], Story]] = {
     "building": lambda: Story().discover().build(engines=2, of=7),
     "starting": lambda: Story().discover().build(engines=0, of=0).start(timed=4),
     "measuring": measuring,
-    "measuring on 8 GPUs": lambda: measuring(gpus=8),
+    "measuring on one of 8 GPUs": lambda: measuring(gpus=8),
+    "measuring on 56 slices": lambda: measuring(slices=56),
     "failing": failing,
     "finished": lambda: measuring().finish_main().drain().judge(),
 }
@@ -181,11 +182,20 @@ def test_unused_slices_are_shown() -> None:
 
 
 def test_more_rows_than_lines_are_counted() -> None:
-    lines = lines_of(measuring(gpus=8), width=80, height=23)
+    lines = lines_of(measuring(slices=56), width=80, height=23)
     assert len(lines) == 23
     shown = sum("beef:" in line for line in lines)
     assert lines[-1] == f" ... {56 - shown} more slices: {56 - shown} busy"
     assert " main " in row_of(lines, "0000beef:7")
+
+
+def test_slices_of_other_gpus_are_counted_as_unused() -> None:
+    lines = lines_of(measuring(gpus=8), width=80, height=23)
+    assert len(lines) == 23
+    shown = sum("beef:" in line for line in lines)
+    assert lines[-1] == f" ... {56 - shown} more slices: {56 - shown} unused"
+    assert [" main " in row_of(lines, "0000beef:7"), " busy " in row_of(lines, "0006beef:13")] == [True, True]
+    assert " busy " not in row_of(lines, "0100beef:7")
 
 
 def test_a_low_terminal_keeps_the_bar_of_the_moment_only() -> None:

@@ -95,7 +95,7 @@ def test_what_a_lenient_run_went_on_without_is_noted(tmp_path: Path) -> None:
 
 
 def test_waiting_lines_are_sparing_and_short(tmp_path: Path) -> None:
-    story = Reported(tmp_path / "log", inventory=make_inventory(gpus=8))
+    story = Reported(tmp_path / "log", inventory=make_inventory(slices=56))
     story.discover().build(engines=0, of=0).start(timed=50)
     waiting = [line for line in story.lines() if "waiting for" in line]
     assert len(waiting) == 1

@@ -61,11 +61,18 @@ def test_what_is_asked_for_changes_the_words() -> None:
 def test_a_build_shows_what_is_built(tmp_path: Path) -> None:
     spec = make_spec(goal=Goal.BUILD)
     target = Story(spec).discover().plan.main
-    build = build_assignment(target.engine, 7, target)
+    build = build_assignment((target.engine,), 7, target)
     lines = plan_lines(spec, [(build, Command(argv=("true",), env={}, cwd=tmp_path))])
     assert lines[4].split()[:3] == ["7", "build", "resnet50"]
     assert "Engines: 4 needed, 1 to build first." in lines
     assert not any("background" in line for line in lines)
+
+
+def test_a_build_of_several_engines_counts_as_many(tmp_path: Path) -> None:
+    plan = Story(make_spec()).discover().plan
+    build = build_assignment(plan.engines[:3], 7, plan.main)
+    lines = plan_lines(make_spec(), [(build, Command(argv=("true",), env={}, cwd=tmp_path))])
+    assert "Engines: 4 needed, 3 to build first." in lines
 
 
 def test_a_pasted_command_is_exactly_the_worker(tmp_path: Path) -> None:

@@ -125,8 +125,8 @@ def test_lenient_is_not_called_valid() -> None:
     ("exit_code", "expected"),
     [
         (3, f"ls {RUN_DIR}/workers/0-main-resnet50"),
-        (3, "--main-duration"),
-        (4, "--background-duration"),
+        (3, "--main-benchmark-duration"),
+        (4, "--background-benchmark-duration"),
         (4, f"tail {RUN_DIR}/workers/2-background-dlrm/stdout.log"),
         (5, f"tail {RUN_DIR}/workers/1-background-bert/stdout.log"),
         (6, "--background-start-timeout"),

@@ -8,6 +8,7 @@ import time
 from heteromig.core.events import (
     AnyEvent,
     Event,
+    FinishAnnounced,
     ProgressMade,
     ResultReported,
     StartAnnounced,
@@ -15,6 +16,7 @@ from heteromig.core.events import (
     TimedSectionBegan,
     TimedSectionEnded,
 )
+from heteromig.logs.search import LogPlace
 from heteromig.workers.worker import Worker
 from tests.logs import loadgen_runs
 from tests.workers.trees import PYTHON, Trees, ended, printed, reported, until
@@ -23,10 +25,13 @@ from tests.workers.trees import PYTHON, Trees, ended, printed, reported, until
 def loadgen_worker(trees: Trees, duration_s: float) -> Worker:
     logs = trees.root / "logs"
     logs.mkdir()
-    worker = trees.worker(*loadgen_runs.argv(logs, "Offline", "PerformanceOnly", duration_s), log_dir=logs)
+    worker = trees.worker(*loadgen_runs.argv(logs, "Offline", "PerformanceOnly", duration_s), logs=LogPlace(logs))
     worker.spawn()
     reported(worker)
     return worker
+
+
+IN_ORDER = [StartAnnounced, TimedSectionBegan, ProgressMade, TimedSectionEnded, ResultReported, FinishAnnounced]
 
 
 def kinds(events: list[AnyEvent]) -> list[type[Event]]:
@@ -45,8 +50,8 @@ def test_a_loadgen_run_from_start_to_end(trees: Trees) -> None:
     seen += worker.read_logs(at_ns=9)
 
     order = list(dict.fromkeys(kinds(seen)))
-    assert order == [StartAnnounced, TimedSectionBegan, ProgressMade, TimedSectionEnded, ResultReported]
-    assert len(seen) - kinds(seen).count(ProgressMade) == 4, "each but progress once"
+    assert order == IN_ORDER
+    assert len(seen) - kinds(seen).count(ProgressMade) == 5, "each but progress once"
     assert {event.at_ns for event in seen} <= {7, 9}
     assert worker.last_line == "Finished running actual test."
     assert worker.read_logs(at_ns=10) == []
@@ -58,7 +63,7 @@ def test_what_was_found_at_once_comes_in_order(trees: Trees) -> None:
 
     events = worker.read_logs(at_ns=7)
 
-    assert kinds(events) == [StartAnnounced, TimedSectionBegan, ProgressMade, TimedSectionEnded, ResultReported]
+    assert kinds(events) == IN_ORDER
 
 
 def test_still_timed_while_the_timed_section_lasts(trees: Trees) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from heteromig.core.events import SpawnFailed, WorkerExited, WorkerSpawned
+from heteromig.logs.search import LogPlace
 from heteromig.workers.command import Command
 from heteromig.workers.guardian import read_process
 from heteromig.workers.worker import Worker
@@ -63,7 +64,7 @@ class Trees:
         clean_stop_signal: int | None = None,
         cwd: Path | None = None,
         env: dict[str, str] | None = None,
-        log_dir: Path | None = None,
+        logs: LogPlace | None = None,
     ) -> Worker:
         index = len(self._workers)
         directory = self.root / f"worker-{index}"
@@ -74,7 +75,7 @@ class Trees:
             cwd=directory if cwd is None else cwd,
             clean_stop_signal=clean_stop_signal,
         )
-        worker = Worker(index=index, directory=directory, command=command, cpus=cpus, log_dir=log_dir)
+        worker = Worker(index=index, directory=directory, command=command, cpus=cpus, logs=logs)
         self._workers.append(worker)
         return worker
 
