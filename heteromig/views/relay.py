@@ -8,7 +8,6 @@ go on taking, is left undelivered; `close` says how much.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import os
@@ -67,18 +66,22 @@ class Relay:
 
         Ctrl-C ends the waiting. Returns what was not delivered, None where that is nothing.
         """
-        with self._changed, contextlib.suppress(KeyboardInterrupt):
+        why = f"it was not read for {patience_s:g} s"
+        with self._changed:
             self._closing = True
             self._changed.notify_all()
-            while self._thread is not None and not self._over and self._moves_on(patience_s):
-                pass
+            try:
+                while self._thread is not None and not self._over and self._moves_on(patience_s):
+                    pass
+            except KeyboardInterrupt:
+                why = "you did not want to wait for its reader"
         if self._path is None or self._sent_bytes >= self._size_bytes:
             return None
         return Shortfall(
             path=self._path,
             missing=_lines(self._path, self._sent_bytes, self._size_bytes),
             lines=_lines(self._path, 0, self._size_bytes),
-            why=f"it was not read for {patience_s:g} s" if self._failure is None else _reason(self._failure),
+            why=why if self._failure is None else _reason(self._failure),
         )
 
     def _moves_on(self, patience_s: float) -> bool:

@@ -68,8 +68,16 @@ class Command:
     """One `heteromig ...` child; everything below it can be found by the path of `home`."""
 
     def __init__(
-        self, home: Path, argv: tuple[str, ...], *, environ: Mapping[str, str], module: str, name: str = "command"
+        self,
+        home: Path,
+        argv: tuple[str, ...],
+        *,
+        environ: Mapping[str, str],
+        module: str,
+        name: str = "command",
+        stdout: int | None = None,
     ) -> None:
+        """`stdout` is a descriptor for its standard output, where that is not to be a file."""
         self.home = home
         self._out, self._err = home / f"{name}.out", home / f"{name}.err"
         ours = {key: value for key, value in os.environ.items() if not key.startswith(("HETEROMIG_", "QUICK_"))}
@@ -81,7 +89,7 @@ class Command:
                 cwd=home,
                 env={**ours, "PYTHONPATH": path, **environ},
                 stdin=subprocess.DEVNULL,
-                stdout=out,
+                stdout=out if stdout is None else stdout,
                 stderr=err,
                 start_new_session=True,
             )
