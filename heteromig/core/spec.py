@@ -91,10 +91,11 @@ class SystemSpec(Struct, frozen=True, rename="kebab"):
 class CommandSpec(Struct, frozen=True, rename="kebab"):
     """One benchmark of the `command` harness: any program.
 
-    `argv` may hold the placeholders of `harnesses/command.py`. `start`, `end` and `result` are regular expressions,
-    searched in each line of the output; `valid_when` compares groups of `result` with constants. `loadgen_logs` is the
-    directory, relative to the worker's own, where the program puts LoadGen's logs; None where it writes none.
-    `clean_stop` is the name of the signal at which it ends well; None where it knows none.
+    `argv`, `env` and `cwd` may hold the placeholders of `harnesses/command/placeholders.py`. `cwd` is relative to the
+    directory in which heteromig was started; None is the worker's own. `start`, `end` and `result` are regular
+    expressions, searched in each line of the output; `valid_when` compares groups of `result` with constants.
+    `loadgen_logs` is the directory, relative to the worker's own, where the program puts LoadGen's logs; None where it
+    writes none. `clean_stop` is the name of the signal at which it ends well; None where it knows none.
     """
 
     name: str

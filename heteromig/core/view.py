@@ -49,6 +49,7 @@ class WorkerView(Struct, frozen=True):
     progress_ns: MonotonicNs | None = None
     """When it was last heard to have completed more; None where it has no heartbeat."""
     reported_valid: bool | None = None
+    still_timed_ns: MonotonicNs | None = None
     still_timed_utc_ns: UtcNs | None = None
 
     @property
@@ -342,7 +343,7 @@ def _worker_after(worker: WorkerView, event: WorkerEvent) -> WorkerView:  # noqa
         case ev.ResultReported():
             return replace(worker, reported_valid=event.valid)
         case ev.StillTimed():
-            return replace(worker, still_timed_utc_ns=event.at_utc_ns)
+            return replace(worker, still_timed_ns=at_ns, still_timed_utc_ns=event.at_utc_ns)
         case _:
             return replace(
                 worker,

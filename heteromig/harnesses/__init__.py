@@ -7,6 +7,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from heteromig.core.spec import CommandSpec, RunSpec, SystemSpec
+from heteromig.harnesses.command.harness import CommandHarness
 from heteromig.harnesses.loadgen import LoadgenHarness
 from heteromig.harnesses.make.harness import MakeHarness
 from heteromig.harnesses.protocol import Harness
@@ -26,6 +27,7 @@ class HarnessOptions(Struct, frozen=True):
 HARNESSES: dict[str, Callable[[HarnessOptions], Harness]] = {
     "loadgen": lambda _: LoadgenHarness(),
     "make": lambda options: MakeHarness(options.harness_dir, options.systems),
+    "command": lambda options: CommandHarness(options.commands),
 }
 """By the value of `--harness`."""
 

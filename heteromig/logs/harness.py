@@ -51,6 +51,17 @@ def _read_accuracy(worker: int, at_ns: MonotonicNs, match: re.Match[bytes]) -> A
     return ResultReported(at_ns=at_ns, worker=worker, valid=match["outcome"] == b"PASSED")
 
 
+HEARTBEAT = LinePattern(
+    needle=b"heartbeat: ",
+    regex=re.compile(
+        rb"\bheartbeat: completed=(?P<completed>\d{1,18}) "
+        rb"samples_per_second=(?P<rate>\d{1,18}(?:\.\d*)?(?:[eE][-+]?\d{1,3})?)[ \t]*$",
+        re.MULTILINE,
+    ),
+    read=_read_heartbeat,
+)
+"""Of heteromig's own harness, at most once a second; any program may print it."""
+
 MLPERF_LINES = (
     # "Starting running actual test." of NVIDIA's harnesses (harness_default/main_default.cc:200 in v2.1; with glog's or
     # "[I] " in front in bert, dlrm and rnnt), "Start running actual test" of the Triton ones (main_server.cc:336).
@@ -65,16 +76,7 @@ MLPERF_LINES = (
         regex=re.compile(rb"\bfinished running actual test\.?[ \t]*$", re.IGNORECASE | re.MULTILINE),
         read=_read_finish,
     ),
-    # Of heteromig's own harness, at most once a second.
-    LinePattern(
-        needle=b"heartbeat: ",
-        regex=re.compile(
-            rb"\bheartbeat: completed=(?P<completed>\d{1,18}) "
-            rb"samples_per_second=(?P<rate>\d{1,18}(?:\.\d*)?(?:[eE][-+]?\d{1,3})?)[ \t]*$",
-            re.MULTILINE,
-        ),
-        read=_read_heartbeat,
-    ),
+    HEARTBEAT,
     # LoadGen's summary ("Result is : VALID", results.cc:511) and NVIDIA's driver ("Result is VALID", harness.py:295).
     LinePattern(
         needle=b"Result is",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -239,7 +240,7 @@ def _command(name: str, config: CommandConfig) -> CommandSpec:
     conditions = config.valid_when or ()
     return CommandSpec(
         name=name,
-        argv=split_arguments(f"argv of [command.{name}]", config.argv),
+        argv=_command_line(name, config.argv),
         model=config.model or name,
         scenarios=_scenarios(config.scenarios or ["offline"]),
         env=config.env or {},
@@ -251,6 +252,14 @@ def _command(name: str, config: CommandConfig) -> CommandSpec:
         clean_stop=config.clean_stop,
         loadgen_logs=config.loadgen_logs,
     )
+
+
+def _command_line(name: str, said: Arguments) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(said)) if isinstance(said, str) else tuple(said)
+    except ValueError as error:
+        why = str(error).lower()
+        raise UsageError(f"The argv of [command.{name}] cannot be split ({why}): {said!r}. Write a list.") from None
 
 
 def _scenarios(names: list[str]) -> tuple[str, ...]:

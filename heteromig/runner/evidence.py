@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
 from heteromig.core.errors import EvidenceError
 from heteromig.core.overlap import CertificateSummary, Instant, MainResult, TimedSection, WorkerEvidence, certify
 from heteromig.core.phases import EvidenceLevel
 from heteromig.core.spec import Drain
-from heteromig.core.units import NS_PER_MS, NS_PER_S, UtcNs
+from heteromig.core.units import NS_PER_MS, NS_PER_S, MonotonicNs, UtcNs
 from heteromig.core.view import View, WorkerView
 from heteromig.harnesses import Harness
 from heteromig.logs.detail import POWER_RESOLUTION_NS, DetailFacts, read_detail
+from heteromig.logs.files import read_regular
 from heteromig.runner.journal import Header
+from heteromig.workers.worker import EXIT_FILE, ExitRecord
 
 _SEEN_NS = 100 * NS_PER_MS
 """How much later than an event its line can be on disk: LoadGen flushes every 10 ms (kLogPollPeriod, logging.cc:85),
@@ -54,7 +58,7 @@ def _worker_evidence(run_dir: Path, header: Header, worker: WorkerView, harness:
     logs = harness.detail_logs(worker.assignment, run_dir)
     level = header.spec.start_evidence
     try:
-        section = _section(header, worker, logs)
+        section = _section(run_dir, header, worker, logs)
     except EvidenceError as error:
         missing = str(error)
     return WorkerEvidence(
@@ -78,13 +82,13 @@ def _cannot_have_one(worker: WorkerView, level: EvidenceLevel) -> bool:
     return began_ns is None or died
 
 
-def _section(header: Header, worker: WorkerView, logs: tuple[Path, ...]) -> TimedSection:
+def _section(run_dir: Path, header: Header, worker: WorkerView, logs: tuple[Path, ...]) -> TimedSection:
     if worker.spawned_ns is None:
         raise EvidenceError("it never ran.")
     if logs or header.spec.start_evidence is not EvidenceLevel.ANNOUNCED:
         section = _timed_section(header, worker, logs)
     else:
-        section = _announced_section(header, worker)
+        section = _announced_section(header, worker, _started_utc_ns(run_dir, worker))
     _require_within_life(header, worker, section, header.utc_ns(worker.spawned_ns))
     return section
 
@@ -127,20 +131,44 @@ def _section_of_killed(header: Header, worker: WorkerView, facts: DetailFacts, p
     )
 
 
-def _announced_section(header: Header, worker: WorkerView) -> TimedSection:
-    """What the markers say, where LoadGen says nothing: known to within the time in which they are heard."""
+def _announced_section(header: Header, worker: WorkerView, started_utc_ns: UtcNs | None) -> TimedSection:
+    """What the markers say, where LoadGen says nothing.
+
+    `started_utc_ns` is when the guardian started the program: what it printed, it printed later.
+    """
     if worker.announced_ns is None:
         raise EvidenceError("it never printed its start marker.")
-    begin = Instant(header.utc_ns(worker.announced_ns), _MARKER_NS, "start marker")
+    begin = _heard(header, worker.announced_ns, started_utc_ns, "start marker")
+    seen_utc_ns = None if worker.still_timed_ns is None else header.utc_ns(worker.still_timed_ns)
     if worker.ended_ns is not None:
-        end = Instant(header.utc_ns(worker.ended_ns), _MARKER_NS, "end marker")
-    elif worker.still_timed_utc_ns is not None:
-        end = Instant(worker.still_timed_utc_ns, _SEEN_NS, "alive and not finished")
+        end = _heard(header, worker.ended_ns, seen_utc_ns, "end marker")
     elif worker.exited_ns is not None and worker.stopped_by is None:
-        end = Instant(header.utc_ns(worker.exited_ns), _MARKER_NS, "exit")
+        end = _heard(header, worker.exited_ns, seen_utc_ns, "exit")
+    elif seen_utc_ns is not None:
+        end = Instant(seen_utc_ns, 0, "alive and not finished")
     else:
         raise EvidenceError("it was stopped, and was not seen at work at the end of main.")
     return TimedSection(begin=begin, end=end)
+
+
+def _heard(header: Header, at_ns: MonotonicNs, after_utc_ns: UtcNs | None, source: str) -> Instant:
+    """When that was printed which was heard at `at_ns`: up to `_MARKER_NS` before, and not before `after_utc_ns`.
+
+    It was never printed later than it was heard, so the middle of that time is known to within half of it.
+    """
+    latest = header.utc_ns(at_ns)
+    earliest = latest - _MARKER_NS if after_utc_ns is None else max(latest - _MARKER_NS, min(after_utc_ns, latest))
+    half_ns = (latest - earliest + 1) // 2
+    return Instant(latest - half_ns, half_ns, source)
+
+
+def _started_utc_ns(run_dir: Path, worker: WorkerView) -> UtcNs | None:
+    """As the guardian wrote it down; None where it did not live to."""
+    try:
+        raw = read_regular(run_dir / worker.assignment.directory / EXIT_FILE, "The exit record")
+        return msgspec.json.decode(raw, type=ExitRecord).started_utc_ns
+    except (FileNotFoundError, EvidenceError, msgspec.DecodeError, RecursionError):
+        return None
 
 
 def _require_within_life(header: Header, worker: WorkerView, section: TimedSection, spawned_utc_ns: UtcNs) -> None:

@@ -95,7 +95,10 @@ def _replay(run_dir: Path, journal: JournalText) -> Run:
             f"The run in {run_dir} used the harness {name!r}, which this heteromig does not have (it has "
             f"{', '.join(HARNESSES)}): verify it where it was run."
         )
-    harness = harness_of(spec)
+    try:
+        harness = harness_of(spec)
+    except UsageError as error:
+        raise EvidenceError(f"The header of the journal {run_dir / JOURNAL} cannot be used: {error}") from None
     phases = [
         line.effect.destination
         for line in journal.lines
