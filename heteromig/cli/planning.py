@@ -45,7 +45,7 @@ def print_plan(spec: RunSpec, *, as_json: bool) -> None:
     if as_json:
         say(msgspec.json.format(msgspec.json.encode(_as_json(spec, plan, inventory, commands)), indent=2))
     else:
-        say(plan_text(spec, plan, inventory, commands))
+        say(plan_text(spec, plan, inventory, commands, run_dir=run_dir, here=Path.cwd()))
 
 
 def _as_json(
@@ -66,4 +66,4 @@ def _as_json(
 
 
 def _worker(assignment: Assignment, command: Command) -> dict[str, Any]:
-    return {**msgspec.to_builtins(assignment), "argv": command.argv, "env": command.env}
+    return {**msgspec.to_builtins(assignment), "argv": command.argv, "env": command.env, "cwd": str(command.cwd)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -12,8 +13,11 @@ from heteromig.core.plan import Assignment, Plan
 from heteromig.core.spec import Drain, Goal, Mode, RunSpec
 from heteromig.core.units import format_duration_s
 from heteromig.views.text import cells, fit, format_cpus, printable, shell_quote
+from heteromig.views.waiting import engine_words
 
 _TITLES = ("WORKER", "ROLE", "BENCHMARK", "SCENARIO", "MODE", "ACCURACY", "DURATION", "PROFILE", "CPUS", "SLICE")
+_CONFIG = "CONFIG"
+_VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
 class WorkerCommand(Protocol):
@@ -36,11 +40,19 @@ class WorkerCommand(Protocol):
 
 
 def plan_text(
-    spec: RunSpec, plan: Plan, inventory: Inventory, commands: Sequence[tuple[Assignment, WorkerCommand]]
+    spec: RunSpec,
+    plan: Plan,
+    inventory: Inventory,
+    commands: Sequence[tuple[Assignment, WorkerCommand]],
+    *,
+    run_dir: Path,
+    here: Path,
 ) -> str:
     """The whole plan as plain text; `commands` are those of builds, backgrounds and main, in the order of starting.
 
-    The commands can be pasted into a shell.
+    Each command is a line for a shell, with what it finds in its environment before it. Where all are started `here`,
+    in the directory that the user is in, no directory is named. `run_dir` stands for the run directory, which gets its
+    name when the run begins.
     """
     workers = [worker for worker, _ in commands]
     builds = [worker for worker in workers if worker.role is Role.BUILD]
@@ -48,9 +60,14 @@ def plan_text(
     parts = [_heading(inventory), _table(builds), "", _remarks(spec, plan, missing)]
     if spec.goal is Goal.RUN:
         parts[2] = _table(list(plan.workers))
-    if commands:
-        parts.append("Commands, in the order of starting:")
-    parts += [_command(worker, command) for worker, command in commands]
+    elsewhere = any(command.cwd != here for _, command in commands)
+    lines = [_command(worker, command, elsewhere=elsewhere) for worker, command in commands]
+    if lines:
+        named = (
+            f"; {run_dir.name} stands for the name of the run" if any(run_dir.name in line for line in lines) else ""
+        )
+        parts.append(f"Commands, in the order of starting{named}:")
+    parts += lines
     return "\n\n".join(part for part in parts if part)
 
 
@@ -67,7 +84,11 @@ def _table(workers: Sequence[Assignment]) -> str:
     if not workers:
         return ""
     table = [_TITLES, *(_row(worker) for worker in workers)]
-    widths = [max(cells(row[column]) for row in table) for column in range(len(_TITLES))]
+    if any(worker.config_ver for worker in workers):
+        at = _TITLES.index("DURATION")
+        configs = [_CONFIG, *(printable(worker.config_ver) for worker in workers)]
+        table = [(*row[:at], config, *row[at:]) for row, config in zip(table, configs, strict=True)]
+    widths = [max(map(cells, column)) for column in zip(*table, strict=True)]
     return "\n".join(
         "  ".join(fit(text, width) for text, width in zip(row, widths, strict=True)).rstrip() for row in table
     )
@@ -79,7 +100,7 @@ def _row(worker: Assignment) -> tuple[str, ...]:
     return (
         str(worker.index),
         worker.role.value,
-        printable(worker.benchmark),
+        printable(",".join(dict.fromkeys(need.benchmark for need in worker.builds)) or worker.benchmark),
         printable(worker.scenario),
         "-" if building else worker.mode.value,
         printable(worker.accuracy),
@@ -118,10 +139,21 @@ def _lines(lines: Sequence[str]) -> str:
     return "\n".join(printable(line) for line in lines)
 
 
-def _command(worker: Assignment, command: WorkerCommand) -> str:
-    where = f"# worker {worker.index}: {worker.role.value} {worker.benchmark} on {worker.slice_uuid}"
+def _command(worker: Assignment, command: WorkerCommand, *, elsewhere: bool) -> str:
+    what = f"{worker.benchmark}: {engine_words(worker.builds)}" if len(worker.builds) > 1 else worker.benchmark
     pinned = f", pinned to processors {format_cpus(worker.cpus)}" if worker.cpus else ""
-    assignments = [f"{name}={shell_quote(value)}" for name, value in sorted(command.env.items())]
-    argv = " ".join(shell_quote(word) for word in command.argv)
-    parts = [f"(cd {shell_quote(str(command.cwd))} && exec env", *assignments, f"{argv})"]
-    return printable(where + pinned) + "\n" + " \\\n  ".join(parts)
+    lines = [printable(f"# worker {worker.index}: {worker.role.value} {what} on {worker.slice_uuid}{pinned}")]
+    if elsewhere:
+        lines.append(f"cd {shell_quote(str(command.cwd))} &&")
+    assignments = [_word(f"{name}={value}") for name, value in command.env.items()]
+    # A shell assigns to names only; env takes anything.
+    prefix = [] if all(map(_VARIABLE.fullmatch, command.env)) else ["env"]
+    program, *arguments = command.argv
+    lines.append(" ".join([*prefix, *assignments, shell_quote(program), *map(_word, arguments)]))
+    return "\n".join(lines)
+
+
+def _word(text: str) -> str:
+    """`RUN_ARGS='a b'` rather than `'RUN_ARGS=a b'`."""
+    name, equals, value = text.partition("=")
+    return f"{name}={shell_quote(value)}" if equals and _VARIABLE.fullmatch(name) else shell_quote(text)

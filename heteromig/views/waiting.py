@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 
 from heteromig.core.machine import Run
 from heteromig.core.phases import Phase, Role, WorkerState
-from heteromig.core.plan import EngineNeed
+from heteromig.core.plan import EngineNeed, build_batches
 from heteromig.core.spec import Mode
 from heteromig.core.units import NS_PER_MS, NS_PER_S, MonotonicNs, format_duration_s
 from heteromig.core.view import View, WorkerView
@@ -54,28 +56,35 @@ def sentence(run: Run, entered_ns: MonotonicNs, now_ns: MonotonicNs) -> str:  # 
 
 
 def building_sentence(view: View) -> str:
-    """`engine 3 of 7: bert offline 99 for 1g.10gb`."""
-    built, missing = _engines(view)
+    """`engine 3 of 7: bert offline 99 for 1g.10gb`, or `build 1 of 2: hetero for 1g.10gb: bert, rnnt x offline`."""
+    built, to_come = _builds(view)
     if view.missing_engines is None:
         return "reading the engine cache"
-    if not missing:
+    if not to_come:
         return f"{built} built; checking the cache" if built else "every engine is in the cache"
-    need = missing[0]
-    return (
-        f"engine {built + 1} of {built + len(missing)}: "
-        f"{need.benchmark} {need.scenario} {need.accuracy} for {need.profile}"
-    )
+    first, *_ = batch = to_come[0]
+    count = f"{built + 1} of {built + len(to_come)}"
+    if view.spec.batch_builds:
+        return f"build {count}: {first.config_ver} for {first.profile}: {engine_words(batch)}"
+    return f"engine {count}: {first.benchmark} {first.scenario} {first.accuracy} for {first.profile}"
+
+
+def engine_words(needs: Sequence[EngineNeed]) -> str:
+    """`resnet50, bert x offline, server`: benchmarks and scenarios of engines that one build makes."""
+    benchmarks = dict.fromkeys(need.benchmark for need in needs)
+    scenarios = dict.fromkeys(need.scenario for need in needs)
+    return f"{', '.join(benchmarks)} x {', '.join(scenarios)}"
 
 
 def building(view: View, now_ns: MonotonicNs) -> Progress:
-    """Engines built of those that were missing; time left from how long the others took."""
-    built, missing = _engines(view)
-    total = built + len(missing)
+    """Builds done of those that were needed; time left from how long the others took."""
+    built, to_come = _builds(view)
+    total = built + len(to_come)
     if view.missing_engines is None:
         return Progress(label="build", fraction=0.0, note="")
     if not total:
         return Progress(label="build", fraction=1.0, note="all in the cache")
-    if not missing:
+    if not to_come:
         return Progress(label="build", fraction=1.0, note=f"{built}/{total} built")
     builds = [worker for worker in view.workers if worker.role is Role.BUILD and worker.spawned_ns is not None]
     lasted_s = [_lasted_s(worker, now_ns) for worker in builds if not worker.live]
@@ -85,7 +94,7 @@ def building(view: View, now_ns: MonotonicNs) -> Progress:
         return Progress(label="build", fraction=0.0, note=note)
     each_s = sum(lasted_s) / len(lasted_s)
     part = min(running_s / each_s, _ALMOST) if each_s > 0 else _ALMOST
-    left_s = max(0.0, each_s * len(missing) - running_s)
+    left_s = max(0.0, each_s * len(to_come) - running_s)
     return Progress(
         label="build", fraction=(built + part) / total, note=f"{note}, about {format_duration_s(left_s)} left"
     )
@@ -157,15 +166,12 @@ def _draining_sentence(view: View) -> str:
     return f"stopping {len(live)} ({rungs}): {names}" if rungs else f"waiting for {len(live)} to finish: {names}"
 
 
-def _engines(view: View) -> tuple[int, list[EngineNeed]]:
-    """(engines built in this run, those missing yet)."""
-    built = {
-        need
-        for worker in view.workers
-        if worker.role is Role.BUILD and worker.exit_code == 0
-        for need in worker.assignment.builds
-    }
-    return len(built), [need for need, _ in view.missing_engines or () if need not in built]
+def _builds(view: View) -> tuple[int, tuple[tuple[EngineNeed, ...], ...]]:
+    """(builds done in this run, the engines of each that is going on or to come)."""
+    done = [worker for worker in view.workers if worker.role is Role.BUILD and worker.exit_code == 0]
+    built = {need for worker in done for need in worker.assignment.builds}
+    missing = [need for need, _ in view.missing_engines or () if need not in built]
+    return len(done), build_batches(missing, together=view.spec.batch_builds)
 
 
 def _lasted_s(worker: WorkerView, now_ns: MonotonicNs) -> float:

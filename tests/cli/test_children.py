@@ -10,7 +10,7 @@ from tests.e2e.product import Command, RunCommand
 
 
 def test_plan_foretells_the_commands_of_the_run(tmp_path: Path) -> None:
-    flags = (*FLAGS, "--harness", "quick", "--main-duration", "300ms", "--background-benchmarks", "dlrm,rnnt")
+    flags = (*FLAGS, "--harness", "quick", "--main-benchmark-duration", "300ms", "--background-benchmarks", "dlrm,rnnt")
     plan = Command(tmp_path, ("plan", *flags, "--json"), environ={}, module="tests.e2e.quick", name="plan").finish()
     assert plan.exit_code == 0, plan.stderr
     assert not (tmp_path / "runs").exists()
@@ -27,6 +27,7 @@ def test_plan_foretells_the_commands_of_the_run(tmp_path: Path) -> None:
         assert command["argv"] == real["argv"]
         assert command["env"] == real["env"]
         assert command["cpus"] == real["cpus"]
+        assert command["cwd"] == real["cwd"]
         assert tuple(real["argv"]) == record.workers[worker["index"]].command
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from heteromig.core.plan import Assignment, build_assignment, make_plan
 from heteromig.core.spec import Drain, Goal, Mode, RunSpec
@@ -20,7 +21,9 @@ def plan_lines(
     spec: RunSpec, commands: list[tuple[Assignment, Command]], *, slices: int = 4, simulated: bool = True
 ) -> list[str]:
     inventory = make_inventory(slices=slices, simulated=simulated)
-    return plan_text(spec, make_plan(spec, inventory, (0, 1, 2)), inventory, commands).splitlines()
+    plan = make_plan(spec, inventory, (0, 1, 2))
+    text = plan_text(spec, plan, inventory, commands, run_dir=Path("/runs/<run>"), here=Path("/here"))
+    return text.splitlines()
 
 
 def test_the_plan_says_who_goes_where_and_who_was_left_out() -> None:
@@ -75,11 +78,12 @@ def test_a_build_of_several_engines_counts_as_many(tmp_path: Path) -> None:
     assert "Engines: 4 needed, 3 to build first." in lines
 
 
-def test_a_pasted_command_is_exactly_the_worker(tmp_path: Path) -> None:
+@pytest.mark.parametrize("odd", ["ODD", "IT'S-ODD", "ö"])
+def test_a_pasted_command_is_exactly_the_worker(tmp_path: Path, odd: str) -> None:
     folder = tmp_path / "it's a <run>"
     folder.mkdir()
-    argv = ("two words", "$HOME `id`", "line\nbreak", "\x1b[31m", "--qps=1")
-    env = {"CUDA_VISIBLE_DEVICES": "MIG-1", "TRICKY": "it's; rm -rf \t*", "EMPTY": ""}
+    argv = ("two words", "$HOME `id`", "line\nbreak", "\x1b[31m", "--qps=1", "A=b c", "=", "A=")
+    env = {"CUDA_VISIBLE_DEVICES": "MIG-1", "TRICKY": "it's; rm -rf \t*", "EMPTY": "", odd: "odd one"}
     main = Story().discover().plan.main
     command = Command(argv=(sys.executable, "-c", ECHO, *argv), env=env, cwd=folder)
     text = "\n".join(plan_lines(make_spec(), [(main, command)]))
@@ -90,3 +94,53 @@ def test_a_pasted_command_is_exactly_the_worker(tmp_path: Path) -> None:
     assert seen_argv == list(argv)
     assert {name: seen_env.get(name) for name in env} == env
     assert seen_cwd == str(folder)
+
+
+def _make(cwd: str, target: str, run_args: str) -> Command:
+    env = {"CUDA_VISIBLE_DEVICES": "MIG-1", "LOG_DIR": "/runs/<run>/logs"}
+    return Command(argv=("make", target, f"RUN_ARGS={run_args}"), env=env, cwd=Path(cwd))
+
+
+def test_each_command_is_a_line_that_begins_with_its_slice() -> None:
+    plan = Story().discover().plan
+    commands = [
+        (plan.workers[1], _make("/runs/<run>/tree", "run_harness", "--benchmarks=bert --scenarios=offline")),
+        (plan.main, _make("/here", "run_audit_test01", "--benchmarks=resnet50")),
+    ]
+    lines = plan_lines(make_spec(), commands)
+    visible = "CUDA_VISIBLE_DEVICES=MIG-1 LOG_DIR='/runs/<run>/logs'"
+    at = lines.index("Commands, in the order of starting; <run> stands for the name of the run:")
+    name, uuid = plan.workers[1].benchmark, plan.workers[1].slice_uuid
+    assert lines[at + 1 :] == [
+        "",
+        f"# worker 1: background {name} on {uuid}, pinned to processors 0-2",
+        "cd '/runs/<run>/tree' &&",
+        f"{visible} make run_harness RUN_ARGS='--benchmarks=bert --scenarios=offline'",
+        "",
+        f"# worker 0: main resnet50 on {plan.main.slice_uuid}, pinned to processors 3",
+        "cd /here &&",
+        f"{visible} make run_audit_test01 RUN_ARGS=--benchmarks=resnet50",
+    ]
+
+
+def test_no_directory_is_named_where_all_are_started_here() -> None:
+    plan = Story().discover().plan
+    text = "\n".join(plan_lines(make_spec(), [(plan.main, Command(argv=("true",), env={}, cwd=Path("/here")))]))
+    assert "cd " not in text
+    assert text.endswith("\nCommands, in the order of starting:\n\n" + text.splitlines()[-2] + "\ntrue")
+
+
+def test_a_build_of_several_engines_names_them_all() -> None:
+    plan = Story().discover().plan
+    needs = tuple(
+        msgspec.structs.replace(plan.main.engine, benchmark=name, scenario=scenario, config_ver="hetero")
+        for name in ("resnet50", "bert")
+        for scenario in ("offline", "server")
+    )
+    build = build_assignment(needs, 7, plan.main)
+    lines = plan_lines(make_spec(goal=Goal.BUILD), [(build, _make("/here", "generate_engines", ""))])
+    assert lines[3].split()[-5:] == ["CONFIG", "DURATION", "PROFILE", "CPUS", "SLICE"]
+    row = ["7", "build", "resnet50,bert", "offline,server", "-", "99", "hetero", "-", "1g.10gb"]
+    assert lines[4].split()[:9] == row
+    assert "Engines: 4 needed, 4 to build first." in lines
+    assert any(line.startswith("# worker 7: build hetero: resnet50, bert x offline, server on ") for line in lines)
