@@ -18,7 +18,7 @@ def run(runs_dir: Path) -> float:
         HETEROMIG, "run",
         "--slices", "sim:a100-sxm-80gb",
         "--runs-dir", str(runs_dir),
-        "--main-duration", "2s",
+        "--main-benchmark-duration", "2s",
         "--background-benchmarks", "datacenter",
         "--start-time-buffer", "500ms",
         "--no-live",

@@ -11,9 +11,18 @@ from msgspec.structs import replace
 
 from heteromig.core.errors import PreflightError, UsageError
 from heteromig.core.phases import Role
-from heteromig.core.plan import Plan, automatic_duration_ms, build_assignment, make_plan, split_cpus, spread
-from heteromig.core.spec import Mode, RunSpec
-from tests.core.histories import ALONE, SPEC, examples, inventory, slice_uuid
+from heteromig.core.plan import (
+    EngineNeed,
+    Plan,
+    automatic_duration_ms,
+    build_assignment,
+    build_batches,
+    make_plan,
+    split_cpus,
+    spread,
+)
+from heteromig.core.spec import Action, Mode, RunSpec
+from tests.core.histories import ALONE, BATCHED, SPEC, examples, inventory, slice_uuid
 
 FIVE = ("bert", "dlrm", "rnnt", "3d-unet", "ssd-resnet34")
 CPUS = (0, 1)
@@ -169,6 +178,20 @@ def test_backgrounds_run_twice_as_long_as_main_may_take(scenario: str, main_ms: 
     assert automatic_duration_ms(capped) == 90_000
 
 
+@pytest.mark.parametrize(
+    ("action", "expected_ms"),
+    [
+        (Action.RUN_HARNESS, 126_000),
+        (Action.TEST01, 156_000),  # 2 x (3 + 15 + 2 x 10 x 1.5) + 60
+        (Action.TEST04, 186_000),
+        (Action.TEST05, 186_000),
+    ],
+)
+def test_backgrounds_outlast_every_loadgen_run_that_main_may_take(action: Action, expected_ms: int) -> None:
+    spec = replace(SPEC, main=replace(SPEC.main, action=action))
+    assert automatic_duration_ms(spec) == expected_ms
+
+
 # --- engines ----------------------------------------------------------------------------------------------------------
 
 
@@ -189,5 +212,118 @@ def test_an_engine_is_built_on_the_slice_of_a_worker_with_its_profile() -> None:
     assert (build.slice_uuid, build.cpus) == (made.workers[1].slice_uuid, made.workers[1].cpus)
 
 
+NEEDS = st.lists(
+    st.builds(
+        EngineNeed,
+        st.sampled_from(FIVE),
+        st.sampled_from(["offline", "server"]),
+        st.sampled_from(["99", "99.9"]),
+        st.sampled_from(["1g.10gb", "2g.20gb"]),
+        st.sampled_from(["", "hetero", "hetero_high_accuracy"]),
+    ),
+    unique=True,
+)
+
+
+@given(NEEDS)
+@examples(100)
+def test_one_build_makes_all_engines_of_a_configuration_version_and_profile(needs: list[EngineNeed]) -> None:
+    batches = build_batches(needs, together=True)
+    kinds = [{(need.config_ver, need.profile) for need in batch} for batch in batches]
+    assert all(len(kind) == 1 for kind in kinds)
+    assert len(kinds) == len(set().union(*kinds)), "at most one build of each kind"
+    assert Counter(need for batch in batches for need in batch) == Counter(needs)
+    order = {need: number for number, need in enumerate(needs)}
+    assert all(list(batch) == sorted(batch, key=order.__getitem__) for batch in batches), "in the order of the plan"
+    assert [batch[0] for batch in batches] == sorted((batch[0] for batch in batches), key=order.__getitem__)
+
+
+@given(NEEDS)
+@examples(50)
+def test_engines_are_built_one_by_one_unless_the_harness_takes_them_together(needs: list[EngineNeed]) -> None:
+    assert build_batches(needs, together=False) == tuple((need,) for need in needs)
+
+
+def test_a_batch_is_named_by_its_configuration_version() -> None:
+    made = plan(BATCHED)
+    low, high = build_batches(made.engines, together=True)
+    assert [need.benchmark for need in high] == ["dlrm"]
+    assert {need.benchmark for need in low} == {"resnet50", "bert"}
+    low = (*low, replace(low[0], scenario="server"))
+    build = build_assignment(low, 9, made.workers[2])
+    assert (build.benchmark, build.scenario, build.config_ver) == ("low", "offline,server", "low")
+    assert (build.directory, build.builds) == ("workers/9-build-low", low)
+    assert (build.slice_uuid, build.profile, build.duration_ms) == (slice_uuid(2), "1g.10gb", 0)
+    alone = build_assignment(high, 10, made.main)
+    assert (alone.benchmark, alone.config_ver) == ("dlrm", "high")
+    assert (alone.directory, alone.builds) == ("workers/10-build-dlrm", high)
+
+
+def test_the_configuration_version_is_that_of_the_accuracy_unless_one_is_asked_for() -> None:
+    catalog = tuple(replace(info, config_vers=(("99", "low"), ("99.9", "high"))) for info in SPEC.catalog)
+    spec = replace(SPEC, catalog=catalog, main=replace(SPEC.main, accuracy="99.9", config_ver="mine"))
+    assert [worker.config_ver for worker in plan(spec, slices=3).workers] == ["mine", "low", "low"]
+    precise = replace(spec, catalog=tuple(replace(info, default_accuracy="99.9") for info in catalog))
+    assert [worker.config_ver for worker in plan(precise, slices=3).workers] == ["mine", "high", "high"]
+    asked = replace(precise, background=replace(spec.background, config_ver="theirs"))
+    assert [worker.config_ver for worker in plan(asked, slices=3).workers] == ["mine", "theirs", "theirs"]
+    assert [need.config_ver for need in plan(asked, slices=3).engines] == ["mine", "theirs", "theirs"]
+
+
+def test_workers_of_one_benchmark_but_another_configuration_need_another_engine() -> None:
+    spec = replace(wanting("resnet50", explicit=True), main=replace(SPEC.main, config_ver="mine"))
+    assert [need.config_ver for need in plan(spec).engines] == ["mine", ""]
+
+
+def test_engines_are_for_a_profile_each_and_built_where_one_is() -> None:
+    mixed = inventory(3, profiles=("2g.20gb", "1g.10gb"))
+    made = make_plan(wanting("resnet50", "resnet50", explicit=True), mixed, CPUS)
+    assert [need.profile for need in made.engines] == ["2g.20gb", "1g.10gb"]
+    assert [made.on_profile(need.profile).index for need in made.engines] == [0, 1]
+
+
+def test_a_harness_that_knows_no_clean_stop_of_a_benchmark_is_believed() -> None:
+    catalog = tuple(replace(info, stops_cleanly=info.name == "bert") for info in SPEC.catalog)
+    made = plan(replace(SPEC, catalog=catalog), slices=3)
+    assert {worker.benchmark: worker.stops_cleanly for worker in made.workers} == {
+        "resnet50": False,
+        "bert": True,
+        "dlrm": False,
+    }
+    assert not build_assignment(made.engines[:1], 3, made.main).stops_cleanly
+
+
 def test_the_catalog_knows_its_benchmarks() -> None:
     assert SPEC.benchmark("bert").name == "bert"
+
+
+# --- what main does ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("action", "audit", "runs"),
+    [
+        (Action.RUN_HARNESS, None, 1),
+        (Action.TEST01, "TEST01", 2),
+        (Action.TEST04, "TEST04", 3),
+        (Action.TEST05, "TEST05", 3),
+    ],
+)
+def test_audits_may_run_loadgen_again(action: Action, audit: str | None, runs: int) -> None:
+    assert (action.audit, action.loadgen_runs) == (audit, runs)
+    assert replace(SPEC.main, action=action).may_run_again == (audit is not None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "again"),
+    [
+        ((), False),
+        (("--test_mode=SubmissionRun",), True),
+        (("--fast", "--test_mode", "SubmissionRun", "--verbose"), True),
+        (("--test_mode=AccuracyOnly",), False),
+        (("--test_mode", "AccuracyOnly", "SubmissionRun"), False),
+        (("SubmissionRun", "--test_mode"), False),
+    ],
+)
+def test_a_submission_run_is_two_runs_of_loadgen(arguments: tuple[str, ...], *, again: bool) -> None:
+    assert replace(SPEC.main, run_args=arguments).may_run_again is again

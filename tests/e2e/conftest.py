@@ -40,13 +40,13 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(tmp_path: Path, engines: Path) -> Iterator[Start]:
     """Start `heteromig run` with the embedded harness, on engines that are there."""
-    yield from _starting(tmp_path, "heteromig", ("--main-duration", "1s", "--engines-dir", str(engines)))
+    yield from _starting(tmp_path, "heteromig", ("--main-benchmark-duration", "1s", "--engines-dir", str(engines)))
 
 
 @pytest.fixture
 def quick(tmp_path: Path) -> Iterator[Start]:
     """Start `heteromig run` with workers that are up at once."""
-    yield from _starting(tmp_path, "tests.e2e.quick", ("--harness", "quick", "--main-duration", "700ms"))
+    yield from _starting(tmp_path, "tests.e2e.quick", ("--harness", "quick", "--main-benchmark-duration", "700ms"))
 
 
 def _starting(home: Path, module: str, flags: tuple[str, ...]) -> Iterator[Start]:

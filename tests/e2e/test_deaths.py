@@ -15,7 +15,7 @@ from heteromig.runner.verification import verify_run
 from tests.e2e.conftest import Start
 from tests.e2e.product import RunCommand, processes_with, until
 
-LONG = ("--main-duration", "60s")
+LONG = ("--main-benchmark-duration", "60s")
 
 
 def _aborts(command: RunCommand, signum: int, phase: Phase) -> None:

@@ -17,7 +17,7 @@ from heteromig.runner.verification import verify_run
 from tests.e2e.conftest import Say, Start
 from tests.e2e.product import BOARD, until
 
-LONG = ("--main-duration", "60s")
+LONG = ("--main-benchmark-duration", "60s")
 
 
 def _slices(say: Say) -> list[str]:
@@ -105,7 +105,7 @@ def test_xid_while_the_embedded_main_runs(run: Start, tmp_path: Path) -> None:
 
 def test_sampler_that_dies_twice_makes_the_run_inconclusive(quick: Start, tmp_path: Path) -> None:
     faults = tmp_path / "faults.json"
-    command = quick("--main-duration", "4s", "--sim-faults", str(faults), "--sample-period", "100ms")
+    command = quick("--main-benchmark-duration", "4s", "--sim-faults", str(faults), "--sample-period", "100ms")
     command.wait_for_phase(Phase.MAIN_RUNNING)
     faults.write_text('{"die": true}')
     until(lambda: not faults.exists(), "the first sampler has died")

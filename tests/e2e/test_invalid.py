@@ -79,22 +79,22 @@ def test_accuracy_run_fails_with_a_damaged_engine_and_never_uses_a_stale_one(run
 
 
 def test_background_that_is_asked_for_too_little_ends_the_run_and_says_for_how_much_to_ask(run: Start) -> None:
-    command = run("--main-duration", "20s", "--background-duration", "1s")
-    record = command.expect(4, "left its timed section before main did", "--background-duration")
+    command = run("--main-benchmark-duration", "20s", "--background-benchmark-duration", "1s")
+    record = command.expect(4, "left its timed section before main did", "--background-benchmark-duration")
     assert record.workers[0].stopped_by == "clean stop"
     assert not record.overlap.proven
     assert verify_run(command.run_dir).verdict.exit_code == 4
 
 
 def test_main_that_is_too_fast_for_its_target_is_invalid_for_loadgens_reason(run: Start) -> None:
-    command = run("--main-target-qps", "1", "--main-duration", "2s")
+    command = run("--main-target-qps", "1", "--main-benchmark-duration", "2s")
     command.expect(3, "Main resnet50 is not VALID", "the run was shorter than min_duration")
     assert "Min duration satisfied : NO" in (command.run_dir / "workers/0-main-resnet50/stdout.log").read_text()
     assert verify_run(command.run_dir).verdict.exit_code == 3
 
 
 def test_main_that_somebody_else_stopped_is_not_valid(run: Start) -> None:
-    command = run("--main-duration", "4s")
+    command = run("--main-benchmark-duration", "4s")
     command.wait_for(ev.TimedSectionBegan, worker=0)
     command.kill_worker(0, signum=signal.SIGTERM)
     command.expect(3, "Main resnet50 is not VALID: somebody stopped it", "completed without being computed")
@@ -102,7 +102,14 @@ def test_main_that_somebody_else_stopped_is_not_valid(run: Start) -> None:
 
 
 def test_too_little_slack_in_wait_mode(quick: Start) -> None:
-    command = quick("--background-duration", "2500ms", "--main-duration", "500ms", "--end-time-buffer-min", "10s")
+    command = quick(
+        "--background-benchmark-duration",
+        "2500ms",
+        "--main-benchmark-duration",
+        "500ms",
+        "--end-time-buffer-min",
+        "10s",
+    )
     command.expect(4, "less than --end-time-buffer-min (10 s)")
     assert verify_run(command.run_dir).verdict.exit_code == 4
 

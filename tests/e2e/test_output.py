@@ -13,7 +13,7 @@ from tests.e2e.product import BOARD, REPOSITORY
 
 QUICK = (
     *(sys.executable, "-m", "tests.e2e.quick", "run", "--harness", "quick", "--runs-dir", "runs", "--slices", BOARD),
-    *("--background-benchmarks", "dlrm", "--start-time-buffer", "0", "--main-duration", "300ms", "--json"),
+    *("--background-benchmarks", "dlrm", "--start-time-buffer", "0", "--main-benchmark-duration", "300ms", "--json"),
 )
 
 

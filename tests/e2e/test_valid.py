@@ -23,7 +23,7 @@ needs_two_processors = pytest.mark.skipif(
 
 @needs_two_processors
 def test_valid_run_proves_that_every_background_outlasted_main(run: Start, say: Say) -> None:
-    command = run("--main-duration", "2s", "--background-benchmarks", "dlrm,rnnt", "--json")
+    command = run("--main-benchmark-duration", "2s", "--background-benchmarks", "dlrm,rnnt", "--json")
     record = command.expect(0)
     finished = command.finish()
     assert msgspec.json.decode(finished.stdout, type=RunRecord) == record
@@ -116,7 +116,7 @@ def test_lenient_run_goes_on_without_a_background_that_crashed(quick: Start) -> 
 
 
 def test_wait_mode_lets_backgrounds_finish(quick: Start) -> None:
-    command = quick("--background-duration", "4s", "--end-time-buffer-min", "100ms")
+    command = quick("--background-benchmark-duration", "4s", "--end-time-buffer-min", "100ms")
     record = command.expect(0)
     assert record.workers[1].stopped_by is None
     assert record.overlap.slack_after_s is not None

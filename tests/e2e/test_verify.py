@@ -30,7 +30,7 @@ KINDS = ("directory", "fifo", "device")
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A valid run with two backgrounds."""
-    flags = (*FLAGS, "--harness", "quick", "--main-duration", "500ms", "--background-benchmarks", "dlrm,rnnt")
+    flags = (*FLAGS, "--harness", "quick", "--main-benchmark-duration", "500ms", "--background-benchmarks", "dlrm,rnnt")
     command = RunCommand(tmp_path_factory.mktemp("good"), ("run", *flags), environ={}, module="tests.e2e.quick")
     try:
         command.expect(0)
