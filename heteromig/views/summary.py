@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -20,6 +20,8 @@ from heteromig.views.verdict_text import SIMULATED_NOTE, append_block, append_ov
 
 _NS_PER_MS = 1e6
 _LOGS_MAX = 3
+_NOTES_MAX = 5
+_AUDIT = "run_audit_"
 
 # LoadGen's names (6.x first, then 2.x), in the order in which they are looked for.
 _THROUGHPUTS = (
@@ -34,6 +36,9 @@ _LATENCIES = (
     ("result_99.00_percentile_latency_ns", "p99"),
     ("result_99.90_percentile_latency_ns", "p99.9"),
 )
+
+_LOADGENS = ("result_", "early_stopping_")
+"""How LoadGen's figures begin; those of a performance run that do not are the program's own, under its own names."""
 
 _STREAMS = {
     "singlestream": ("early_stopping_latency_ss", "90th percentile of latency"),
@@ -66,8 +71,12 @@ def summary(record: RunRecord, run_directory: str, width: int) -> Text:
             append_overlap(text, overlap.proven, figures, overlap.backgrounds, width)
     if record.left_out:
         append_block(text, "Left out", f"{', '.join(record.left_out)}, for want of slices", width)
+    for number, note in enumerate(_notes(record.notes)):
+        append_block(text, "Noted" if number == 0 else "", printable(note), width)
     append_block(text, "Observer", _observer(record), width)
     # Paths and commands are not wrapped: they are there to be copied.
+    if main is not None and record.harness == "make" and (logs := _logs_in_tree(main)):
+        append_block(text, "Logs", f"{logs} (in NVIDIA's tree)", len(logs) + width)
     append_block(text, "Files", run_directory, len(run_directory) + width)
     for number, step in enumerate(_next_steps(record, run_directory.rstrip("/"))):
         append_block(text, "Next" if number == 0 else "", step.words, width)
@@ -81,7 +90,27 @@ def _main(main: WorkerRecord, record: RunRecord) -> str:
     profile = next((place.profile for place in record.slices if place.uuid == main.slice_uuid), "a slice")
     neighbours = _backgrounds(record)
     beside = f"beside {neighbours} background{'' if neighbours == 1 else 's'}"
-    return printable(f"{main.benchmark} {main.scenario}, {main.mode}, accuracy {main.accuracy}, on {profile}, {beside}")
+    does = _audit(main) or main.mode
+    accuracy = f"accuracy {main.accuracy}" + (f" ({main.config_ver})" if main.config_ver else "")
+    return printable(f"{main.benchmark} {main.scenario}, {does}, {accuracy}, on {profile}, {beside}")
+
+
+def _audit(main: WorkerRecord) -> str:
+    """The target of NVIDIA's Makefile, where main is a compliance test."""
+    return next((word for word in main.command if word.startswith(_AUDIT)), "")
+
+
+def _logs_in_tree(main: WorkerRecord) -> str:
+    """Where main's own logs are, relative to NVIDIA's tree; empty where main did not run."""
+    audit = _audit(main).removeprefix(_AUDIT)
+    return f"build/compliance_logs/{audit.upper()}" if audit else main.env.get("LOG_DIR", "")
+
+
+def _notes(notes: Sequence[str]) -> Iterator[str]:
+    """The first few; the rest is in run.json."""
+    yield from notes[:_NOTES_MAX]
+    if len(notes) > _NOTES_MAX:
+        yield f"... and {len(notes) - _NOTES_MAX} more, in run.json"
 
 
 def _backgrounds(record: RunRecord) -> int:
@@ -92,9 +121,10 @@ def _result(main: WorkerRecord) -> str:
     metrics = main.metrics
     parts: list[str] = []
     if main.mode == Mode.ACCURACY.value:
-        value, target = metrics.get("accuracy_percent"), metrics.get("accuracy_target_percent")
-        if value is not None:
-            parts.append(f"accuracy {value:.4g} %" + ("" if target is None else f" (at least {target:g} % is needed)"))
+        parts += _accuracy(metrics)
+    else:
+        own = [f"{name} {value:.6g}" for name, value in metrics.items() if not name.startswith(_LOADGENS)]
+        parts += [", ".join(own)] if own else []
     key, percentile = _STREAMS.get(main.scenario, ("", ""))
     if metrics.get(key):
         parts.append(f"{percentile} {metrics[key] / _NS_PER_MS:.4g} ms (lower is better)")
@@ -107,6 +137,16 @@ def _result(main: WorkerRecord) -> str:
         if known:
             parts.append(f"{'observed ' if main.scenario in _STREAMS else ''}latency {', '.join(known)}")
     return "; ".join(parts) or "none: main has no result"
+
+
+def _accuracy(metrics: Mapping[str, float]) -> Iterator[str]:
+    """In percent of the reference's answers, or in the benchmark's own unit, as NVIDIA's tree has it."""
+    value, target = metrics.get("accuracy_percent"), metrics.get("accuracy_target_percent")
+    if value is not None:
+        yield f"accuracy {value:.4g} %" + ("" if target is None else f" (at least {target:g} % is needed)")
+    value, target = metrics.get("accuracy"), metrics.get("accuracy_threshold")
+    if value is not None:
+        yield f"accuracy {value:.6g}" + ("" if target is None else f" (at least {target:.6g} is needed)")
 
 
 def _observer(record: RunRecord) -> str:
@@ -156,9 +196,7 @@ def _next_steps(record: RunRecord, run_directory: str) -> Iterator[_Step]:
 def _hints(record: RunRecord, quoted: str, code: int) -> Iterator[_Step]:
     match code:
         case ExitCode.INVALID:
-            main = next((worker for worker in record.workers if worker.role == Role.MAIN.value), None)
-            if main is not None:
-                yield _Step(f"{_advice(main)} LoadGen's own words:", f"ls {quoted}/{shlex.quote(main.directory)}")
+            yield from _hints_on_main(record, quoted)
         case ExitCode.OVERLAP:
             yield _Step(
                 "Backgrounds have to outlast main: leave --background-benchmark-duration automatic, or ask for more."
@@ -181,12 +219,31 @@ def _hints(record: RunRecord, quoted: str, code: int) -> Iterator[_Step]:
             return
 
 
-def _advice(main: WorkerRecord) -> str:
+def _hints_on_main(record: RunRecord, quoted: str) -> Iterator[_Step]:
+    main = next((worker for worker in record.workers if worker.role == Role.MAIN.value), None)
+    if main is None:
+        return
+    if record.harness == "command":
+        yield from _logs(quoted, (main,))
+    else:
+        words = f"{_advice(main, record.harness)} LoadGen's own words:"
+        yield _Step(words, f"ls {quoted}/{shlex.quote(main.directory)}")
+
+
+def _advice(main: WorkerRecord, harness: str) -> str:
+    if _audit(main):
+        return "The verify files of the compliance test, beside the logs, say what did not pass."
     if main.mode == Mode.ACCURACY.value:
         return "An engine that loses accuracy is built anew with --rebuild."
-    if main.scenario == "server":
-        return "Ask for fewer queries a second with --main-target-qps, or run longer with --main-benchmark-duration."
-    return "Run longer with --main-benchmark-duration, or state the rate with --main-target-qps."
+    server = main.scenario == "server"
+    if harness == "make":
+        field = "server_target_qps" if server else "offline_expected_qps"
+        rate = f"--main-benchmark-runargs=--{field}=RATE"
+    else:
+        rate = "--main-target-qps"
+    if server:
+        return f"Ask for fewer queries a second with {rate}, or run longer with --main-benchmark-duration."
+    return f"Run longer with --main-benchmark-duration, or state the rate with {rate}."
 
 
 def _failed(worker: WorkerRecord) -> bool:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -218,3 +220,55 @@ def test_what_was_left_out_is_said() -> None:
 def test_reasons_cannot_carry_escapes_or_markup() -> None:
     text = text_of(make_record(verdict=failed("failed", 5, "It said \x1b[31m[bold]boo[/bold]\x07.")))
     assert text.startswith("FAILED (exit 5): It said [bold]boo[/bold].\n")
+
+
+def _in_the_tree(target: str = "run_harness", **changes: Any) -> RunRecord:
+    main = make_worker(
+        0,
+        "bert",
+        config_ver="hetero_high_accuracy",
+        accuracy="99.9",
+        command=("make", target, "RUN_ARGS=--benchmarks=bert"),
+        env={"CUDA_VISIBLE_DEVICES": "MIG-0", "LOG_DIR": "build/logs/2026.04.01-12.00.00"},
+        **changes,
+    )
+    return make_record(harness="make", workers=(main,))
+
+
+def test_a_run_in_nvidias_tree_names_its_configuration_and_its_logs() -> None:
+    lines = lines_of(_in_the_tree())
+    assert "Main         bert offline, performance, accuracy 99.9 (hetero_high_accuracy), on 1g.10gb, beside 0" in (
+        "\n".join(lines)
+    )
+    assert "Logs         build/logs/2026.04.01-12.00.00 (in NVIDIA's tree)" in lines
+    lines = lines_of(_in_the_tree(target="run_audit_test01"))
+    assert lines[3].startswith("Main         bert offline, run_audit_test01, accuracy")
+    assert "Logs         build/compliance_logs/TEST01 (in NVIDIA's tree)" in lines
+    assert "Logs" not in text_of(make_record())
+
+
+def test_accuracy_in_the_unit_of_nvidias_tree() -> None:
+    record = _in_the_tree(mode="accuracy", metrics={"accuracy": 90.8765, "accuracy_threshold": 90.783})
+    assert "Result       accuracy 90.8765 (at least 90.783 is needed)\n" in text_of(record)
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        ({"scenario": "server"}, "fewer queries a second with --main-benchmark-runargs=--server_target_qps=RATE"),
+        ({"scenario": "offline"}, "state the rate with --main-benchmark-runargs=--offline_expected_qps=RATE"),
+        ({"target": "run_audit_test04"}, "The verify files of the compliance test, beside the logs"),
+    ],
+)
+def test_advice_for_an_invalid_main_in_nvidias_tree(changes: dict[str, str], advice: str) -> None:
+    record = msgspec.structs.replace(_in_the_tree(**changes), verdict=failed("invalid", 3, "Main is INVALID."))
+    assert advice in text_of(record)
+
+
+def test_what_changes_no_verdict_is_noted() -> None:
+    notes = tuple(f"Slice MIG-{number}, which is not part of the run, was used by \x1b[31mevil." for number in range(7))
+    lines = lines_of(make_record(notes=notes[:1]))
+    assert "Noted        Slice MIG-0, which is not part of the run, was used by evil." in lines
+    lines = lines_of(make_record(notes=notes))
+    assert [line[13:18] for line in lines if line.startswith((" " * 13 + "Slice", "Noted"))] == ["Slice"] * 5
+    assert "             ... and 2 more, in run.json" in lines

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import msgspec
+
 from heteromig.core import events as ev
 from heteromig.core.phases import Phase
 from heteromig.core.spec import Mode
@@ -120,3 +122,37 @@ def test_accuracy_mode_promises_no_time() -> None:
     assert waiting.measuring(story.run.view, story.now_ns).note == "until every sample is seen"
     story.measure(4.0)
     assert waiting.measuring(story.run.view, story.now_ns).note == "4.0 s, until every sample is seen"
+
+
+def _batching() -> Story:
+    """A run in NVIDIA's tree as far as builds are concerned: dlrm is of another configuration version."""
+    spec = make_spec()
+    catalog = tuple(
+        msgspec.structs.replace(info, config_vers=(("99", "high" if info.name == "dlrm" else "hetero"),))
+        for info in spec.catalog
+    )
+    main = msgspec.structs.replace(spec.main, config_ver="hetero", scenario="server")
+    return Story(msgspec.structs.replace(spec, catalog=catalog, main=main, batch_builds=True)).discover()
+
+
+def test_builds_of_several_engines_are_counted_as_builds() -> None:
+    story = _batching()
+    engines = story.plan.engines
+    story.tell(ev.EnginesInspected(story.now_ns, tuple((need, "absent") for need in engines)))
+    build = len(story.plan.workers)
+    story.spawn(build)
+    names = ", ".join(need.benchmark for need in engines if need.benchmark != "dlrm")
+    assert names.startswith("resnet50, ")
+    assert sentence(story) == f"build 1 of 2: hetero for 1g.10gb: {names} x server, offline"
+    assert waiting.building(story.run.view, story.now_ns).note == "0/2 built"
+    story.wait(10)
+    story.tell(ev.WorkerExited(story.now_ns, build, 0, None))
+    story.tell(
+        ev.EnginesInspected(story.now_ns, tuple((need, "absent") for need in engines if need.config_ver == "high"))
+    )
+    story.spawn(build + 1)
+    assert sentence(story) == "build 2 of 2: high for 1g.10gb: dlrm x offline"
+    story.wait(4)
+    progress = waiting.building(story.run.view, story.now_ns)
+    assert progress.fraction == (1 + 0.4) / 2
+    assert progress.note == "1/2 built, about 6.0 s left"
