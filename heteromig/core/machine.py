@@ -295,7 +295,7 @@ def _drain_deadline(run: Run, event: ev.AnyEvent) -> None:
         _look_again(run, left)
         _terminate(run, left)
     elif timer is ev.Timer.GRACE:
-        run.graces -= 1
+        run.graces = max(0, run.graces - 1)
         left = _live_on(run, "TERM") if run.graces == 0 else ()
         _look_again(run, left)
         _kill(run, left)

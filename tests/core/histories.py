@@ -101,8 +101,11 @@ BATCHED = replace(
     ),
 )
 """Engines of resnet50 and bert have one configuration version, those of dlrm another."""
+ABRUPT = replace(SPEC, catalog=tuple(replace(info, stops_cleanly=info.name == "bert") for info in SPEC.catalog))
+"""Neither main nor dlrm knows a clean stop, and bert does."""
 AUDIT = replace(SPEC, main=replace(SPEC.main, action=Action.TEST01))
 LENIENT = replace(SPEC, lenient=True)
+ANNOUNCED = replace(SPEC, start_evidence=EvidenceLevel.ANNOUNCED)
 WAITING = replace(SPEC, drain=Drain.WAIT)
 ONLY_BUILDING = replace(SPEC, goal=Goal.BUILD)
 

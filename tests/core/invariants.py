@@ -344,14 +344,21 @@ def strangers_elsewhere_are_noted(history: History) -> None:
 
 
 def draining_stops_everybody(spec: RunSpec, history: History) -> None:
-    """Who is alive when draining begins is asked to stop, or has a deadline where the run waits for it."""
+    """Who is alive when draining begins is asked to stop, or has a deadline where the run waits for it.
+
+    Those that know no clean stop are given a moment instead, unless a signal was heard.
+    """
     for step in history:
         if step.after is not Phase.DRAINING or step.before is Phase.DRAINING:
             continue
         live = {worker.index for worker in step.view.live_workers}
         asked = {index for effect in step.effects if isinstance(effect, _RUNGS) for index in effect.workers}
         waits = spec.drain is Drain.WAIT and not step.view.must_stop
-        assert asked == (set() if waits else live)
+        abrupt = {index for index in live if not step.view.workers[index].assignment.stops_cleanly}
+        spared = abrupt if not step.view.signals else set()
+        assert asked == (set() if waits else live - spared)
+        timers = [effect.timer for effect in step.effects if isinstance(effect, ef.ArmTimer)]
+        assert timers.count(ev.Timer.LAST_LOOK) == bool(spared and not waits)
         observed = [effect.workers for effect in step.effects if isinstance(effect, ef.ObserveWorkers)]
         timed = tuple(worker.index for worker in step.view.backgrounds if worker.live)
         assert observed == ([timed] if timed else [])
@@ -375,9 +382,15 @@ def the_ladder_goes_up(history: History) -> None:
                 rung = _RUNGS.index(type(effect))
                 assert effect.workers, "a rung for nobody"
                 assert live.issuperset(effect.workers), "a worker that does not live was stopped"
+                able = [step.view.workers[index].assignment.stops_cleanly for index in effect.workers]
+                assert rung > 0 or all(able), "a worker that knows no clean stop was asked for one"
                 for index in effect.workers:
                     assert rung >= reached.get(index, 0), f"worker {index} went down the ladder"
                     reached[index] = rung
+                if isinstance(step.event, ev.DeadlinePassed) and rung > 0:
+                    assert ef.ObserveWorkers(workers=effect.workers) in step.effects, (
+                        "nobody looked before TERM or KILL"
+                    )
 
 
 def a_second_signal_kills(history: History) -> None:

@@ -44,7 +44,9 @@ SIGNALS = st.sampled_from([int(signum) for signum in ABORT_SIGNALS])
 
 @st.composite
 def specs(draw: st.DrawFn) -> RunSpec:
-    base = draw(st.sampled_from([histories.ALONE, *[histories.BATCHED] * 3, *[histories.SPEC] * 5]))
+    base = draw(
+        st.sampled_from([histories.ALONE, *[histories.BATCHED] * 3, *[histories.ABRUPT] * 3, *[histories.SPEC] * 4])
+    )
     action = draw(st.sampled_from([Action.RUN_HARNESS, Action.RUN_HARNESS, Action.TEST04]))
     return replace(
         base,

@@ -9,13 +9,40 @@ from heteromig.core import effects as ef
 from heteromig.core import events as ev
 from heteromig.core.devices import Occupant
 from heteromig.core.phases import ACTIVE_PHASES, MEASURING_PHASES, EvidenceLevel, Phase, Role
-from heteromig.core.spec import RunSpec
+from heteromig.core.spec import Mode, RunSpec
 from heteromig.core.units import NS_PER_S
 from heteromig.core.verdict import ABORT_SIGNALS, Reason
 from tests.core import invariants
-from tests.core.histories import ALONE, LENIENT, ONLY_BUILDING, SPEC, WAITING, certificate, inventory, slice_uuid
-from tests.core.world import BACKGROUND, BUILD, MAIN, Cast, Habit, Incident, Place, Trouble, World
+from tests.core.histories import (
+    ABRUPT,
+    ALONE,
+    ANNOUNCED,
+    AUDIT,
+    BATCHED,
+    LENIENT,
+    ONLY_BUILDING,
+    SPEC,
+    WAITING,
+    certificate,
+    gpu_uuid,
+    inventory,
+    slice_uuid,
+)
+from tests.core.world import (
+    ANNOUNCING_BACKGROUND,
+    ANNOUNCING_MAIN,
+    BACKGROUND,
+    BUILD,
+    MAIN,
+    Cast,
+    Habit,
+    Incident,
+    Place,
+    Trouble,
+    World,
+)
 
+ACCURACY = replace(SPEC, main=replace(SPEC.main, mode=Mode.ACCURACY))
 WATCHED = (Phase.BACKGROUND_STARTING, *MEASURING_PHASES)
 GOOD_WAY = tuple(Phase)
 XID = ev.DeviceFaulted(0, "Xid 79 on GPU-0: it has fallen off the bus.")
@@ -177,7 +204,95 @@ def test_a_build_that_fails_ends_the_run(habit: Habit, sentence: str) -> None:
     assert {role for role, _ in spawned(world)} == {Role.BUILD}
 
 
+def built(world: World) -> list[tuple[str, list[str]]]:
+    return [
+        (effect.assignment.config_ver, [need.benchmark for need in effect.assignment.builds])
+        for effect in world.effects
+        if isinstance(effect, ef.SpawnWorker) and effect.assignment.builds
+    ]
+
+
+def test_engines_of_one_configuration_version_are_built_at_once() -> None:
+    world = play(BATCHED, place=UNCACHED)
+    assert world.verdict.status == "valid"
+    assert built(world) == [("low", ["resnet50", "bert"]), ("high", ["dlrm"])]
+    assert [role for role, _ in spawned(world)] == [Role.BUILD] * 2 + [Role.BACKGROUND] * 2 + [Role.MAIN]
+    limit = next(effect for effect in world.effects if isinstance(effect, ef.ArmTimer) and effect.entry == 1)
+    assert limit.after_s == 3 * BATCHED.timing.build_timeout_ms / 1000, "a build of several may take as long as theirs"
+
+
+@pytest.mark.parametrize(
+    ("cached", "builds"),
+    [
+        (("resnet50",), [("low", ["bert"]), ("high", ["dlrm"])]),
+        (("dlrm",), [("low", ["resnet50", "bert"])]),
+        (("resnet50", "bert"), [("high", ["dlrm"])]),
+        (("resnet50", "bert", "dlrm"), []),
+    ],
+)
+def test_engines_that_are_there_are_in_no_batch(cached: tuple[str, ...], builds: list[tuple[str, list[str]]]) -> None:
+    world = play(BATCHED, place=Place(engines_cached=False, cached=cached))
+    assert built(world) == builds
+    assert world.verdict.status == "valid"
+
+
+def test_rebuild_builds_every_batch_once_and_inspects_the_cache_afterwards() -> None:
+    world = play(replace(BATCHED, rebuild=True))
+    assert built(world) == [("low", ["resnet50", "bert"]), ("high", ["dlrm"])]
+    assert [effect.discard for effect in world.effects if isinstance(effect, ef.InspectEngines)] == [True, False]
+    assert world.verdict.status == "valid"
+
+
+@pytest.mark.parametrize("rebuild", [False, True])
+@pytest.mark.parametrize(
+    ("spoils", "names"), [(1, ["bert", "dlrm"]), (2, ["resnet50", "bert", "dlrm"])], ids=["one of two", "all"]
+)
+def test_a_batch_that_leaves_an_engine_out_fails_the_run(spoils: int, names: list[str], *, rebuild: bool) -> None:
+    place = Place(engines_cached=False)
+    world = play(replace(BATCHED, rebuild=rebuild), cast=Cast(build=replace(BUILD, spoils=spoils)), place=place)
+    assert (world.verdict.status, world.verdict.exit_code) == ("failed", 5)
+    # A build alone is inspected before the next begins; when all is built anew, the cache is read once, at the end.
+    missing = names if rebuild else names[:-1]
+    assert [reason.sentence for reason in world.verdict.reasons] == [
+        f"The build of {name} (offline, 99, 1g.10gb) exited 0, but its engine is not usable: it is not there"
+        for name in missing
+    ]
+    assert {role for role, _ in spawned(world)} == {Role.BUILD}
+
+
+def test_a_batch_that_fails_is_not_followed_by_another() -> None:
+    world = play(BATCHED, cast=Cast(build=replace(BUILD, exit_code=2)), place=UNCACHED)
+    assert world.verdict.exit_code == 5
+    assert only_sentence(world).startswith(
+        "Build 3 (low) exited with status 2 during building; see workers/3-build-low/"
+    )
+    assert built(world) == [("low", ["resnet50", "bert"])]
+
+
+def test_each_profile_has_builds_of_its_own_on_a_slice_of_its_own() -> None:
+    mixed = inventory(3, profiles=("2g.20gb", "1g.10gb"))
+    world = play(BATCHED, place=Place(inventory=mixed, engines_cached=False))
+    assert built(world) == [("low", ["resnet50"]), ("low", ["bert"]), ("high", ["dlrm"])]
+    builds = [effect.assignment for effect in world.effects if isinstance(effect, ef.SpawnWorker)][:3]
+    assert [build.slice_uuid for build in builds] == [slice_uuid(0), slice_uuid(1), slice_uuid(1)]
+    assert [build.profile for build in builds] == ["2g.20gb", "1g.10gb", "1g.10gb"]
+
+
 # --- preflight --------------------------------------------------------------------------------------------------------
+
+
+def test_only_the_gpus_of_the_plan_are_locked() -> None:
+    world = play(place=Place(inventory=inventory(2, 3, 3)))
+    locked = [effect.gpu_uuids for effect in world.effects if isinstance(effect, ef.LockGpus)]
+    assert locked == [(gpu_uuid(1),)]
+    assert world.verdict.status == "valid"
+
+
+def test_a_main_slice_that_is_not_there_is_a_usage_error_before_anything_is_locked() -> None:
+    world = play(replace(SPEC, main=replace(SPEC.main, slice="9")))
+    assert world.verdict.exit_code == 2
+    assert "--main-slice 9 is none of the 3 slices" in only_sentence(world)
+    assert not [effect for effect in world.effects if isinstance(effect, ef.LockGpus)]
 
 
 @pytest.mark.parametrize(
@@ -430,10 +545,205 @@ def test_what_the_certificate_finds_decides(reasons: tuple[Reason, ...], status:
     assert set(world.verdict.reasons) == set(reasons)
 
 
+def test_a_main_whose_accuracy_is_too_low_is_invalid_whatever_its_exit_code_says() -> None:
+    low = replace(MAIN, reports=False, exit_code=2)
+    world = play(ACCURACY, cast=Cast(main=low), place=Place(certificate=certificate(Reason(9, "no result"))))
+    assert (world.verdict.status, world.verdict.exit_code) == ("invalid", 3)
+    assert only_sentence(world) == (
+        "Main resnet50 is not VALID, its accuracy is too low: Main 0 (resnet50) exited with status 2 during "
+        "main-running; see workers/0-main-resnet50/stdout.log."
+    )
+    assert play(replace(ACCURACY, lenient=True), cast=Cast(main=low)).verdict.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("spec", "habit"),
+    [
+        (ACCURACY, replace(MAIN, reports=True, exit_code=2)),
+        (ACCURACY, replace(MAIN, reports=None, exit_code=2)),
+        (ACCURACY, replace(MAIN, reports=False, dies_s=5.0, exit_code=2)),
+        (SPEC, replace(MAIN, reports=False, exit_code=2)),
+    ],
+    ids=["it passed", "it said nothing", "it died before", "not asked for accuracy"],
+)
+def test_any_other_main_that_exits_with_an_error_has_failed(spec: RunSpec, habit: Habit) -> None:
+    world = play(spec, cast=Cast(main=habit))
+    assert (world.verdict.status, world.verdict.exit_code) == ("failed", 5)
+    assert only_sentence(world).startswith("Main 0 (resnet50) exited with status 2 during main-running")
+
+
+def test_what_main_reports_does_not_decide_when_it_exits_well() -> None:
+    assert play(ACCURACY, cast=Cast(main=replace(MAIN, reports=False))).verdict.status == "valid"
+
+
 def test_a_main_that_never_says_when_it_ended_is_left_to_the_certificate() -> None:
     world = play(cast=Cast(main=replace(MAIN, ends_s=None, dies_s=12.0)))
     assert world.phases == GOOD_WAY
     assert world.verdict.status == "valid"
+
+
+# --- several LoadGen runs within one main -----------------------------------------------------------------------------
+
+TWICE = replace(MAIN, more_runs=1)
+
+
+def exit_deadlines_at_s(world: World) -> list[float]:
+    """When the deadline of main's exit was asked for, in seconds since main was spawned."""
+    (begun_ns,) = [step.event.at_ns for step in world.steps if step.after is Phase.MAIN_RUNNING is not step.before]
+    return [
+        (step.event.at_ns - begun_ns) / NS_PER_S
+        for step in world.steps
+        for effect in step.effects
+        if isinstance(effect, ef.ArmTimer) and effect.timer is ev.Timer.MAIN_EXIT
+    ]
+
+
+def test_loadgen_may_run_again_within_an_audit() -> None:
+    world = play(AUDIT, cast=Cast(main=replace(MAIN, more_runs=2)))
+    assert (world.verdict.status, world.phases) == ("valid", GOOD_WAY)
+    assert exit_deadlines_at_s(world) == [pytest.approx(at_s, abs=0.05) for at_s in (10.5, 21.5, 32.5)]
+    main = world.run.view.main
+    assert main is not None
+    assert main.timed_ns is not None
+    assert main.ended_ns is not None
+    assert main.ended_ns - main.timed_ns == pytest.approx(10 * NS_PER_S, rel=0.01), "those of the last run"
+
+
+@pytest.mark.parametrize(
+    ("ends_s", "pause_s"), [(70.0, 1.0), (50.0, 1.0)], ids=["due within the second run", "due soon after it"]
+)
+def test_the_deadline_of_an_earlier_run_says_nothing(ends_s: float, pause_s: float) -> None:
+    timing = replace(SPEC.timing, main_timeout_ms=600_000)
+    slow = replace(TWICE, ends_s=ends_s, pause_s=pause_s, exits_s=40.0)
+    world = play(replace(AUDIT, timing=timing), cast=Cast(main=slow))
+    heard = [step.event for step in world.steps if isinstance(step.event, ev.DeadlinePassed)]
+    assert ev.Timer.MAIN_EXIT in {event.timer for event in heard if event.entry == 4}
+    assert world.verdict.status == "valid"
+
+
+def test_a_main_that_stays_after_its_last_run_is_given_up_as_any_other() -> None:
+    world = play(AUDIT, cast=Cast(main=replace(TWICE, exits_s=None)))
+    assert world.verdict.exit_code == 5
+    assert "Main was still alive 1:00 min after its timed section" in only_sentence(world)
+    (drained,) = [step for step in world.steps if step.after is Phase.DRAINING is not step.before]
+    main = drained.view.main
+    assert main is not None
+    assert main.ended_ns is not None
+    assert drained.event.at_ns - main.ended_ns == pytest.approx(60 * NS_PER_S, rel=0.01)
+
+
+def test_a_main_that_pauses_for_too_long_is_given_up() -> None:
+    world = play(AUDIT, cast=Cast(main=replace(TWICE, pause_s=61.0)))
+    assert world.verdict.exit_code == 5
+    assert "Main was still alive" in only_sentence(world)
+
+
+LEAVES_IN_A_PAUSE = Cast(main=replace(TWICE, pause_s=20.0), others=((1, replace(BACKGROUND, ends_s=20.0)),))
+
+
+def test_a_background_has_to_stay_while_main_is_between_two_runs() -> None:
+    world = play(AUDIT, cast=LEAVES_IN_A_PAUSE)
+    assert (world.verdict.status, world.verdict.exit_code) == ("invalid", 4)
+    assert "left its timed section before main did" in only_sentence(world)
+    main = world.run.view.main
+    assert main is not None
+    assert main.stopped_by == "clean stop"
+    leniently = play(replace(AUDIT, lenient=True), cast=LEAVES_IN_A_PAUSE)
+    assert leniently.run.view.main_finished
+    assert leniently.verdict.status == "lenient"
+
+
+@pytest.mark.parametrize(("exit_code", "code"), [(0, 4), (3, 5)], ids=["ended", "failed"])
+def test_a_background_that_exits_between_two_runs_of_main_fails_the_run(exit_code: int, code: int) -> None:
+    gone = replace(BACKGROUND, dies_s=20.0, exit_code=exit_code)
+    world = play(AUDIT, cast=Cast(main=replace(TWICE, pause_s=20.0), others=((1, gone),)))
+    assert world.verdict.exit_code == code
+
+
+def test_a_background_that_stalls_between_two_runs_of_main_fails_the_run() -> None:
+    cast = Cast(main=replace(TWICE, pause_s=40.0), others=((1, replace(BACKGROUND, beats=14)),))
+    world = play(AUDIT, cast=cast)
+    assert world.verdict.exit_code == 5
+    assert "stalls" in only_sentence(world)
+
+
+def test_an_audit_is_over_when_it_exits_and_not_before() -> None:
+    early = ((1, replace(BACKGROUND, ends_s=18.0)),)
+    assert play(AUDIT, cast=Cast(main=replace(MAIN, exits_s=5.0), others=early)).verdict.exit_code == 4
+    assert play(SPEC, cast=Cast(main=replace(MAIN, exits_s=5.0), others=early)).verdict.exit_code == 0
+
+
+def test_a_main_that_runs_loadgen_again_unasked_needs_its_neighbours_again() -> None:
+    early = ((1, replace(BACKGROUND, ends_s=18.0)),)
+    world = play(SPEC, cast=Cast(main=TWICE, others=early))
+    assert world.verdict.exit_code == 4
+
+
+# --- markers without a LoadGen log ------------------------------------------------------------------------------------
+
+MARKERS = Cast(main=ANNOUNCING_MAIN, background=ANNOUNCING_BACKGROUND)
+
+
+def test_markers_alone_can_tell_the_whole_story() -> None:
+    world = play(ANNOUNCED, cast=MARKERS)
+    assert (world.verdict.status, world.phases) == ("valid", GOOD_WAY)
+    assert exit_deadlines_at_s(world) == [pytest.approx(10.2, abs=0.05)]
+    assert all(worker.still_timed_utc_ns for worker in world.run.view.backgrounds)
+    assert {worker.timed_ns for worker in world.run.view.workers} == {None}
+
+
+@pytest.mark.parametrize(("phase", "done_s"), [(Phase.BUFFERING, 1.0), (Phase.MAIN_RUNNING, 8.0)])
+def test_the_marker_of_the_end_is_an_end_where_there_is_no_log(phase: Phase, done_s: float) -> None:
+    early = replace(ANNOUNCING_BACKGROUND, done_s=done_s, exits_s=None)
+    world = play(ANNOUNCED, cast=replace(MARKERS, others=((1, early),)))
+    assert world.verdict.exit_code == 4
+    assert "left its timed section before main did" in only_sentence(world)
+    assert _phase_before_draining(world) is phase
+
+
+def test_a_background_may_print_the_marker_of_its_end_after_main_has() -> None:
+    main = replace(ANNOUNCING_MAIN, exits_s=5.0)
+    late = replace(ANNOUNCING_BACKGROUND, done_s=15.0)
+    assert play(ANNOUNCED, cast=replace(MARKERS, main=main, others=((1, late),))).verdict.status == "valid"
+
+
+def test_a_main_that_stays_after_the_marker_of_its_end_is_given_up() -> None:
+    world = play(ANNOUNCED, cast=replace(MARKERS, main=replace(ANNOUNCING_MAIN, exits_s=None)))
+    assert world.verdict.exit_code == 5
+    assert "Main was still alive 1:00 min after its timed section" in only_sentence(world)
+
+
+def test_markers_are_no_evidence_where_a_log_is_asked_for() -> None:
+    world = play(SPEC, cast=MARKERS)
+    assert world.verdict.exit_code == 6
+
+
+@pytest.mark.parametrize("phase", [Phase.BUFFERING, Phase.MAIN_RUNNING])
+def test_where_the_log_is_read_the_marker_of_the_end_changes_nothing(phase: Phase) -> None:
+    world = World(SPEC).go_to(phase)
+    before = world.run.view
+    step = world.tell(ev.FinishAnnounced(0, worker=1))
+    assert (step.view, step.effects, step.after) == (before, (), phase)
+    world.finish()
+    invariants.check(SPEC, world.steps)
+    assert world.verdict.status == "valid"
+
+
+def test_the_deadline_of_mains_exit_is_asked_for_once_by_log_and_marker_in_one_look() -> None:
+    world = World(SPEC).go_to(Phase.MAIN_RUNNING)
+    world.wait_s(2.0)
+    world.tell(ev.TimedSectionEnded(0, worker=0))
+    assert not world.tell(ev.FinishAnnounced(0, worker=0)).effects
+    assert len(exit_deadlines_at_s(world)) == 1
+
+
+def test_a_second_marker_of_the_end_asks_for_nothing() -> None:
+    world = World(ANNOUNCED, cast=MARKERS).go_to(Phase.MAIN_RUNNING)
+    world.wait_s(2.0)
+    assert len(world.tell(ev.FinishAnnounced(0, worker=0)).effects) == 1
+    world.wait_s(1.0)
+    assert not world.tell(ev.FinishAnnounced(0, worker=0)).effects
+    assert len(exit_deadlines_at_s(world)) == 1
 
 
 # --- devices ----------------------------------------------------------------------------------------------------------
@@ -464,6 +774,31 @@ def test_a_process_on_a_slice_that_the_run_does_not_use_is_none_of_its_business(
     stranger = replace(other, occupants=(Occupant(pid=4242, ancestors=(1,), command="other"),))
     told = ev.SampleTaken(0, replace(world.reading(), slices=(*ours, stranger)))
     assert world.tell(told).after is Phase.MAIN_RUNNING
+
+
+@pytest.mark.parametrize("phase", [*ACTIVE_PHASES[1:], Phase.DRAINING])
+def test_strangers_on_slices_that_the_run_does_not_use_are_noted(phase: Phase) -> None:
+    place = Place(inventory=inventory(3, 4), engines_cached=False)
+    spec = replace(SPEC, gpu="0")
+    world = play(spec, place=place, incidents=(Incident(phase, 0.0, Trouble.BYSTANDERS),))
+    assert world.verdict.status == "valid", "they are nobody's fault"
+    assert world.run.view.notes == tuple(
+        f"Slice {slice_uuid(number)}, which is not part of the run, was used meanwhile by pid 4242 (harness)."
+        for number in (3, 4, 5, 6)
+    ), "each is told once, however often it is seen"
+
+
+def test_a_run_without_strangers_has_nothing_to_note() -> None:
+    world = play(replace(SPEC, gpu="0"), place=Place(inventory=inventory(3, 4)))
+    assert world.run.view.notes == ()
+
+
+def test_not_every_stranger_on_a_busy_host_is_noted() -> None:
+    place = Place(inventory=inventory(3, 40))
+    incident = Incident(Phase.BUILDING, 0.0, Trouble.BYSTANDERS)
+    world = play(replace(SPEC, gpu="0"), place=place, incidents=(incident,))
+    assert len(world.run.view.notes) == 20
+    assert world.run.view.notes[0].startswith(f"Slice {slice_uuid(3)}, ")
 
 
 @pytest.mark.parametrize("phase", ACTIVE_PHASES[1:])
@@ -599,6 +934,55 @@ def test_whoever_does_not_heed_a_rung_is_looked_at_again_before_the_next() -> No
     looked = [effect.workers for effect in world.effects if isinstance(effect, ef.ObserveWorkers)]
     assert looked == [(1, 2), (1,), (1,)]
     assert asked_at_s(world, ef.ObserveWorkers) == [0.0, pytest.approx(5.0, abs=0.01), pytest.approx(9.0, abs=0.01)]
+
+
+def test_who_knows_no_clean_stop_is_looked_at_a_moment_later_and_then_told_to_end() -> None:
+    world = play(ABRUPT)
+    view = world.run.view
+    (able,) = [worker.index for worker in view.backgrounds if worker.assignment.benchmark == "bert"]
+    (abrupt,) = [worker.index for worker in view.backgrounds if worker.assignment.benchmark == "dlrm"]
+    assert [effect.workers for effect in world.effects if isinstance(effect, ef.CleanStop)] == [(able,)]
+    assert [effect.workers for effect in world.effects if isinstance(effect, ef.Terminate)] == [(abrupt,)]
+    assert asked_at_s(world, ef.CleanStop) == [0.0]
+    assert asked_at_s(world, ef.Terminate) == [pytest.approx(0.25, abs=0.01)]
+    looked = [effect.workers for effect in world.effects if isinstance(effect, ef.ObserveWorkers)]
+    assert looked == [(1, 2), (abrupt,)]
+    assert {worker.index: worker.stopped_by for worker in view.backgrounds} == {able: "clean stop", abrupt: "TERM"}
+    assert world.verdict.status == "valid"
+
+
+@pytest.mark.parametrize(
+    ("clean_stop_s", "kills"),
+    [(5.0, [(4.25, (2,)), (9.0, (1,))]), (1.0, [(5.0, (1, 2))])],
+    ids=["one after the other", "grace of both at a time"],
+)
+def test_who_knows_a_clean_stop_keeps_its_time_beside_one_who_does_not(
+    clean_stop_s: float, kills: list[tuple[float, tuple[int, ...]]]
+) -> None:
+    spec = replace(ABRUPT, timing=replace(SPEC.timing, clean_stop_ms=round(1000 * clean_stop_s)), seed=0)
+    stubborn = replace(BACKGROUND, clean_stop_s=None, term_s=None)
+    world = play(spec, cast=Cast(background=stubborn))
+    assert [worker.assignment.benchmark for worker in world.run.view.backgrounds] == ["bert", "dlrm"]
+    assert asked_at_s(world, ef.Terminate) == [pytest.approx(0.25, abs=0.01), pytest.approx(clean_stop_s, abs=0.01)]
+    assert asked_at_s(world, ef.Kill) == [pytest.approx(at_s, abs=0.01) for at_s, _ in kills]
+    killed = [effect.workers for effect in world.effects if isinstance(effect, ef.Kill)]
+    assert killed == [workers for _, workers in kills], "nobody is killed before the grace of its own TERM is over"
+    assert world.verdict.status == "valid"
+
+
+def test_a_signal_leaves_no_moment_to_anybody() -> None:
+    world = play(ABRUPT, incidents=(Incident(Phase.MAIN_RUNNING, 1.0, ev.SignalReceived(0, 15)),))
+    assert asked_at_s(world, ef.CleanStop) == []
+    assert asked_at_s(world, ef.Terminate) == [0.0]
+
+
+def test_a_deadline_that_nobody_asked_for_does_not_spare_those_who_do_not_heed_term() -> None:
+    world = World(SPEC, cast=Cast(background=replace(BACKGROUND, clean_stop_s=None, term_s=None)))
+    world.go_to(Phase.DRAINING)
+    world.tell(ev.DeadlinePassed(0, ev.Timer.GRACE, world.run.entry))
+    world.finish()
+    invariants.check(SPEC, world.steps)
+    assert {worker.stopped_by for worker in world.run.view.backgrounds} == {"KILL"}
 
 
 def test_a_worker_that_survives_kill_is_named_and_left() -> None:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from heteromig.core import events as ev
 from heteromig.core.phases import LIVE_STATES, Phase, Role, WorkerState
 from heteromig.core.view import WORKER_STATES, View, WorkerEvent, WorkerView
-from tests.core.histories import CONTROLLER_PID, SPEC, inventory, occupant, sample
+from tests.core.histories import AUDIT, CONTROLLER_PID, SPEC, inventory, occupant, sample, slice_uuid
 from tests.core.world import World
 
 S = WorkerState
@@ -88,7 +88,7 @@ def test_each_fact_about_a_worker_is_kept() -> None:
     )
     assert stamps == (9,) * 6
     assert (worker.completed_samples, worker.samples_per_s) == (5, 2.5)
-    assert (worker.reported_valid, worker.still_timed_utc_ns) == (True, 99)
+    assert (worker.reported_valid, worker.still_timed_ns, worker.still_timed_utc_ns) == (True, 9, 99)
     assert (worker.exit_code, worker.signal, worker.stopped_by) == (0, None, None)
 
 
@@ -105,6 +105,30 @@ def test_the_first_mark_of_its_kind_is_the_one_that_counts() -> None:
     worker = worker_of(view)
     assert (worker.announced_ns, worker.timed_ns, worker.busy_ns, worker.ended_ns) == (10, 30, 50, 70)
     assert worker.completed_samples == 60, "progress is the latest"
+
+
+def test_the_marks_of_another_loadgen_run_take_the_place_of_those_of_the_run_before() -> None:
+    view = in_state(S.SPAWNED)
+    begins = (True, False, True, True, False, False)
+    for at_ns, begin in enumerate(begins, start=10):
+        view = view.after(ev.TimedSectionBegan(at_ns, ONE) if begin else ev.TimedSectionEnded(at_ns, ONE))
+        assert (worker_of(view).state is S.ENDED) == (worker_of(view).ended_ns is not None)
+    assert (worker_of(view).timed_ns, worker_of(view).ended_ns) == (12, 14)
+
+
+@pytest.mark.parametrize("state", sorted(LIVE_STATES, key=str))
+def test_the_marker_of_the_end_dates_the_end_of_a_worker_without_a_log(state: WorkerState) -> None:
+    announced = in_state(S.SPAWNED).after(ev.StartAnnounced(5, ONE))
+    announced = announced.with_workers([ONE], lambda worker: replace(worker, state=state))
+    once = announced.after(ev.FinishAnnounced(7, ONE))
+    assert worker_of(once).ended_ns == 7
+    assert worker_of(once.after(ev.FinishAnnounced(8, ONE))).ended_ns == 7
+
+
+def test_the_marker_of_the_end_dates_nothing_where_a_log_does_or_nothing_had_begun() -> None:
+    timed = in_state(S.SPAWNED).after(ev.StartAnnounced(5, ONE)).after(ev.TimedSectionBegan(6, ONE))
+    assert timed.after(ev.FinishAnnounced(7, ONE)) == timed
+    assert in_state(S.SPAWNED).after(ev.FinishAnnounced(7, ONE)) == in_state(S.SPAWNED)
 
 
 def test_a_worker_is_reaped_once() -> None:
@@ -185,7 +209,27 @@ def test_main_has_ended_with_its_timed_section() -> None:
     assert view.after(ev.TimedSectionEnded(2, 0)).main_ended
 
 
+def test_a_main_that_may_run_loadgen_again_has_ended_when_it_was_reaped() -> None:
+    view = World(AUDIT).go_to(Phase.MAIN_RUNNING).run.view.after(ev.WorkerSpawned(1, 0, 1000, 1001))
+    ended = view.after(ev.TimedSectionBegan(2, 0)).after(ev.TimedSectionEnded(3, 0))
+    assert not ended.main_ended
+    assert ended.after(ev.WorkerExited(4, 0, 0, None)).main_ended
+
+
 # --- samples ----------------------------------------------------------------------------------------------------------
+
+
+def test_strangers_beside_the_run_are_noted_once_there_is_a_plan() -> None:
+    stranger = occupant(4242, 1)
+    reading = sample(9, (stranger,), (), (stranger, OURS[0]))
+    alone = replace(SPEC, background=replace(SPEC.background, candidates=("bert",), explicit=True))
+    unplanned = View(spec=alone).after(ev.RunStarted(1, 1, CONTROLLER_PID))
+    assert unplanned.after(ev.SampleTaken(9, reading)).notes == ()
+    view = unplanned.after(ev.SlicesDiscovered(1, inventory(), (0, 1))).after(ev.SampleTaken(9, reading))
+    note = f"Slice {slice_uuid(2)}, which is not part of the run, was used meanwhile by pid 4242 (harness)."
+    assert view.notes == (note,), "one on a slice of the plan is a fault, and one of the run's own is no stranger"
+    assert view.after(ev.SampleTaken(10, sample(10, None, None, None))).notes == (note,), "it stays on record"
+    assert view.after(ev.SampleTaken(10, reading)).notes == (note,)
 
 
 def timed_at(at_ns: int) -> View:

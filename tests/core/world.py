@@ -119,6 +119,8 @@ class Place(Struct, frozen=True):
     inventory: Inventory = histories.inventory()
     cpus: tuple[int, ...] = (0, 1)
     engines_cached: bool = True
+    cached: tuple[str, ...] = ()
+    """Benchmarks whose engines are there where others are not."""
     discovery_failure: str | None = None
     lock_refusal: str | None = None
     shows_processes: bool = True
@@ -347,6 +349,7 @@ class World:
     def _inspect(self, effect: ef.InspectEngines) -> None:
         if self._place.engines_cached and not effect.discard:
             self._engines.update(effect.needs)
+        self._engines.update(need for need in effect.needs if need.benchmark in self._place.cached)
         missing = tuple(
             (need, "it is not there") for need in effect.needs if effect.discard or need not in self._engines
         )
