@@ -93,6 +93,15 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
         _Text,
         _option("--main-slice", metavar="SLICE", panel=_MAIN, help="UUID, index or profile. [the first slice]"),
     ] = None,
+    main_benchmark_cmd_prefix: Annotated[
+        _Text,
+        _option(
+            "--main-benchmark-cmd-prefix",
+            metavar="WORDS",
+            panel=_MAIN,
+            help="Put before main's command, e.g. nsys profile -o main.",
+        ),
+    ] = None,
     background_benchmarks: Annotated[
         _Text,
         _option(
@@ -156,15 +165,6 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
             metavar="ARGS",
             panel=_TREE,
             help="Added to main's RUN_ARGS, split as a shell would.",
-        ),
-    ] = None,
-    main_benchmark_cmd_prefix: Annotated[
-        _Text,
-        _option(
-            "--main-benchmark-cmd-prefix",
-            metavar="WORDS",
-            panel=_TREE,
-            help="Put before main's command, e.g. nsys profile -o main.",
         ),
     ] = None,
     main_config_ver: Annotated[

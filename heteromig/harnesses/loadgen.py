@@ -151,8 +151,9 @@ class LoadgenHarness:
                 "--log-dir", str(run_dir / assignment.directory),
                 "--min-duration-ms", str(assignment.duration_ms),
             )  # fmt: skip
-            if assignment.role is Role.MAIN and spec.main.target_qps is not None:
-                argv = (*argv, "--target-qps", f"{spec.main.target_qps:g}")
+            if assignment.role is Role.MAIN:
+                rate = () if spec.main.target_qps is None else ("--target-qps", f"{spec.main.target_qps:g}")
+                argv = (*spec.main.cmd_prefix, *argv, *rate)
         return Command(
             argv=argv,
             env=self._environment(assignment),

@@ -118,6 +118,12 @@ def test_plan_for_people() -> None:
     assert "heteromig.benchmarks run --benchmark resnet50" in text
 
 
+def test_what_is_put_before_mains_command() -> None:
+    workers = json.loads(_call(*PLAN, "--main-benchmark-cmd-prefix", "perf stat -e 'a b'").stdout)["workers"]
+    for worker in workers:
+        assert (worker["argv"][:4] == ["perf", "stat", "-e", "a b"]) == (worker["role"] == "main")
+
+
 def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(
         'seed = 1\nlenient = true\npin = false\n[timing]\ngrace = "1s"\n[main]\nduration = "1s"\n'
