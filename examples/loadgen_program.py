@@ -1,4 +1,4 @@
-"""A LoadGen program of somebody's own: MLCommons' LoadGen over a system that answers at a steady pace, computing nothing.
+"""A LoadGen program of somebody's own: LoadGen over a system that answers at a steady pace and computes nothing.
 
 `loadgen_program.py DIRECTORY MILLISECONDS SAMPLES_PER_SECOND` leaves LoadGen's logs of an Offline test in DIRECTORY. On
 SIGTERM it completes at once what is outstanding, so that LoadGen can write down when the test ended.
