@@ -12,7 +12,7 @@ import msgspec
 
 from heteromig.core.errors import EvidenceError
 from heteromig.core.overlap import CertificateSummary, Instant, MainResult, TimedSection, WorkerEvidence, certify
-from heteromig.core.phases import EvidenceLevel
+from heteromig.core.phases import EvidenceLevel, Role
 from heteromig.core.spec import Drain
 from heteromig.core.units import NS_PER_MS, NS_PER_S, MonotonicNs, UtcNs
 from heteromig.core.view import View, WorkerView
@@ -94,10 +94,15 @@ def _section(run_dir: Path, header: Header, worker: WorkerView, logs: tuple[Path
 
 
 def _timed_section(header: Header, worker: WorkerView, logs: tuple[Path, ...]) -> TimedSection:
-    """From the begin of the first LoadGen run of the worker to the end of its last one: audits have several."""
+    """Main's goes from the begin of its first LoadGen run to the end of its last one: audits have several.
+
+    A background's is the longest of its runs, because it keeps nothing busy between two of them.
+    """
     if not logs:
         raise EvidenceError(f"{worker.assignment.directory} has no LoadGen log.")
     sections = [_section_of_run(header, worker, read_detail(path), path) for path in logs]
+    if worker.role is not Role.MAIN:
+        return max(sections, key=lambda section: section.end.utc_ns - section.begin.utc_ns)
     return TimedSection(
         begin=min((section.begin for section in sections), key=lambda instant: instant.utc_ns),
         end=max((section.end for section in sections), key=lambda instant: instant.utc_ns),

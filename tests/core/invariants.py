@@ -15,7 +15,6 @@ from heteromig.core import events as ev
 from heteromig.core.guards import Finding
 from heteromig.core.machine import Run
 from heteromig.core.phases import ACTIVE_PHASES, MEASURING_PHASES, EvidenceLevel, Phase, Role
-from heteromig.core.plan import EngineNeed
 from heteromig.core.spec import Action, Drain, Goal, Mode, RunSpec
 from heteromig.core.units import NS_PER_MS
 from heteromig.core.verdict import Reason
@@ -40,7 +39,7 @@ def check(spec: RunSpec, history: History) -> None:
     devices_were_seen(spec, history)
     spawns_belong_to_phases(history)
     only_what_is_used_is_locked(history)
-    no_engine_is_built_twice(history)
+    builds_are_on_slices_of_their_profile(history)
     main_has_time_to_exit(spec, history)
     strangers_elsewhere_are_noted(history)
     draining_stops_everybody(spec, history)
@@ -270,9 +269,8 @@ def only_what_is_used_is_locked(history: History) -> None:
                 assert len(effect.gpu_uuids) == len(set(effect.gpu_uuids))
 
 
-def no_engine_is_built_twice(history: History) -> None:
-    """A build makes what it is for on a slice of the profile that it is for, once in a run."""
-    built: list[EngineNeed] = []
+def builds_are_on_slices_of_their_profile(history: History) -> None:
+    """A build makes engines of one configuration version, where they are going to run."""
     for step in history:
         for effect in step.effects:
             if isinstance(effect, ef.SpawnWorker):
@@ -281,24 +279,28 @@ def no_engine_is_built_twice(history: History) -> None:
                 assert {(need.profile, need.config_ver) for need in worker.builds} <= {
                     (worker.profile, worker.config_ver)
                 }
-                built += worker.builds
                 if worker.builds:
                     assert step.view.plan is not None
                     assert (worker.slice_uuid, worker.profile) in {
                         (other.slice_uuid, other.profile) for other in step.view.plan.workers
                     }
-    assert len(built) == len(set(built))
 
 
 def builds_are_few(spec: RunSpec, history: History) -> None:
-    """At most one build for each configuration version and profile; not so where the cache is lied about."""
-    builds = Counter(
-        (effect.assignment.config_ver, effect.assignment.profile)
+    """Each engine is built at most once, in at most one build for each configuration version and profile.
+
+    Not so where the cache, or the end of a build, is lied about.
+    """
+    builds = [
+        effect.assignment
         for step in history
         for effect in step.effects
         if isinstance(effect, ef.SpawnWorker) and effect.assignment.role is Role.BUILD
-    )
-    assert not spec.batch_builds or set(builds.values()) <= {1}
+    ]
+    built = Counter(need for build in builds for need in build.builds)
+    assert set(built.values()) <= {1}
+    kinds = Counter((build.config_ver, build.profile) for build in builds)
+    assert not spec.batch_builds or set(kinds.values()) <= {1}
 
 
 def main_has_time_to_exit(spec: RunSpec, history: History) -> None:

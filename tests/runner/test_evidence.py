@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from heteromig.core.overlap import CertificateSummary
-from heteromig.core.phases import WorkerState
-from heteromig.core.plan import make_plan
+from heteromig.core.overlap import CertificateSummary, MainResult
+from heteromig.core.phases import EvidenceLevel, WorkerState
+from heteromig.core.plan import Assignment, make_plan
 from heteromig.core.spec import Drain, Mode, RunSpec
 from heteromig.core.view import View, WorkerView
-from heteromig.harnesses import harness_of
+from heteromig.harnesses import Harness, harness_of
+from heteromig.harnesses.loadgen import LoadgenHarness
+from heteromig.logs.loadgen import DETAIL_LOG
 from heteromig.runner.evidence import certify_run
 from heteromig.runner.journal import SCHEMA_VERSION, Header
 from heteromig.runner.recording import TOOL
@@ -45,12 +47,24 @@ def _timed(begin_s: float, end_s: float, **more: Any) -> dict[str, Any]:
     return {"generated_query_count": 1, "power_begin": _stamp(begin_s), "power_end": _stamp(end_s), **more}
 
 
+class Scattering(LoadgenHarness):
+    """Its workers leave LoadGen's logs in any number of directories, or none; main is always good."""
+
+    def detail_logs(self, assignment: Assignment, run_dir: Path) -> tuple[Path, ...]:
+        return tuple(sorted((run_dir / assignment.directory).rglob(DETAIL_LOG)))
+
+    def result(self, main: Assignment, spec: RunSpec, run_dir: Path) -> MainResult:
+        del main, spec, run_dir
+        return MainResult(valid=True, complaints=(), metrics={})
+
+
 class Scene:
     """A run of main and one background whose logs a test writes: main from 10 to 20 s, its background around it."""
 
-    def __init__(self, run_dir: Path, spec: RunSpec = ONE) -> None:
+    def __init__(self, run_dir: Path, spec: RunSpec = ONE, harness: Harness | None = None) -> None:
         self.run_dir = run_dir
         self.spec = spec
+        self.harness = harness or harness_of(spec)
         plan = make_plan(spec, inventory(), (0, 1))
         self.main_log = run_dir / plan.main.directory
         self.background_log = run_dir / plan.workers[1].directory
@@ -84,7 +98,7 @@ class Scene:
             schema_version=SCHEMA_VERSION, tool=TOOL, run_id="r", at_ns=0, at_utc_ns=EPOCH_NS, spec=self.spec
         )
         view = View(spec=self.spec, workers=(self.main, self.background))
-        return certify_run(self.run_dir, header, view, harness_of(self.spec))
+        return certify_run(self.run_dir, header, view, self.harness)
 
     def codes(self) -> list[int]:
         return [reason.exit_code for reason in self.certify().reasons]
@@ -253,6 +267,270 @@ def test_background_that_never_began_disproves(scene: Scene) -> None:
     _kill(scene)
     scene.background = replace(scene.background, timed_ns=None)
     assert scene.codes() == [4]
+
+
+# --- several logs of one worker ---------------------------------------------------------------------------------------
+
+
+def _scattered(run_dir: Path, spec: RunSpec = ONE) -> Scene:
+    """Workers have no logs yet, live from 1 to 60 s, and were seen to begin as in any other scene."""
+    scene = Scene(run_dir, spec, Scattering())
+    for folder in (scene.main_log, scene.background_log):
+        (folder / DETAIL_LOG).unlink()
+    scene.main = replace(scene.main, exited_ns=60 * S)
+    scene.background = replace(scene.background, exited_ns=61 * S)
+    return scene
+
+
+def test_main_with_several_loadgen_runs_is_timed_from_the_first_to_the_last(tmp_path: Path) -> None:
+    scene = _scattered(tmp_path)
+    _log(scene.main_log / "b", **_timed(10, 20))
+    _log(scene.main_log / "c/d", **_timed(40, 50))
+    _log(scene.main_log / "a", **_timed(25, 35))
+    _log(scene.background_log, **_timed(2, 55))
+    summary = scene.certify()
+    assert summary.reasons == ()
+    assert summary.main_section is not None
+    assert (summary.main_section.begin.utc_ns, summary.main_section.end.utc_ns) == (
+        EPOCH_NS + 10 * S,
+        EPOCH_NS + 50 * S,
+    )
+    assert summary.overlap.slack_before_s == pytest.approx(8)
+    assert summary.overlap.slack_after_s == pytest.approx(5)
+
+
+@pytest.mark.parametrize(("begin_s", "end_s"), [(22, 55), (2, 45), (22, 38)])
+def test_a_background_has_to_cover_every_run_of_main(tmp_path: Path, begin_s: float, end_s: float) -> None:
+    scene = _scattered(tmp_path)
+    _log(scene.main_log / "a", **_timed(10, 20))
+    _log(scene.main_log / "b", **_timed(40, 50))
+    _log(scene.background_log, **_timed(begin_s, end_s))
+    assert scene.codes() == [4]
+
+
+def test_what_lies_between_two_runs_of_a_background_covers_nothing(tmp_path: Path) -> None:
+    scene = _scattered(tmp_path)
+    _log(scene.main_log, **_timed(10, 30))
+    _log(scene.background_log / "a", **_timed(2, 19))
+    _log(scene.background_log / "b", **_timed(20, 55))
+    summary = scene.certify()
+    assert [reason.exit_code for reason in summary.reasons] == [4]
+    assert summary.overlap.coverage == pytest.approx(0.5)
+
+
+def test_a_background_that_went_on_with_another_run_is_judged_by_the_longest(tmp_path: Path) -> None:
+    scene = _scattered(tmp_path)
+    _log(scene.main_log, **_timed(10, 30))
+    _log(scene.background_log / "a", **_timed(2, 35))
+    _log(scene.background_log / "b", **_timed(36, 40))
+    assert scene.codes() == []
+
+
+def test_one_run_of_main_that_proves_nothing_leaves_all_of_it_unproven(tmp_path: Path) -> None:
+    scene = _scattered(tmp_path)
+    _log(scene.main_log / "a", **_timed(10, 20))
+    _log(scene.main_log / "b", generated_query_count=1)
+    _log(scene.background_log, **_timed(2, 55))
+    assert scene.codes() == [9]
+    assert "b/mlperf_log_detail.txt has no power_begin and power_end" in scene.sentences()
+
+
+def test_worker_without_a_log_where_one_is_asked_for(tmp_path: Path) -> None:
+    scene = _scattered(tmp_path)
+    _log(scene.main_log, **_timed(10, 20))
+    assert scene.codes() == [9]
+    assert "workers/1-background-bert has no LoadGen log" in scene.sentences()
+
+
+# --- markers ----------------------------------------------------------------------------------------------------------
+
+BY_MARKERS = replace(ONE, start_evidence=EvidenceLevel.ANNOUNCED)
+
+
+def _announcing(run_dir: Path, spec: RunSpec = BY_MARKERS) -> Scene:
+    """Main's markers are heard at 10 and 20 s, its background's at 5 s; main sees it at work at 20.6 s."""
+    scene = _scattered(run_dir, spec)
+    scene.main = replace(scene.main, timed_ns=None, announced_ns=10 * S, ended_ns=20 * S, exited_ns=20 * S + S // 2)
+    scene.background = replace(
+        scene.background,
+        timed_ns=None,
+        announced_ns=5 * S,
+        exited_ns=25 * S,
+        exit_code=None,
+        signal=15,
+        stopped_by="TERM",
+        still_timed_ns=20 * S + 6 * S // 10,
+        still_timed_utc_ns=EPOCH_NS + 20 * S + 6 * S // 10,
+    )
+    return scene
+
+
+def _started(folder: Path, at_s: float) -> None:
+    """The guardian's record of when the program was started."""
+    at_utc_ns = EPOCH_NS + round(at_s * S)
+    record: dict[str, Any] = {
+        "started_utc_ns": at_utc_ns,
+        "ended_utc_ns": at_utc_ns,
+        "pid": 5,
+        "exit_code": 0,
+        "signal": None,
+    }
+    record |= {"killed_descendants": 0, "stopped_by": None, "utime_s": 0.1, "stime_s": 0.1, "maxrss_bytes": 1}
+    (folder / "exit.json").write_text(json.dumps(record | {"wall_s": 1.0}))
+
+
+def test_markers_prove_where_there_is_no_log(tmp_path: Path) -> None:
+    scene = _announcing(tmp_path)
+    summary = scene.certify()
+    assert summary.reasons == ()
+    assert summary.overlap.proven
+    (background,) = summary.overlap.backgrounds
+    assert background.evidence is EvidenceLevel.ANNOUNCED
+    assert (background.begin_source, background.end_source) == ("start marker", "alive and not finished")
+    assert background.end_utc_ns == EPOCH_NS + 20 * S + 6 * S // 10
+    assert background.slack_before_s == pytest.approx(5)
+    assert background.uncertainty_s == pytest.approx(0.5), "a marker is heard up to half a second late"
+    assert summary.main_section is not None
+    begin, end = summary.main_section.begin, summary.main_section.end
+    assert (begin.source, end.source) == ("start marker", "end marker")
+    for instant, heard_s in ((begin, 10), (end, 20)):
+        assert instant.utc_ns + instant.uncertainty_ns == EPOCH_NS + heard_s * S, (
+            "it was not printed after it was heard"
+        )
+        assert instant.utc_ns - instant.uncertainty_ns == EPOCH_NS + heard_s * S - S // 2
+
+
+@pytest.mark.parametrize(
+    ("heard_s", "covered"), [(9.4, True), (9.5, True), (9.6, None), (10.0, None), (10.4, None), (10.6, False)]
+)
+def test_a_start_marker_heard_within_half_a_second_of_mains_decides_nothing(
+    tmp_path: Path, heard_s: float, *, covered: bool | None
+) -> None:
+    scene = _announcing(tmp_path)
+    scene.background = replace(scene.background, announced_ns=round(heard_s * S))
+    summary = scene.certify()
+    assert summary.overlap.backgrounds[0].covered is covered
+    assert [reason.exit_code for reason in summary.reasons] == {True: [], None: [9], False: [4]}[covered]
+
+
+def test_main_prints_nothing_before_it_was_started(tmp_path: Path) -> None:
+    scene = _announcing(tmp_path)
+    scene.background = replace(scene.background, announced_ns=round(9.7 * S))
+    _started(scene.main_log, 9.6)
+    assert scene.codes() == [9]
+    _started(scene.main_log, 9.8)
+    assert scene.codes() == []
+    _started(scene.main_log, 11.0)
+    assert scene.codes() == [], "a clock that was set back makes the bound no worse than what was heard"
+    (scene.main_log / "exit.json").write_text("{}")
+    assert scene.codes() == [9], "what is not known is no bound"
+
+
+@pytest.mark.parametrize(("seen_s", "covered"), [(20.0, True), (20.3, True), (19.9, None), (19.5, None), (19.4, False)])
+def test_a_background_seen_at_work_before_the_end_marker_of_main_decides_nothing(
+    tmp_path: Path, seen_s: float, *, covered: bool | None
+) -> None:
+    scene = _announcing(tmp_path)
+    scene.background = replace(scene.background, still_timed_ns=round(seen_s * S))
+    assert scene.certify().overlap.backgrounds[0].covered is covered
+
+
+@pytest.mark.parametrize(
+    ("changes", "source", "covered"),
+    [
+        ({"ended_ns": 21 * S}, "end marker", True),
+        ({"ended_ns": 20 * S + S // 10}, "end marker", None),
+        ({"ended_ns": 20 * S + S // 10, "still_timed_ns": 20 * S}, "end marker", True),
+        ({"ended_ns": 19 * S}, "end marker", False),
+        ({"exited_ns": 21 * S, "stopped_by": None, "exit_code": 0}, "exit", True),
+        ({"exited_ns": 20 * S + S // 10, "stopped_by": None, "exit_code": 0}, "exit", None),
+        ({"exited_ns": 19 * S, "stopped_by": None, "exit_code": 0}, "exit", False),
+    ],
+)
+def test_the_end_of_a_background_is_what_was_heard_of_it(
+    tmp_path: Path, changes: dict[str, Any], source: str, *, covered: bool | None
+) -> None:
+    scene = _announcing(tmp_path)
+    scene.background = replace(scene.background, still_timed_ns=None, still_timed_utc_ns=None)
+    scene.background = replace(scene.background, **changes)
+    (background,) = scene.certify().overlap.backgrounds
+    assert (background.end_source, background.covered) == (source, covered)
+
+
+def test_main_that_prints_no_end_is_timed_until_it_exits(tmp_path: Path) -> None:
+    scene = _announcing(tmp_path)
+    scene.main = replace(scene.main, ended_ns=None)
+    section = scene.certify().main_section
+    assert section is not None
+    assert section.end.source == "exit"
+    assert section.end.utc_ns + section.end.uncertainty_ns == EPOCH_NS + 20 * S + S // 2
+    assert scene.codes() == []
+
+
+def test_background_that_was_stopped_unseen_proves_nothing(tmp_path: Path) -> None:
+    scene = _announcing(tmp_path)
+    scene.background = replace(scene.background, still_timed_ns=None, still_timed_utc_ns=None)
+    assert scene.codes() == [9]
+    assert "it was stopped, and was not seen at work at the end of main" in scene.sentences()
+
+
+def test_background_that_never_printed_its_marker_disproves(tmp_path: Path) -> None:
+    scene = _announcing(tmp_path)
+    scene.background = replace(scene.background, announced_ns=None)
+    assert scene.codes() == [4]
+    assert "it never printed its start marker" in scene.sentences()
+
+
+def test_background_that_died_before_its_end_was_heard(tmp_path: Path) -> None:
+    scene = _announcing(tmp_path)
+    scene.background = replace(scene.background, stopped_by=None, exited_ns=15 * S, still_timed_ns=None)
+    assert scene.codes() == [4]
+
+
+def test_markers_prove_nothing_where_a_log_is_asked_for(tmp_path: Path) -> None:
+    assert set(_announcing(tmp_path, ONE).codes()) == {9, 4}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (EvidenceLevel.ANNOUNCED, EvidenceLevel.TIMED),
+        (EvidenceLevel.TIMED, EvidenceLevel.TIMED),
+        (EvidenceLevel.BUSY, EvidenceLevel.BUSY),
+    ],
+)
+def test_logs_count_more_than_the_markers_that_were_asked_for(
+    tmp_path: Path, asked: EvidenceLevel, said: EvidenceLevel
+) -> None:
+    scene = _announcing(tmp_path, replace(ONE, start_evidence=asked))
+    _log(scene.main_log, **_timed(11, 19))
+    _log(scene.background_log, **_timed(8, 20))
+    summary = scene.certify()
+    (background,) = summary.overlap.backgrounds
+    assert (background.evidence, background.begin_source, background.end_source) == (said, "power_begin", "power_end")
+    assert summary.main_section is not None
+    assert summary.main_section.begin.utc_ns == EPOCH_NS + 11 * S
+    assert summary.reasons == ()
+
+
+def test_a_log_of_one_worker_does_not_stand_for_another(tmp_path: Path) -> None:
+    scene = _announcing(tmp_path)
+    _log(scene.background_log, **_timed(9, 21))
+    summary = scene.certify()
+    assert summary.overlap.backgrounds[0].evidence is EvidenceLevel.TIMED
+    assert summary.main_section is not None
+    assert summary.main_section.begin.source == "start marker"
+    assert summary.reasons == ()
+
+
+def test_a_log_that_shows_a_later_begin_than_the_marker_is_believed(tmp_path: Path) -> None:
+    scene = _announcing(tmp_path)
+    _log(scene.main_log, **_timed(11, 19))
+    _log(scene.background_log, **_timed(12, 21))
+    assert scene.codes() == [4]
+
+
+# --- accuracy ---------------------------------------------------------------------------------------------------------
 
 
 def _accuracy(tmp_path: Path, content: str | None, **keys: Any) -> Scene:
