@@ -113,9 +113,10 @@ def _row(worker: Assignment) -> tuple[str, ...]:
 
 def _remarks(spec: RunSpec, plan: Plan, missing: int) -> str:
     count = len(plan.engines)
-    lines = [
-        f"Engines: {count} needed, {missing} to build first." if missing else f"Engines: {count} needed, all built."
-    ]
+    lines: list[str] = []
+    if spec.harness != "command":  # programs have no engines
+        how_many = f"{missing} to build first" if missing else "all built"
+        lines.append(f"Engines: {count} needed, {how_many}.")
     if spec.goal is Goal.RUN and plan.backgrounds:
         timing = spec.timing
         automatic = "" if spec.background.duration_ms is not None else " (automatic)"

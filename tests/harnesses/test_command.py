@@ -128,7 +128,7 @@ class TestRefusals:
         ("config", "words"),
         [
             ({"main": MainConfig(benchmark="mian")}, "There is no [command.mian]: did you mean 'main'?"),
-            ({"main": MainConfig(benchmark="zzz")}, "There is no [command.zzz]: there are main, beside."),
+            ({"main": MainConfig(benchmark="zzz")}, "There is no [command.zzz]: there are main, beside, and the set all."),
             ({"main": MainConfig(scenario="server")}, "[command.main] has no scenario 'server': choose one of offline"),
             ({"main": MainConfig(accuracy="99")}, "[command.main] has no accuracy '99'"),
         ],

@@ -61,6 +61,11 @@ def test_what_is_asked_for_changes_the_words() -> None:
     assert " any " in text
 
 
+def test_programs_have_no_engines_to_speak_of() -> None:
+    spec = msgspec.structs.replace(make_spec(), harness="command")
+    assert not any("Engines" in line for line in plan_lines(spec, []))
+
+
 def test_a_build_shows_what_is_built(tmp_path: Path) -> None:
     spec = make_spec(goal=Goal.BUILD)
     target = Story(spec).discover().plan.main

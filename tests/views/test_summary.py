@@ -78,6 +78,22 @@ def test_server_results_have_latencies_and_accuracy_results_a_target() -> None:
     assert "Result       accuracy 99.42 % (at least 99 % is needed)\n" in text_of(make_record(workers=(accuracy,)))
 
 
+def test_figures_of_programs_have_their_own_names() -> None:
+    own = {"p99_ms": 12.34567891, "rounds": 400.0}
+    program = make_worker(0, "mine", metrics=own)
+    assert "Result       p99_ms 12.3457, rounds 400\n" in text_of(make_record(workers=(program,)))
+    both = make_worker(0, "mine", metrics={"result_samples_per_second": 50.0, **own})
+    assert "Result       p99_ms 12.3457, rounds 400; 50 samples/s\n" in text_of(make_record(workers=(both,)))
+
+
+def test_an_invalid_program_is_looked_into_by_its_output() -> None:
+    record = make_record(harness="command", verdict=failed("invalid", 3, "Main is not VALID."))
+    text = text_of(record)
+    assert "See what main 0 (resnet50) said last:" in text
+    assert f"tail {RUN_DIR}/workers/0-main-resnet50/stdout.log" in text
+    assert "LoadGen" not in text
+
+
 def test_the_result_of_a_stream_is_a_latency_and_what_is_better() -> None:
     metrics = {
         "early_stopping_latency_ss": 2_148_764.0,

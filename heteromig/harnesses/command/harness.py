@@ -70,8 +70,8 @@ class CommandHarness:
             UsageError: there is none; the message has the nearest known name.
         """
         if name not in self._programs:
-            near = difflib.get_close_matches(name, list(self._programs), n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(self._programs)}."
+            near = difflib.get_close_matches(name, list(self._programs), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(self._programs)}, and the set all."
             raise UsageError(f"There is no [command.{name}]: {hint}")
         return self._programs[name].info
 
