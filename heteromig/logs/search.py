@@ -35,16 +35,15 @@ class LogSearch:
 
     def find(self) -> Path | None:
         """The one that was changed last since the search began; None while there is none."""
-        fresh = [
-            (state, path) for path in self._place.detail_logs() if (state := _state(path)) != self._before.get(path)
-        ]
+        states = [(_state(path), path) for path in self._place.detail_logs()]
+        fresh = [(state, path) for state, path in states if state is not None and state != self._before.get(path)]
         return max(fresh)[1] if fresh else None
 
 
-def _state(path: Path) -> tuple[int, int, int]:
-    """What changes when LoadGen writes the file anew: (mtime in ns, inode, bytes)."""
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """What changes when LoadGen writes the file anew: (mtime in ns, inode, bytes); None where it has just vanished."""
     try:
         status = os.stat(path)  # noqa: PTH116 - as in `Tail`, for every log at every tick
     except OSError:
-        return (0, 0, 0)
+        return None
     return (status.st_mtime_ns, status.st_ino, status.st_size)
