@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import sys
 import tracemalloc
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace
+from msgspec.structs import fields, replace
 
 from heteromig.core.errors import EvidenceError, PreflightError, UsageError
 from heteromig.core.events import AnyEvent, FinishAnnounced, ProgressMade, StartAnnounced
@@ -24,7 +25,7 @@ from heteromig.core.plan import Plan, make_plan
 from heteromig.core.spec import CommandSpec, RunSpec
 from heteromig.harnesses import HARNESSES, HarnessOptions, harness_of
 from heteromig.harnesses.command.harness import CommandHarness
-from heteromig.harnesses.command.placeholders import fill, require_known
+from heteromig.harnesses.command.placeholders import KNOWN, fill, require_known
 from heteromig.logs.harness import HarnessLog
 from heteromig.logs.tail import MAX_READ_BYTES
 from heteromig.runner.config import BackgroundConfig, CommandConfig, Config, MainConfig, read_config, resolve, to_toml
@@ -128,7 +129,10 @@ class TestRefusals:
         ("config", "words"),
         [
             ({"main": MainConfig(benchmark="mian")}, "There is no [command.mian]: did you mean 'main'?"),
-            ({"main": MainConfig(benchmark="zzz")}, "There is no [command.zzz]: there are main, beside, and the set all."),
+            (
+                {"main": MainConfig(benchmark="zzz")},
+                "There is no [command.zzz]: there are main, beside, and the set all.",
+            ),
             ({"main": MainConfig(scenario="server")}, "[command.main] has no scenario 'server': choose one of offline"),
             ({"main": MainConfig(accuracy="99")}, "[command.main] has no accuracy '99'"),
         ],
@@ -500,6 +504,22 @@ class TestLoadgenLogs:
         assert harness_of(spec).detail_logs(main, tmp_path) == (found,)
         assert harness_of(spec).logs(background, spec, tmp_path) is None
         assert harness_of(spec).detail_logs(background, tmp_path) == ()
+
+
+class TestDocument:
+    TEXT = (Path(__file__).parents[2] / "docs/command-harness.md").read_text(encoding="utf-8")
+
+    def test_its_example_is_a_configuration(self, tmp_path: Path) -> None:
+        (toml,) = re.findall(r"^```toml$(.*?)^```$", self.TEXT, re.DOTALL | re.MULTILINE)
+        (tmp_path / "example.toml").write_text(toml, encoding="utf-8")
+        spec = resolve(read_config(tmp_path / "example.toml"))
+        assert (spec.main.benchmark, spec.background.candidates) == ("latency", ("neighbour",))
+
+    def test_it_explains_every_key_and_placeholder(self) -> None:
+        rows = re.findall(r"^\| (`.*?`) \|", self.TEXT, re.MULTILINE)
+        explained = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+        keys = {field.encode_name for field in fields(CommandConfig)}
+        assert explained == keys | {f"{{{name}}}" for name in KNOWN}
 
 
 def test_worker_of_a_command_that_the_journal_does_not_have(tmp_path: Path) -> None:
