@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from heteromig.core.devices import Gpu, Inventory, Slice, SliceKind
 from heteromig.core.errors import PreflightError, UsageError
-from heteromig.core.spec import RunSpec
+from heteromig.core.spec import RunSpec, SystemSpec
 
 
 def place(spec: RunSpec, inventory: Inventory) -> tuple[Slice, ...]:
@@ -20,8 +20,28 @@ def place(spec: RunSpec, inventory: Inventory) -> tuple[Slice, ...]:
     if not slices:
         return ()  # that there are too few is said where it is known how many are needed
     first = _main_slice(spec, slices)
-    _require_supported(spec, next(gpu for gpu in inventory.gpus if gpu.uuid == first.gpu_uuid))
+    _require_supported(spec, _gpu_of(first, inventory))
     return (first, *(one for one in slices if one is not first))
+
+
+def candidates(spec: RunSpec, main_slice: Slice, inventory: Inventory) -> tuple[str, ...]:
+    """What backgrounds may run: of a set, those that the GPU supports.
+
+    Raises:
+        PreflightError: it supports none of the set.
+    """
+    wanted, scenario = spec.background.candidates, spec.background.scenario
+    gpu = _gpu_of(main_slice, inventory)
+    system = _system(spec, gpu)
+    if spec.background.explicit or system is None or not wanted:
+        return wanted
+    supported = tuple(name for name in wanted if system.supports(name, scenario))
+    if not supported:
+        raise PreflightError(
+            f"{gpu.name} ({system.gpu}) supports no {scenario} of any of {', '.join(wanted)}, so that there is nothing "
+            "for backgrounds to run: list what it supports with --background-benchmarks."
+        )
+    return supported
 
 
 def _slices(spec: RunSpec, inventory: Inventory) -> tuple[Slice, ...]:
@@ -70,18 +90,24 @@ def _require_supported(spec: RunSpec, gpu: Gpu) -> None:
     """The guard of discovering that asks whether the benchmarks are supported here."""
     if not spec.systems:
         return
-    system = next((system for system in spec.systems if system.gpu.lower() in gpu.name.lower()), None)
+    system = _system(spec, gpu)
     if system is None:
         known = ", ".join(system.gpu for system in spec.systems)
         raise PreflightError(
             f"The {spec.harness} harness knows the benchmarks of {known}, and this is {gpu.name}. If the tree supports "
             'it, say so in the configuration: [[systems]] with gpu = "..." and its [systems.benchmarks].'
         )
-    names = (
-        (spec.main.benchmark, spec.main.scenario),
-        *((name, spec.background.scenario) for name in spec.background.candidates),
-    )
+    listed = spec.background.candidates if spec.background.explicit else ()
+    names = ((spec.main.benchmark, spec.main.scenario), *((name, spec.background.scenario) for name in listed))
     for name, scenario in names:
         if not system.supports(name, scenario):
             offered = ", ".join(f"{name}: {' and '.join(scenarios)}" for name, scenarios in system.benchmarks)
             raise PreflightError(f"{name} has no {scenario} on {gpu.name} ({system.gpu}), which supports {offered}.")
+
+
+def _system(spec: RunSpec, gpu: Gpu) -> SystemSpec | None:
+    return next((system for system in spec.systems if system.gpu.lower() in gpu.name.lower()), None)
+
+
+def _gpu_of(one: Slice, inventory: Inventory) -> Gpu:
+    return next(gpu for gpu in inventory.gpus if gpu.uuid == one.gpu_uuid)

@@ -14,7 +14,7 @@ from msgspec import Struct
 from heteromig.core.devices import Inventory
 from heteromig.core.errors import PreflightError, UsageError
 from heteromig.core.phases import Role
-from heteromig.core.placement import place
+from heteromig.core.placement import candidates, place
 from heteromig.core.spec import Mode, RunSpec
 
 
@@ -135,6 +135,7 @@ def make_plan(spec: RunSpec, inventory: Inventory, cpus: tuple[int, ...]) -> Pla
             "and one for a background. Cut the GPU into more slices, or try `--slices sim:a100-sxm-80gb`."
         )
     main_slice, *free = slices
+    wanted = candidates(spec, main_slice, inventory)
     if spec.background.explicit and len(wanted) > len(free):
         raise UsageError(
             f"--background-benchmarks lists {len(wanted)} benchmarks, but only {len(free)} slices are free beside "

@@ -32,7 +32,13 @@ from heteromig.core.spec import (
 )
 from heteromig.core.units import parse_duration_ms
 from heteromig.harnesses import HARNESSES, Harness, HarnessOptions
-from heteromig.harnesses.make.arguments import START_FROM_DEVICE, VERBOSE, settle_mode, split_arguments
+from heteromig.harnesses.make.arguments import (
+    START_FROM_DEVICE,
+    VERBOSE,
+    require_for_backgrounds,
+    settle_mode,
+    split_arguments,
+)
 from heteromig.harnesses.make.tree import find_tree
 from heteromig.slices.source import parse_slices
 
@@ -375,7 +381,7 @@ def _background(whole: Config, harness: Harness, main: str) -> BackgroundSpec:
         config_ver=config.config_ver or "",
         run_args=(
             *_common_arguments(whole),
-            *split_arguments("runargs of [background]", config.runargs or ""),
+            *require_for_backgrounds(split_arguments("runargs of [background]", config.runargs or "")),
             *(VERBOSE if whole.verbose_all else ()),
         ),
     )

@@ -153,6 +153,9 @@ A100 = SystemSpec(
 )
 
 
+LISTED = replace(SPEC.background, explicit=True)
+
+
 def on_systems(*systems: SystemSpec, spec: RunSpec = SPEC) -> RunSpec:
     return replace(spec, systems=systems)
 
@@ -187,8 +190,8 @@ def test_an_unknown_gpu_is_refused_with_those_that_are_known_and_with_how_to_add
     [
         (replace(SPEC, main=replace(SPEC.main, scenario="server")), "resnet50 has no server"),
         (replace(SPEC, main=replace(SPEC.main, benchmark="rnnt")), "rnnt has no offline"),
-        (replace(SPEC, background=replace(SPEC.background, candidates=("bert", "rnnt"))), "rnnt has no offline"),
-        (replace(SPEC, background=replace(SPEC.background, scenario="server")), "dlrm has no server"),
+        (replace(SPEC, background=replace(LISTED, candidates=("bert", "rnnt"))), "rnnt has no offline"),
+        (replace(SPEC, background=replace(LISTED, scenario="server")), "dlrm has no server"),
     ],
 )
 def test_what_the_system_does_not_support_is_refused_with_what_it_does(spec: RunSpec, missing: str) -> None:
@@ -198,6 +201,17 @@ def test_what_the_system_does_not_support_is_refused_with_what_it_does(spec: Run
         f"{missing} on NVIDIA A100-SXM4-80GB (A100-SXM4-80GB), which supports resnet50: offline, bert: offline and "
         "server, dlrm: offline."
     )
+
+
+def test_a_set_is_cut_to_what_the_gpu_supports() -> None:
+    wide = replace(SPEC.background, candidates=("rnnt", "bert", "3d-unet", "dlrm"))
+    made = make_plan(on_systems(A100, spec=replace(SPEC, background=wide)), HOST, (0, 1))
+    assert {worker.benchmark for worker in made.backgrounds} == {"bert", "dlrm"}
+    assert made.left_out == ()
+    nothing = replace(SPEC.background, candidates=("rnnt", "3d-unet"))
+    with pytest.raises(PreflightError, match=r"supports no offline of any of rnnt, 3d-unet, .* --background-bench"):
+        make_plan(on_systems(A100, spec=replace(SPEC, background=nothing)), HOST, (0, 1))
+    assert make_plan(on_systems(A100, spec=ALONE), HOST, (0, 1)).backgrounds == ()
 
 
 def test_only_the_gpu_of_main_has_to_be_supported() -> None:

@@ -46,7 +46,7 @@ def split_arguments(option: str, said: str | list[str]) -> tuple[str, ...]:
 
 
 def settle_mode(own: tuple[str, ...], mode: Mode | None) -> tuple[Mode, tuple[str, ...]]:
-    """LoadGen's mode, and the user's own arguments without what says only that once more.
+    """LoadGen's mode, which either may say, and the user's own arguments as they are.
 
     Raises:
         UsageError: they contradict `mode`, or hold an argument that an option of heteromig stands for.
@@ -67,6 +67,21 @@ def settle_mode(own: tuple[str, ...], mode: Mode | None) -> tuple[Mode, tuple[st
             f"--main-benchmark-runargs holds {_TEST_MODE}={said}, and --main-mode is {mode.value}: leave one out."
         )
     return _MODES[said], own
+
+
+def require_for_backgrounds(own: tuple[str, ...]) -> tuple[str, ...]:
+    """`own`, if backgrounds can have these arguments.
+
+    Raises:
+        UsageError: one of them says what heteromig has to know, or takes the background out of performance mode.
+    """
+    for one in own:
+        if one.partition("=")[0] in {*_OURS, _TEST_MODE}:
+            raise UsageError(
+                f"runargs of [background] hold {one}, which heteromig writes itself: say it by another key of "
+                "[background], or leave it out."
+            )
+    return own
 
 
 def _said_mode(own: tuple[str, ...]) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,9 @@ _TIMESTAMP_NS = 20 * NS_PER_MS
 _CONFIG = re.compile(r"\.(?P<kind>[^.]+?)_(?P<accuracy>k_99(?:_9)?)_(?P<power>Max[PQ])\.plan$")
 """How names of engines end: harness, accuracy and power setting, e.g. `.hetero_k_99_9_MaxP.plan`."""
 
+_KINDS = ("triton_unified", "triton", "hetero")
+"""Kinds of harness that a configuration version can name; the first that its name contains is meant."""
+
 _PROFILE = re.compile(r"\d+g\.\d+gb")
 
 
@@ -35,7 +39,7 @@ class _File(Struct, frozen=True):
 
 
 class _Record(Struct, frozen=True):
-    """All engines that were built in one tree, by `_key`."""
+    """All engines that were built in one tree, by `_key`; without files where a build has begun and not succeeded."""
 
     tree: str
     engines: dict[str, tuple[_File, ...]]
@@ -48,17 +52,27 @@ def missing(needs: tuple[EngineNeed, ...], tree: Path, engines_dir: Path) -> tup
     return tuple((need, why) for need, why in reasons if why is not None)
 
 
-def record(needs: tuple[EngineNeed, ...], tree: Path, engines_dir: Path, *, started_utc_ns: UtcNs) -> None:
-    """Remember the files of `needs` that appeared in the tree since a build was started that succeeded.
+def begin(needs: tuple[EngineNeed, ...], tree: Path, engines_dir: Path) -> None:
+    """Remember that `needs` are being built: half of an engine has the name of a whole one.
 
-    A build that found its engines there already makes none appear: then what was remembered of them holds no more,
-    and their names alone say that they are there.
+    Raises:
+        OSError: the record cannot be written.
+    """
+    _write(tree, engines_dir, {**_read(tree, engines_dir).engines, **dict.fromkeys(map(_key, needs), ())})
+
+
+def record(needs: tuple[EngineNeed, ...], tree: Path, engines_dir: Path, *, started_utc_ns: UtcNs) -> None:
+    """Remember the files that appeared in the tree since a build of `needs` was started that succeeded.
+
+    One command builds all scenarios of all benchmarks that it names, so that others than `needs` may be new as well. A
+    build that found its engines there already makes none appear: then what was remembered of them holds no more, and
+    their names alone say that they are there.
 
     Raises:
         OSError: the record cannot be written.
     """
     engines = dict(_read(tree, engines_dir).engines)
-    for need in needs:
+    for need in _built_together(needs):
         fresh = tuple(
             _File(path=path.relative_to(tree).as_posix(), bytes=status.st_size, mtime_ns=status.st_mtime_ns)
             for path, status in _files(need, tree)
@@ -66,13 +80,9 @@ def record(needs: tuple[EngineNeed, ...], tree: Path, engines_dir: Path, *, star
         )
         if fresh:
             engines[_key(need)] = fresh
-        else:
+        elif need in needs:
             engines.pop(_key(need), None)
-    path = _record_path(tree, engines_dir)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(_Record(str(tree), engines)), indent=2) + b"\n")
-    temporary.replace(path)
+    _write(tree, engines_dir, engines)
 
 
 def is_plan(name: str, config_ver: str) -> bool:
@@ -84,11 +94,21 @@ def is_plan(name: str, config_ver: str) -> bool:
     version = _CONFIG.search(name)
     if version is None:
         return name.endswith(".plan")
-    kind = next((kind for kind in ("triton", "hetero") if kind in config_ver), None)
+    kind = next((kind for kind in _KINDS if kind in config_ver), None)
     return (
-        (kind is None or version["kind"] == kind)
+        (version["kind"] == kind if kind is not None else version["kind"] not in _KINDS)
         and version["accuracy"] == ("k_99_9" if "high_accuracy" in config_ver else "k_99")
-        and version["power"] == ("MaxQ" if "maxq" in config_ver.lower() else "MaxP")
+        and version["power"] == ("MaxQ" if "maxq" in config_ver else "MaxP")
+    )
+
+
+def _built_together(needs: tuple[EngineNeed, ...]) -> tuple[EngineNeed, ...]:
+    return tuple(
+        dict.fromkeys(
+            msgspec.structs.replace(need, scenario=scenario)
+            for need in needs
+            for scenario in {other.scenario: None for other in needs}
+        )
     )
 
 
@@ -98,6 +118,8 @@ def _why_missing(need: EngineNeed, tree: Path, recorded: tuple[_File, ...] | Non
             return None
         where = f"{tree / ENGINES}/*/{need.benchmark}/{SCENARIO_NAMES[need.scenario]}"
         return f"There is no .plan of {need.config_ver} in {where}."
+    if not recorded:
+        return "Its last build was begun and did not succeed."
     for file in recorded:
         try:
             status = (tree / file.path).stat()
@@ -115,8 +137,12 @@ def _files(need: EngineNeed, tree: Path) -> Iterator[tuple[Path, os.stat_result]
         if profiles and _PROFILE.fullmatch(need.profile) and need.profile not in profiles:
             continue
         for path in sorted((system / need.benchmark / SCENARIO_NAMES[need.scenario]).glob("*")):
-            if path.is_file():
-                yield path, path.stat()
+            try:
+                status = path.stat()
+            except OSError:
+                continue  # a link to nothing, or gone meanwhile
+            if stat.S_ISREG(status.st_mode):
+                yield path, status
 
 
 def _key(need: EngineNeed) -> str:
@@ -132,6 +158,14 @@ def _read(tree: Path, engines_dir: Path) -> _Record:
     """What was recorded; nothing where there is no record that can be read, because names say enough then."""
     try:
         found = msgspec.json.decode(_record_path(tree, engines_dir).read_bytes(), type=_Record)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _Record(str(tree), {})
     return found if found.tree == str(tree) else _Record(str(tree), {})
+
+
+def _write(tree: Path, engines_dir: Path, engines: dict[str, tuple[_File, ...]]) -> None:
+    path = _record_path(tree, engines_dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(_Record(str(tree), engines)), indent=2) + b"\n")
+    temporary.replace(path)

@@ -17,11 +17,12 @@ from heteromig.harnesses.make import catalog, engines, results
 from heteromig.harnesses.make.arguments import run_args
 from heteromig.harnesses.make.catalog import SCENARIO_NAMES, directory_names
 from heteromig.harnesses.make.shadow import make_shadow, remove_shadow
-from heteromig.harnesses.make.tree import require_tree
+from heteromig.harnesses.make.tree import require_makeable, require_tree
 from heteromig.logs.harness import MLPERF_LINES, LinePattern
 from heteromig.logs.search import LogPlace
 from heteromig.workers.command import Command
 from heteromig.workers.environment import SLICE_VARIABLE
+from heteromig.workers.worker import STDOUT_LOG
 
 _SHADOW = "tree"
 _ACCURACY_ONLY = "--test_mode=AccuracyOnly"
@@ -90,15 +91,17 @@ class MakeHarness:
         return 60_000 if plain else _POSTPROCESSING_MS
 
     def preflight(self, spec: RunSpec) -> None:
-        """Check that there is a tree and a make.
+        """Check that there is a tree and a make that can work in it.
 
         Raises:
-            PreflightError: there is none.
+            PreflightError: there is none, or the names of directories are not for make.
             UsageError: an option is not for this harness.
         """
-        require_tree(spec.harness_dir)
+        require_makeable(require_tree(spec.harness_dir), "move the tree.")
+        require_makeable(Path(spec.runs_dir).absolute(), "choose another place with --runs-dir.")
         if shutil.which("make") is None:
             raise PreflightError("There is no make on the PATH, and NVIDIA's tree is driven by it: install GNU make.")
+        self._require_prefix(spec.main.cmd_prefix)
         if spec.main.target_qps is not None:
             raise UsageError(
                 "--main-target-qps is for the embedded harness; tell NVIDIA's tree with --main-benchmark-runargs, e.g. "
@@ -115,21 +118,30 @@ class MakeHarness:
                 f"TEST04 is not for {spec.main.benchmark}, and the tree would run nothing: choose another."
             )
 
+    def _require_prefix(self, prefix: tuple[str, ...]) -> None:
+        """Main starts long after the backgrounds, which is late to learn that its command cannot be run."""
+        if prefix and shutil.which(str(self._tree / prefix[0]) if "/" in prefix[0] else prefix[0]) is None:
+            raise UsageError(
+                f"--main-benchmark-cmd-prefix begins with {prefix[0]!r}, which is no program on the PATH or in the "
+                "tree: install it, or leave the option out."
+            )
+
     def missing_engines(self, needs: tuple[EngineNeed, ...], spec: RunSpec) -> tuple[tuple[EngineNeed, str], ...]:
         """Those of `needs` that are not in the tree as they were built."""
         return engines.missing(needs, self._tree, Path(spec.engines_dir).absolute())
 
     def prepare(self, assignment: Assignment, spec: RunSpec, run_dir: Path) -> None:
-        """A shadow of the tree for a background; for main a LOG_DIR that nobody has used.
+        """A shadow of the tree for a background; for main a LOG_DIR that nobody has used; for a build a note of it.
 
         Raises:
             OSError: the file system does not let it.
             PreflightError: main's LOG_DIR is there already.
         """
-        del spec
         if assignment.role is Role.BACKGROUND:
-            make_shadow(self._tree, self._shadow(assignment, run_dir))
-        elif assignment.role is Role.MAIN and self._main_log_dir(run_dir).exists():
+            make_shadow(self._tree, self._shadow(assignment, run_dir), runs_dir=run_dir.parent)
+        elif assignment.role is Role.BUILD:
+            engines.begin(assignment.builds, self._tree, Path(spec.engines_dir).absolute())
+        elif self._main_log_dir(run_dir).exists():
             raise PreflightError(f"{self._main_log_dir(run_dir)} is there already, from another run: try again.")
 
     def command(self, assignment: Assignment, spec: RunSpec, run_dir: Path) -> Command:
@@ -142,9 +154,7 @@ class MakeHarness:
         elif assignment.role is Role.MAIN:
             log_dir = str(self._main_log_dir(run_dir).relative_to(self._tree))
             prefix, target = spec.main.cmd_prefix, spec.main.action.value
-            scoring = spec.main.mode is Mode.ACCURACY and not any("--test_mode" in one for one in spec.main.run_args)
-            own = (_ACCURACY_ONLY, *spec.main.run_args) if scoring else spec.main.run_args
-            arguments = (*_run_arguments(assignment), *own)
+            arguments = (*_run_arguments(assignment), *_own_arguments(spec.main))
         else:
             log_dir = str(run_dir / assignment.directory / results.LOGS)
             cwd = self._shadow(assignment, run_dir)
@@ -209,12 +219,12 @@ class MakeHarness:
         Raises:
             EvidenceError: what says so is not there.
         """
-        folder = run_dir / main.directory / results.LOGS
+        folder, output = run_dir / main.directory / results.LOGS, run_dir / main.directory / STDOUT_LOG
         logs = self.detail_logs(main, run_dir)
         if spec.main.action.audit is not None:
-            return results.judge_audit(logs, folder, spec.main.action.audit, main)
+            return results.judge_audit(logs, folder, spec.main.action.audit, output, main)
         if spec.main.mode is Mode.ACCURACY:
-            return results.judge_accuracy(logs, folder, run_dir / main.directory / "stdout.log", main)
+            return results.judge_accuracy(logs, folder, output, main)
         return results.judge_last_performance(logs, main)
 
     def _shadow(self, assignment: Assignment, run_dir: Path) -> Path:
@@ -237,6 +247,12 @@ def _run_arguments(assignment: Assignment) -> tuple[str, ...]:
         f"--config_ver={assignment.config_ver}",
         f"--min_duration={assignment.duration_ms}",
     )
+
+
+def _own_arguments(main: MainSpec) -> tuple[str, ...]:
+    """What the user added, and the mode, unless it was said there."""
+    is_said = any(one.partition("=")[0] == "--test_mode" for one in main.run_args)
+    return main.run_args if is_said or main.mode is not Mode.ACCURACY else (_ACCURACY_ONLY, *main.run_args)
 
 
 def _build_arguments(assignment: Assignment, known: tuple[BenchmarkInfo, ...]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 from collections.abc import Iterator
@@ -33,10 +34,18 @@ _PASS = re.compile(rb"^TEST PASS\b", re.MULTILINE)
 """What compliance scripts say of a test that passed; their exit code says nothing (run_verification.py)."""
 
 _ACCURACY = re.compile(
-    rb"Accuracy = (?P<value>[0-9.]+), Threshold = (?P<threshold>[0-9.]+)\. Accuracy test (?P<outcome>PASSED|FAILED)"
+    rb"Accuracy = (?P<value>\d+(?:\.\d+)?), Threshold = (?P<threshold>\d+(?:\.\d+)?)\. "
+    rb"Accuracy test (?P<outcome>PASSED|FAILED)"
 )
 """What the driver says of an AccuracyOnly run, in `accuracy_summary.json` and in its output."""
 _ACCURACY_SUMMARY = "accuracy_summary.json"
+
+_TRIAL = re.compile(rb"^TEST0\d trial \d+[ \t]*$", re.MULTILINE)
+"""What the Makefile says before each trial of a compliance test (v2.1:760-784)."""
+_REDEEMED = b"TEST01 failure redeemed via fallback approach"
+"""What the driver says where answers differ from the accuracy run's, but are as good to within 1 % or 0.1 %: those of
+harnesses that are not deterministic (code/main.py of v2.0, handle_audit_verification). Verify files do not tell."""
+_FALLBACK_FILES = ("baseline_accuracy.txt", "compliance_accuracy.txt")
 
 
 def copy_logs(source: Path, destination: Path) -> None:
@@ -64,13 +73,13 @@ def copy_compliance(tree: Path, test: str, destination: Path, *, started_utc_ns:
 
 def detail_logs(folder: Path, assignment: Assignment) -> tuple[Path, ...]:
     """LoadGen's detail logs of a benchmark and scenario below `folder`, in the order of their paths."""
+    return tuple(path for path in sorted(folder.rglob(DETAIL_LOG)) if _is_of(path.relative_to(folder), assignment))
+
+
+def _is_of(path: Path, assignment: Assignment) -> bool:
+    """Whether a file lies in a directory of the benchmark and scenario."""
     names, scenario = directory_names(assignment.benchmark), SCENARIO_NAMES[assignment.scenario]
-    found = []
-    for path in sorted(folder.rglob(DETAIL_LOG)):
-        parts = path.relative_to(folder).parts
-        if any(name in names and parts[index : index + 1] == (scenario,) for index, name in enumerate(parts, start=1)):
-            found.append(path)
-    return tuple(found)
+    return any(name in names and following == scenario for name, following in itertools.pairwise(path.parts))
 
 
 def judge_last_performance(logs: tuple[Path, ...], main: Assignment) -> MainResult:
@@ -107,7 +116,7 @@ def judge_accuracy(logs: tuple[Path, ...], folder: Path, output: Path, main: Ass
     )
 
 
-def judge_audit(logs: tuple[Path, ...], folder: Path, test: str, main: Assignment) -> MainResult:
+def judge_audit(logs: tuple[Path, ...], folder: Path, test: str, output: Path, main: Assignment) -> MainResult:
     """Whether the verify files of a compliance test say that it passed.
 
     LoadGen's own VALID is no part of it: TEST04 issues the same sample for less than a second, by design.
@@ -118,15 +127,27 @@ def judge_audit(logs: tuple[Path, ...], folder: Path, test: str, main: Assignmen
     facts = read_detail(_last(logs, main))
     complaints = []
     for name in (_VERIFY_ACCURACY, _VERIFY_PERFORMANCE) if test == "TEST01" else (_VERIFY_PERFORMANCE,):
-        files = sorted(folder.rglob(name))
+        files = [path for path in sorted(folder.rglob(name)) if _is_of(path.relative_to(folder), main)]
         if not files:
             raise EvidenceError(f"{test} left no {name} in {COMPLIANCE_LOGS}/{test}, so nobody says that it passed.")
         complaints += [
             f"{path.relative_to(folder)} does not say TEST PASS"
             for path in files
             if _PASS.search(read_regular(path, "The verification")) is None
+            and not (name == _VERIFY_ACCURACY and _is_redeemed(path, output))
         ]
     return MainResult(valid=not complaints, complaints=tuple(complaints), metrics=facts.metrics)
+
+
+def _is_redeemed(verify_accuracy: Path, output: Path) -> bool:
+    """Whether the last trial compared accuracies instead of answers, and says that they agree."""
+    accuracy = verify_accuracy.with_name("accuracy")
+    try:
+        said = read_regular(output, "The output")
+    except FileNotFoundError:
+        return False
+    begins = [match.start() for match in _TRIAL.finditer(said)]
+    return all((accuracy / name).is_file() for name in _FALLBACK_FILES) and _REDEEMED in said[max(begins, default=0) :]
 
 
 def _last(logs: tuple[Path, ...], main: Assignment) -> Path:

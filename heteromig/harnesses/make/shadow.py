@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 _PRIVATE_DIRECTORIES = ("measurements", "build/logs")
@@ -21,10 +20,12 @@ _PRIVATE_PREFIX = "verify_"
 _PRIVATE_BUILDS = frozenset({"logs", "compliance_logs"})
 
 
-def make_shadow(tree: Path, shadow: Path) -> None:
+def make_shadow(tree: Path, shadow: Path, *, runs_dir: Path) -> None:
     """Fill `shadow`, which is made, with links to what is in `tree`.
 
-    A link to a directory that `shadow` itself is in would make a loop, and is left out.
+    `runs_dir` is where run directories are, that of `shadow` among them. It may be anywhere in the tree: a link to a
+    directory that `shadow` itself is in would make a loop, so such a directory is made anew down to `runs_dir`, with
+    links to what else is in it.
 
     Raises:
         OSError: the file system does not let it.
@@ -33,29 +34,45 @@ def make_shadow(tree: Path, shadow: Path) -> None:
     (shadow / "build").mkdir()
     for name in _PRIVATE_DIRECTORIES:
         (shadow / name).mkdir()
-    for entry in _entries(tree, shadow):
-        if entry.name != "build" and entry.name not in _PRIVATE and not entry.name.startswith(_PRIVATE_PREFIX):
-            (shadow / entry.name).symlink_to(entry.path)
-    for entry in _entries(tree / "build", shadow):
-        if entry.name not in _PRIVATE_BUILDS:
-            (shadow / "build" / entry.name).symlink_to(entry.path)
+    inside, runs = os.path.realpath(shadow), os.path.realpath(runs_dir)
+    top = [entry for entry in _entries(tree) if entry.name != "build" and not _is_private(entry.name)]
+    _link(top, shadow, inside, runs)
+    builds = [entry for entry in _entries(tree / "build") if entry.name not in _PRIVATE_BUILDS]
+    _link(builds, shadow / "build", inside, runs)
 
 
 def remove_shadow(shadow: Path) -> None:
-    """Remove it, and none of what its links point at.
+    """Remove it, as far as that goes, and none of what its links point at.
 
     Raises:
-        OSError: the file system does not let it.
+        OSError: something of it is left.
     """
-    if shadow.exists():
-        shutil.rmtree(shadow)
+    shutil.rmtree(shadow, ignore_errors=True)  # which goes on with the rest, so that no link stays that can go
+    if os.path.lexists(shadow):
+        shutil.rmtree(shadow)  # to learn why
 
 
-def _entries(directory: Path, shadow: Path) -> Iterator[os.DirEntry[str]]:
+def _is_private(name: str) -> bool:
+    return name in _PRIVATE or name.startswith(_PRIVATE_PREFIX)
+
+
+def _entries(directory: Path) -> list[os.DirEntry[str]]:
     if not directory.is_dir():
-        return
-    inside = shadow.resolve()
+        return []
     with os.scandir(directory) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if not inside.is_relative_to(Path(entry.path).resolve()):
-                yield entry
+        return sorted(entries, key=lambda entry: entry.name)
+
+
+def _link(entries: list[os.DirEntry[str]], destination: Path, inside: str, runs: str) -> None:
+    """Links in `destination` to `entries`; `inside` and `runs` are the real paths of the shadow and of its runs."""
+    for entry in entries:
+        path = os.path.realpath(entry.path)  # which, unlike Path.resolve, does not mind links that go in circles
+        if not _contains(path, inside):
+            (destination / entry.name).symlink_to(entry.path)
+        elif entry.is_dir(follow_symlinks=False) and path != runs and _contains(path, runs):
+            (destination / entry.name).mkdir()
+            _link(_entries(Path(entry.path)), destination / entry.name, inside, runs)
+
+
+def _contains(directory: str, path: str) -> bool:
+    return path == directory or path.startswith(f"{directory.rstrip(os.sep)}{os.sep}")
