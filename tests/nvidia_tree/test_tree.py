@@ -6,12 +6,13 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.product import processes_with, until
+from tests.e2e.product import DEADLINE_S, REPOSITORY, processes_with, until
 from tests.nvidia_tree.planted.code.catalog import BENCHMARKS, Workload
 from tests.nvidia_tree.planted.code.habits import CHATTY_CONFIG_LINES, CHATTY_LINE_BYTES
 from tests.nvidia_tree.planted.code.running import logged
@@ -25,6 +26,7 @@ from tests.nvidia_tree.tree import (
     make,
     plant,
     workload,
+    writes,
 )
 
 DETAIL = "mlperf_log_detail.txt"
@@ -488,6 +490,38 @@ def test_chatty(tree: Path, tmp_path: Path, benchmark: str) -> None:
     chatter = [line for line in ended.stdout.splitlines() if line.endswith("xxxx")]
     assert {len(line) + 1 for line in chatter} == {CHATTY_LINE_BYTES}
     assert re.search(r"^Result is : VALID$", ended.stdout, re.MULTILINE)
+
+
+def test_what_a_chatty_run_writes_is_accounted_for(tree: Path, tmp_path: Path) -> None:
+    record = tmp_path / "writes"
+    arguments = run_args(workload("bert", "Offline"), duration_ms=400)
+    habits = {"STANDIN_MAIN": "chatty", "STANDIN_WRITES": str(record)}
+    ended = make(tree, "run_harness", arguments, LOG_DIR=str(tmp_path), **habits)
+    assert ended.returncode == 0, ended.stdout
+    assert len(writes(record)) == len(re.findall(r"xxxx$", ended.stdout, re.MULTILINE))
+    assert {(write.pid, write.benchmark) for write in writes(record)} == {(writes(record)[0].pid, "bert")}
+
+
+FILLS_A_PIPE = """
+import fcntl, os
+from tests.nvidia_tree.planted.code.account import Account
+account = Account("bert")
+for size in (fcntl.fcntl(1, fcntl.F_GETPIPE_SZ), 1):
+    with account.write():
+        os.write(1, b"x" * size)
+"""
+
+
+def test_a_write_that_waits_for_its_reader_is_blocked(tmp_path: Path) -> None:
+    record = tmp_path / "writes"
+    environ = environment({"STANDIN_WRITES": str(record)})
+    argv = (sys.executable, "-c", FILLS_A_PIPE)
+    with subprocess.Popen(argv, env=environ, cwd=REPOSITORY, stdout=subprocess.PIPE) as child:
+        stat = Path(f"/proc/{child.pid}/stat")
+        until(lambda: writes(record) and stat.read_text().rpartition(")")[2].split()[0] == "S", "a full pipe")
+        child.communicate(timeout=DEADLINE_S)
+    assert child.returncode == 0
+    assert [write.blocked for write in writes(record)] == [False, True]
 
 
 def test_an_unknown_system_runs_nothing(tree: Path, tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ STANDIN_CONFIG_LINES
     How many lines of configuration a run prints (8).
 STANDIN_RECORD
     A file that gets a line for each start of the driver; see `launches`.
+STANDIN_WRITES
+    A file that gets a line for each line that a chatty run prints while it is timed; see `writes`.
 STANDIN_SYSTEM
     The system's name, instead of the one that was planted.
 THERMAL_SLEEP_S
@@ -97,6 +99,16 @@ class Launch(Struct, frozen=True):
     @property
     def action(self) -> str:
         return next(word.partition("=")[2] for word in self.argv if word.startswith("--action="))
+
+
+class Write(Struct, frozen=True):
+    """One line of a chatty run: when printing it began, how long it took, and whether the kernel let it wait."""
+
+    pid: int
+    benchmark: str
+    at_ns: int
+    took_ns: int
+    blocked: bool
 
 
 def plant(root: Path, *, version: str = "v2.1", system: str = SYSTEM, with_engines: bool = False) -> Path:
@@ -178,6 +190,11 @@ def launches(record: Path) -> list[Launch]:
     if not record.exists():
         return []
     return msgspec.json.Decoder(Launch, dec_hook=lambda kind, value: kind(value)).decode_lines(record.read_bytes())
+
+
+def writes(record: Path) -> list[Write]:
+    """What STANDIN_WRITES says was printed, in the order of its ends."""
+    return msgspec.json.Decoder(Write).decode_lines(record.read_bytes()) if record.exists() else []
 
 
 def _install_binaries(tree: Path) -> None:

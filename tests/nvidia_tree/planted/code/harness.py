@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ from typing import NamedTuple
 import mlperf_loadgen as lg
 
 from . import habits
+from .account import Account
 from .measurements import ACCURACY_SAMPLES
 
 _AUDIT_CONFIG = "audit.config"
@@ -186,7 +188,7 @@ def main(argv: list[str]) -> int:
     if habit == "crash":
         _in_background(_crash, begun, min(habits.ends_after_s(), asked_s / 2))
     if habit == "chatty":
-        _in_background(_chat, begun, over, console)
+        _in_background(_chat, begun, over, console, Account(options.model))
     system = NullSystem(settings, seconds_per_query(settings, habit), begun)
     sut = lg.ConstructSUT(system.issue, lambda: None)
     load_s = habits.load_s() if habit == "slow-start" else 0.0
@@ -262,11 +264,16 @@ def _crash(begun: threading.Event, after_s: float) -> None:
     os._exit(1)
 
 
-def _chat(begun: threading.Event, over: threading.Event, console: Console) -> None:
+def _chat(begun: threading.Event, over: threading.Event, console: Console, account: Account) -> None:
     begun.wait()
     due_s = time.monotonic()
     while not over.is_set():
-        console.say(console.filler(habits.CHATTY_LINE_BYTES))
+        line = console.filler(habits.CHATTY_LINE_BYTES)
+        try:
+            with account.write():
+                console.say(line)
+        except BrokenPipeError:
+            os._exit(128 + signal.SIGPIPE)  # which ends the real binaries; Python ignores it
         due_s += 1 / habits.CHATTY_LINES_PER_S
         over.wait(due_s - time.monotonic())
 
