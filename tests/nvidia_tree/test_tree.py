@@ -331,6 +331,21 @@ def test_an_audit_that_fails_exits_with_0(tree: Path) -> None:
     assert "TEST PASS" not in ended.stdout
 
 
+def test_answers_that_differ_and_are_as_good_redeem_test01(tree: Path) -> None:
+    what = workload("bert", "Offline")
+    ended = make(tree, "run_audit_test01", run_args(what), STANDIN_MAIN="audit-redeemed")
+    assert ended.returncode == 0, ended.stdout
+    files = tree / "build/compliance_logs/TEST01" / what.directory / "TEST01"
+    assert (files / "verify_accuracy.txt").read_text().endswith("\nTEST FAIL\n")
+    assert (files / "verify_performance.txt").read_text().endswith("\nTEST PASS\n")
+    assert {path.name for path in (files / "accuracy").iterdir()} == {
+        "baseline_accuracy.txt",
+        "compliance_accuracy.txt",
+    }
+    assert "TEST01 failure redeemed via fallback approach." in ended.stdout
+    assert re.search(r"^TEST PASS$", ended.stdout, re.MULTILINE)
+
+
 def test_an_audit_is_tried_again(tree: Path, tmp_path: Path) -> None:
     what = workload("ssd-resnet34", "Server")
     record = tmp_path / "record"

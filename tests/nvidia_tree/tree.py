@@ -20,6 +20,7 @@ STANDIN_RESNET50, STANDIN_BERT, STANDIN_3D_UNET, ...
         accuracy-fails      with --test_mode=AccuracyOnly
         audit-fails         TEST FAIL in verify_performance.txt; exit 0
         audit-second-trial  the first trial of an audit fails when it is verified
+        audit-redeemed      TEST FAIL in verify_accuracy.txt of TEST01, because answers differ, but they are as good
         unknown-system      the driver finds no configuration for this machine, does nothing, and exits with 0
         no-engine           a build that exits with 0 and leaves nothing
         build-fails         a build that exits with 1

@@ -67,22 +67,33 @@ def verify(workload: Workload, test: str) -> None:
     if habit() == "audit-second-trial" and os.environ.get("STANDIN_TRIAL") == "1":
         raise RuntimeError(f"{test} verification failed.")
     log_directory = Path(_LOGS, test, workload.directory)
-    passed = habit() != "audit-fails"
+    failed = {"audit-fails": "performance", "audit-redeemed": "accuracy"}.get(habit())
     checks = ("accuracy", "performance") if test == "TEST01" else ("performance",)
     destination = log_directory / test
     (destination / "performance" / "run_1").mkdir(parents=True, exist_ok=True)
     for check in checks:
         file = Path(f"verify_{check}.txt")
         score = running.headline(log_directory, workload.scenario)
-        # Of TEST01 only the speed fails: had the accuracy failed, the exit code would have said so.
-        good = passed or check == "accuracy"
+        # Had the accuracy of TEST01 failed for good, the exit code would have said so.
+        good = check != failed
         file.write_text(f"test score: {score}\nTEST {'PASS' if good else 'FAIL'}\n")
         shutil.copy2(file, destination)
         say(f"{check.capitalize()} check pass: {good}")
     for name in ("mlperf_log_summary.txt", "mlperf_log_detail.txt"):
         shutil.copy2(log_directory / name, destination / "performance" / "run_1")
+    if failed in checks and failed == "accuracy":
+        _redeem(destination / "accuracy")
     say(f"{test[:6]} verification complete")
     cleanup()
+
+
+def _redeem(directory: Path) -> None:
+    """Where answers differ, because the harness is not deterministic, it matters only how good they are."""
+    directory.mkdir(exist_ok=True)
+    for name in ("baseline", "compliance"):
+        (directory / f"{name}_accuracy.txt").write_text("accuracy=28.105%\n")
+    LOG.info("AUDIT HARNESS: Success: TEST01 failure redeemed via fallback approach.")
+    say("TEST PASS")
 
 
 def _is_ignored(workload: Workload, test: str) -> bool:

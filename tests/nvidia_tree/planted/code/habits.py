@@ -18,6 +18,7 @@ HABITS = frozenset(
         "accuracy-fails",
         "audit-fails",
         "audit-second-trial",
+        "audit-redeemed",
         "unknown-system",
         "no-engine",
         "build-fails",
