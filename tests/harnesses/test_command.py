@@ -394,6 +394,9 @@ class TestResult:
         assert "which is no number" in result.complaints[0]
         assert result.metrics == {}
 
+    def test_blanks_around_what_was_said_do_not_matter(self, tmp_path: Path) -> None:
+        assert judge(tmp_path, b"p99_ms=1 status= OK  \n", valid_when=["status == OK", "p99_ms == 1"]).valid is True
+
     def test_numbers_are_compared_exactly(self, tmp_path: Path) -> None:
         output = b"p99_ms=9007199254740993 status=x\n"
         assert judge(tmp_path, output, valid_when="p99_ms == 9007199254740992").valid is False
