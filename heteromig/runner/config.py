@@ -189,7 +189,8 @@ def resolve(config: Config, *, goal: Goal = Goal.RUN) -> RunSpec:
     """The complete, checked specification of a run.
 
     Raises:
-        UsageError: a benchmark, scenario, duration, harness or slice source does not exist or does not fit.
+        UsageError: a benchmark, scenario, duration, harness or slice source does not exist or does not fit, or a text
+            is none that a journal can hold.
     """
     harness_name, options = _harness_options(config)
     harness = _choose(HARNESSES, harness_name, "--harness")(options)
@@ -199,7 +200,7 @@ def resolve(config: Config, *, goal: Goal = Goal.RUN) -> RunSpec:
     timing = _timing(config, harness, main)
     runs_dir = _directory("--runs-dir", config.runs_dir or "runs")
     level = EvidenceLevel.TIMED if harness.writes_loadgen_logs else EvidenceLevel.ANNOUNCED
-    return RunSpec(
+    spec = RunSpec(
         goal=goal,
         slices=str(source),
         harness=harness.name,
@@ -224,6 +225,11 @@ def resolve(config: Config, *, goal: Goal = Goal.RUN) -> RunSpec:
         harness_dir=options.harness_dir,
         commands=options.commands,
     )
+    try:
+        msgspec.json.encode(spec)
+    except UnicodeEncodeError as error:  # bytes of the command line or the environment
+        raise UsageError(f"{error.object!r} is no text in UTF-8: say it in other letters.") from None
+    return spec
 
 
 def _harness_options(config: Config) -> tuple[str, HarnessOptions]:
@@ -399,7 +405,10 @@ def _timing(whole: Config, harness: Harness, main: MainSpec) -> TimingSpec:
         build_timeout_ms=_duration("--build-timeout", config.build_timeout, 7_200_000, at_least_ms=1),
         # Twice what an Offline run of that length may take, and ten minutes to load and to post-process.
         main_timeout_ms=_duration(
-            "--main-timeout", config.main_timeout, 3 * main.duration_ms * runs + 600_000 * runs, at_least_ms=1
+            "--main-timeout",
+            config.main_timeout,
+            min(3 * main.duration_ms * runs + 600_000 * runs, MAX_DURATION_MS),
+            at_least_ms=1,
         ),
         main_exit_timeout_ms=_duration(
             "--main-exit-timeout", config.main_exit_timeout, harness.main_exit_timeout_ms(main), at_least_ms=1

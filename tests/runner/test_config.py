@@ -1,23 +1,30 @@
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from heteromig.benchmarks.catalog import BENCHMARKS, SETS
 from heteromig.core.errors import UsageError
 from heteromig.core.phases import EvidenceLevel
-from heteromig.core.spec import Drain, Goal, Mode, RunSpec
+from heteromig.core.spec import Action, CommandSpec, Drain, Goal, Mode, RunSpec, SystemSpec
+from heteromig.harnesses import HARNESSES
+from heteromig.harnesses.make.arguments import START_FROM_DEVICE, VERBOSE
 from heteromig.runner.config import (
     MAX_DURATION_MS,
     BackgroundConfig,
+    CommandConfig,
     Config,
     Duration,
     MainConfig,
+    SystemConfig,
     TimingConfig,
+    _harness_options,
     overlay,
     read_config,
     resolve,
@@ -45,6 +52,9 @@ def test_defaults() -> None:
     assert spec.main.target_qps is None
     assert spec.background.benchmarks == "all"
     assert spec.background.duration_ms is None
+    assert spec.background.timeout_ms == 2 * 3_600_000, "the longest that the original launcher lets them run"
+    assert (spec.main.action, spec.main.run_args, spec.main.cmd_prefix) == (Action.RUN_HARNESS, (), ())
+    assert (spec.gpu, spec.main.slice, spec.systems, spec.commands, spec.harness_dir) == (None, None, (), (), "")
     assert spec.drain is Drain.KILL
     assert spec.start_evidence is EvidenceLevel.TIMED
     assert spec.timing.start_time_buffer_ms == 10_000
@@ -102,6 +112,156 @@ def test_file_with_everything(tmp_path: Path) -> None:
     assert (spec.drain, spec.start_evidence, spec.seed) == (Drain.WAIT, EvidenceLevel.BUSY, 7)
     assert (spec.pin, spec.lenient, spec.rebuild) == (False, True, True)
     assert (spec.sample_period_ms, spec.runs_dir, spec.engines_dir) == (2000, "/data/r", "/data/e")
+
+
+def test_file_for_nvidias_tree(tmp_path: Path) -> None:
+    config = _read(
+        tmp_path,
+        """
+        slices = "mig"
+        harness = "make"
+        harness-dir = "/data/closed/NVIDIA"
+        gpu = 1
+        verbose = true
+        start-from-device = true
+        [main]
+        benchmark = "bert"
+        scenario = "Server"
+        accuracy = 99.9
+        action = "run_audit_test01"
+        config-ver = "hetero_mine"
+        runargs = "--gpu_batch_size=64 '--name=a b'"
+        cmd-prefix = ["numactl", "-N", "0 1"]
+        immediate-start = true
+        slice = 3
+        [background]
+        benchmarks = "datacenter"
+        config-ver = "theirs"
+        runargs = ["--x=$HOME"]
+        [[systems]]
+        gpu = "H100 80GB HBM3"
+        benchmarks = { resnet50 = ["Offline", "Server"], bert = ["offline", "server"] }
+        [[systems]]
+        gpu = "A30"
+        [systems.benchmarks]
+        gptj = ["single-stream"]
+        """,
+    )
+    spec = resolve(config)
+    assert (spec.harness, spec.harness_dir, spec.gpu, spec.batch_builds) == ("make", "/data/closed/NVIDIA", "1", True)
+    main, background = spec.main, spec.background
+    assert (main.action, main.accuracy, main.config_ver, main.slice) == (Action.TEST01, "99.9", "hetero_mine", "3")
+    assert main.run_args == (START_FROM_DEVICE, "--gpu_batch_size=64", "--name=a b", *VERBOSE)
+    assert main.cmd_prefix == ("numactl", "-N", "0 1")
+    assert (background.config_ver, background.run_args) == ("theirs", (START_FROM_DEVICE, "--x=$HOME"))
+    assert spec.timing.start_time_buffer_ms == 0
+    assert spec.timing.main_timeout_ms == 2 * 2_400_000, "an audit may take two runs"
+    assert spec.systems[:2] == (
+        SystemSpec("H100 80GB HBM3", (("resnet50", ("offline", "server")), ("bert", ("offline", "server")))),
+        SystemSpec("A30", (("gptj", ("singlestream",)),)),
+    )
+    assert {info.name for info in spec.catalog} >= {"resnet50", "gptj"}
+    assert _again(tmp_path, spec) == spec
+
+
+def test_file_with_programs(tmp_path: Path) -> None:
+    config = _read(
+        tmp_path,
+        """
+        slices = "sim:a30"
+        [command.measured]
+        argv = "./bench --seconds {duration_s} 'two words'"
+        start = "^start$"
+        result = 'p99_ms=(?P<p99_ms>\\S+)'
+        valid-when = "p99_ms <= 15"
+        [command.beside]
+        argv = ["./noise"]
+        model = "noise"
+        scenarios = ["Offline", "Server"]
+        env = { LEVEL = "7", "a.b" = "c" }
+        cwd = "."
+        loadgen-logs = "logs"
+        clean-stop = "INT"
+        end = "^end$"
+        """,
+    )
+    spec = resolve(config)
+    assert (spec.harness, spec.main.benchmark, spec.background.candidates) == ("command", "measured", ("beside",))
+    assert spec.start_evidence is EvidenceLevel.ANNOUNCED, "one of them writes no LoadGen log"
+    assert spec.commands == (
+        CommandSpec(
+            name="measured",
+            argv=("./bench", "--seconds", "{duration_s}", "two words"),
+            model="measured",
+            scenarios=("offline",),
+            start="^start$",
+            result=r"p99_ms=(?P<p99_ms>\S+)",
+            valid_when=("p99_ms <= 15",),
+        ),
+        CommandSpec(
+            name="beside",
+            argv=("./noise",),
+            model="noise",
+            scenarios=("offline", "server"),
+            env={"LEVEL": "7", "a.b": "c"},
+            cwd=".",
+            end="^end$",
+            clean_stop="INT",
+            loadgen_logs="logs",
+        ),
+    )
+    assert _again(tmp_path, spec) == spec
+
+
+def test_inside_nvidias_tree_it_is_the_harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = tmp_path / "closed/NVIDIA"
+    (tree / "code/common").mkdir(parents=True)
+    (tree / "Makefile").touch()
+    (tree / "code/main_v2.py").touch()
+    monkeypatch.chdir(tree / "code")
+    spec = resolve(Config())
+    assert (spec.harness, spec.harness_dir) == ("make", str(tree))
+    assert resolve(Config(harness="loadgen")).harness_dir == ""
+    monkeypatch.chdir(tmp_path)
+    assert resolve(Config()).harness == "loadgen"
+    named = resolve(Config(harness_dir="closed/NVIDIA"))
+    assert (named.harness, named.harness_dir) == ("make", str(tree)), "wherever the run is verified"
+
+
+@pytest.mark.parametrize(
+    ("config", "main", "background"),
+    [
+        (Config(verbose=True), VERBOSE, ()),
+        (Config(verbose_all=True), VERBOSE, VERBOSE),
+        (Config(verbose=True, verbose_all=True), VERBOSE, VERBOSE),
+        (Config(start_from_device=True), (START_FROM_DEVICE,), (START_FROM_DEVICE,)),
+        (Config(verbose=False, verbose_all=False, start_from_device=False), (), ()),
+    ],
+)
+def test_switches_of_the_original_launcher_become_arguments(
+    config: Config, main: tuple[str, ...], background: tuple[str, ...]
+) -> None:
+    spec = resolve(overlay(Config(harness="make"), config))
+    assert (spec.main.run_args, spec.background.run_args) == (main, background)
+
+
+@pytest.mark.parametrize(
+    ("runargs", "mode", "expected"),
+    [
+        ("--test_mode=AccuracyOnly", None, Mode.ACCURACY),
+        ("--test_mode AccuracyOnly", Mode.ACCURACY, Mode.ACCURACY),
+        ("--test_mode=PerformanceOnly", None, Mode.PERFORMANCE),
+        (None, Mode.ACCURACY, Mode.ACCURACY),
+        (None, None, Mode.PERFORMANCE),
+    ],
+)
+def test_the_mode_of_main_is_said_in_either_way(runargs: str | None, mode: Mode | None, expected: Mode) -> None:
+    assert resolve(Config(harness="make", main=MainConfig(runargs=runargs, mode=mode))).main.mode is expected
+
+
+def test_a_year_is_the_longest_that_anything_may_take() -> None:
+    longest = MainConfig(duration=MAX_DURATION_MS, action=Action.TEST04)
+    assert resolve(Config(harness="make", main=longest)).timing.main_timeout_ms == MAX_DURATION_MS
 
 
 @pytest.mark.parametrize(("text", "accuracy"), [("99", "99"), ("99.0", "99"), ("99.9", "99.9"), ('"99.9"', "99.9")])
@@ -196,6 +356,14 @@ def test_explicit_duration_of_backgrounds_lets_them_finish(explicit: str | int) 
         (Config(background=BackgroundConfig(benchmarks="dlmr")), "dlrm"),
         (Config(sample_period="99ms"), "--sample-period is 99ms, and must be at least 100 ms"),
         (Config(timing=TimingConfig(grace="x")), "--grace: 'x'"),
+        (Config(main=MainConfig(runargs="'open")), "--main-benchmark-runargs cannot be split (no closing quotation)"),
+        (Config(main=MainConfig(cmd_prefix=["a\nb"])), "--main-benchmark-cmd-prefix holds a line break"),
+        (Config(main=MainConfig(runargs="--benchmarks=bert")), "say it with --main-benchmark"),
+        (Config(background=BackgroundConfig(runargs="--test_mode=AccuracyOnly")), "runargs of [background] hold"),
+        (Config(main=MainConfig(mode=Mode.PERFORMANCE, runargs="--test_mode=AccuracyOnly")), "leave one out"),
+        (Config(main=MainConfig(slice="\udcff")), "'\\udcff' is no text in UTF-8"),
+        (Config(main=MainConfig(runargs="--x=\udcff")), "'--x=\\udcff' is no text in UTF-8"),
+        (Config(harness="command"), "[command.<name>]"),
         (Config(runs_dir="\udcff"), "--runs-dir is '\\udcff', which is no path in UTF-8"),
         (Config(engines_dir="a\0b"), "--engines-dir is 'a\\x00b'"),
     ],
@@ -216,6 +384,11 @@ def test_refusals(config: Config, words: str) -> None:
         ("[background]\nxyzzy = 1", "Known: benchmarks, scenario, duration, timeout"),
         ("[mian]\n", "did you mean 'main'?"),
         ("main = 1", "main"),
+        ("[command.x]\nargw = 'y'", "argw"),
+        ("[command.x]\nstart = 'y'", "argv"),
+        ("[[systems]]\ngpu = 'H100'", "benchmarks"),
+        ("[[systems]]\ngpu = 'H100'\nbenchmarks = ['bert']", "$.systems[0].benchmarks"),
+        ("[main]\naction = 'run_audit_test06'", "$.main.action"),
         ("seed = 'x'", "$.seed"),
         ("drain = 'never'", "$.drain"),
         ("[main]\ntarget-qps = 0", "$.main.target-qps"),
@@ -246,18 +419,92 @@ def _durations(most_ms: int = MAX_DURATION_MS) -> st.SearchStrategy[Duration | N
     return st.one_of(st.none(), numbers, numbers.map("{}ms".format), numbers.map(" {} ms ".format))
 
 
-PATHS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
-NAMES = st.sampled_from(sorted(BENCHMARKS))
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+PATHS = TEXT.filter(bool)
+WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\n"))
+"""What can be an argument of make."""
+SPELT = {
+    "offline": ["offline", "Offline"],
+    "server": ["server", "SERVER"],
+    "singlestream": ["singlestream", "SingleStream", "single_stream"],
+    "multistream": ["MultiStream", "multi-stream"],
+}
+
+
+def _arguments(words: st.SearchStrategy[list[str]]) -> st.SearchStrategy[str | list[str] | None]:
+    """Nothing, a list, or text that a shell would split into that list."""
+    return st.none() | words | words.filter(bool).map(shlex.join)
+
+
+def _own_arguments() -> st.SearchStrategy[str | list[str] | None]:
+    """Of the user for NVIDIA's tree, but none that heteromig writes itself."""
+    ours = ("--benchmarks", "--scenarios", "--config_ver", "--min_duration", "--action", "--audit_test", "--test_mode")
+    return _arguments(st.lists(WORDS.filter(lambda word: word.partition("=")[0] not in ours), max_size=4))
+
+
+SYSTEMS = st.builds(
+    SystemConfig,
+    gpu=TEXT,
+    benchmarks=st.dictionaries(
+        st.sampled_from(["resnet50", "bert", "gptj", "a b.c"]),
+        st.lists(st.sampled_from([name for names in SPELT.values() for name in names]), max_size=3),
+        max_size=3,
+    ),
+)
+
+
+@st.composite
+def commands(draw: st.DrawFn) -> CommandConfig:
+    """Any program."""
+    plain = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0{}"))
+    word = plain | st.sampled_from(["{slice}", "--s={duration_s}", "{{literal}}", "{directory}/out"])
+    result = draw(st.sampled_from([None, r"^p99=(?P<p99>\S+)$"]))
+    conditions: list[str | list[str] | None] = [None, "p99 <= 15", ["p99 <= 15", "p99 > 0.5"]]
+    return CommandConfig(
+        argv=draw(_arguments(st.lists(word, max_size=3).map(lambda rest: ["./run me", *rest])).filter(bool)) or "run",
+        model=draw(st.none() | TEXT.filter(bool)),
+        scenarios=draw(st.sampled_from([None, ["offline"], ["Offline", "SingleStream"], ["offline", "batch8"]])),
+        env=draw(
+            st.none() | st.dictionaries(plain.filter(lambda name: name != "" and "=" not in name), word, max_size=3)
+        ),
+        cwd=draw(st.none() | word.filter(bool)),
+        start=draw(st.sampled_from(["^start$", "läuft|runs", '"\\d+"'])),
+        end=draw(st.sampled_from([None, "^end$"])),
+        result=result,
+        valid_when=draw(st.sampled_from(conditions)) if result else None,
+        clean_stop=draw(st.sampled_from([None, "TERM", "sigint"])),
+        loadgen_logs=draw(st.sampled_from([None, ".", "logs/here"])),
+    )
 
 
 @st.composite
 def configs(draw: st.DrawFn) -> Config:
     """Any configuration that can be run."""
-    name = draw(NAMES)
-    info = BENCHMARKS[name].info
-    return Config(
+    kind = draw(st.sampled_from([None, "loadgen", "make", "command"]))
+    names = st.sampled_from(["a", "b-2", "3.x", "Q+_"])
+    base = Config(
+        harness=kind,
+        harness_dir=draw(st.none() | PATHS) if kind == "make" else None,
+        systems=draw(st.none() | st.lists(SYSTEMS, max_size=3)) if kind == "make" else None,
+        command=draw(st.dictionaries(names, commands(), min_size=1, max_size=3)) if kind == "command" else None,
+    )
+    harness_name, options = _harness_options(base)
+    harness = HARNESSES[harness_name](options)
+    infos = {info.name: info for info in harness.catalog() if info.scenarios}
+    info = infos[draw(st.sampled_from(sorted(infos)))]
+    scenario = draw(st.sampled_from(info.scenarios))
+    beside = st.sampled_from([name for name, one in infos.items() if "offline" in one.scenarios])
+    mode = draw(st.none() | st.sampled_from(Mode))
+    own = draw(_own_arguments())
+    if mode is not Mode.PERFORMANCE and draw(st.booleans()):
+        own = [*(own if isinstance(own, list) else []), "--test_mode=AccuracyOnly"]
+    return replace(
+        base,
         slices=draw(st.sampled_from(["mig", "gpu", "mps:7x14", "sim:a30", "sim:a30/2x2g.12gb", "sim:a100-sxm-80gb"])),
-        harness=draw(st.sampled_from([None, "loadgen"])),
+        gpu=draw(st.none() | st.integers(0, 7) | TEXT),
+        start_from_device=draw(st.none() | st.booleans()),
+        verbose=draw(st.none() | st.booleans()),
+        verbose_all=draw(st.none() | st.booleans()),
         start_evidence=draw(st.none() | st.sampled_from(EvidenceLevel)),
         drain=draw(st.none() | st.sampled_from(Drain)),
         seed=draw(st.none() | st.integers(-(2**31), 2**31)),
@@ -268,19 +515,28 @@ def configs(draw: st.DrawFn) -> Config:
         runs_dir=draw(st.none() | PATHS),
         engines_dir=draw(st.none() | PATHS),
         main=MainConfig(
-            benchmark=name,
-            scenario=draw(st.sampled_from([None, *info.scenarios])) if "offline" in info.scenarios else "server",
-            mode=draw(st.none() | st.sampled_from(Mode)),
+            benchmark=info.name,
+            scenario=draw(st.sampled_from(SPELT.get(scenario, [scenario]))),
+            mode=mode,
             accuracy=draw(st.sampled_from([None, *info.accuracies])),
-            duration=draw(_durations(MAX_DURATION_MS // 4)),
+            duration=draw(_durations()),
             target_qps=draw(st.none() | st.floats(min_value=0, exclude_min=True, allow_infinity=False)),
+            action=draw(st.none() | st.sampled_from(Action)),
+            config_ver=draw(st.none() | TEXT),
+            runargs=own,
+            cmd_prefix=draw(_arguments(st.lists(WORDS, max_size=3))),
+            immediate_start=draw(st.none() | st.booleans()),
+            slice=draw(st.none() | st.integers(0, 7) | TEXT),
         ),
         background=BackgroundConfig(
             benchmarks=draw(
-                st.sampled_from([None, "none", *SETS]) | st.lists(NAMES, min_size=1, max_size=5).map(",".join)
+                st.sampled_from([None, "none", *harness.sets()])
+                | st.lists(beside, min_size=1, max_size=5).map(",".join)
             ),
             duration=draw(st.one_of(_durations(), st.just("automatic"))),
             timeout=draw(_durations()),
+            config_ver=draw(st.none() | TEXT),
+            runargs=draw(_own_arguments()),
         ),
         timing=TimingConfig(
             start_time_buffer=draw(_durations()), main_timeout=draw(_durations()), grace=draw(_durations())
@@ -289,11 +545,13 @@ def configs(draw: st.DrawFn) -> Config:
 
 
 @given(configs(), st.sampled_from(Goal))
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_resolved_configuration_tells_the_same_again(
     tmp_path_factory: pytest.TempPathFactory, config: Config, goal: Goal
 ) -> None:
     spec = resolve(config, goal=goal)
     assert _again(tmp_path_factory.getbasetemp(), spec) == spec
+    assert msgspec.json.decode(msgspec.json.encode(spec), type=RunSpec) == spec
 
 
 @pytest.mark.parametrize("name", ["a\x7fb", 'a"b\\c', "a\nb", "grüße 🙂", "#[x]"])
