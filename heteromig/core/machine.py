@@ -28,6 +28,7 @@ from heteromig.core.faults import faults
 from heteromig.core.phases import ACTIVE_PHASES, Phase, Role
 from heteromig.core.plan import Assignment, build_assignment, build_batches
 from heteromig.core.spec import Drain, Goal, RunSpec
+from heteromig.core.units import MonotonicNs
 from heteromig.core.verdict import Verdict, decide
 from heteromig.core.view import View
 
@@ -56,6 +57,8 @@ class Run:
         self.entry = 0
         """How many times a phase was entered; timers of an earlier phase are stale."""
         self.view = View(spec=spec)
+        self.exit_expected_since_ns: MonotonicNs | None = None
+        """The last end of main's work after which its exit has a deadline."""
         self.graces = 0
         """How many grace periods are running: those that got TERM last have theirs too."""
         self.waiting_for = ""
@@ -215,9 +218,9 @@ def _expect_main_exit(run: Run, event: ev.AnyEvent) -> None:
     main = run.view.main
     if not isinstance(event, ev.TimedSectionEnded | ev.FinishAnnounced) or main is None or event.worker != main.index:
         return
-    # Where LoadGen's log has told of the end, the marker that is printed after it tells nothing new.
-    is_told = isinstance(event, ev.TimedSectionEnded) or main.timed_ns is None
-    if is_told and main.ended_ns == event.at_ns:
+    # Once for each end: where LoadGen's log has told of it, the marker that is printed after it tells nothing new.
+    if main.ended_ns is not None and main.ended_ns != run.exit_expected_since_ns:
+        run.exit_expected_since_ns = main.ended_ns
         run.arm(ev.Timer.MAIN_EXIT, run.view.spec.timing.main_exit_timeout_ms / 1000)
 
 

@@ -310,6 +310,7 @@ def main_has_time_to_exit(spec: RunSpec, history: History) -> None:
     """
     heard = _Heard(spec)
     ended_ns: int | None = None
+    asked_ns: int | None = None
     for step in history:
         if isinstance(step.event, ev.TimedSectionEnded) and step.event.worker == 0 and 0 not in heard.started:
             return  # whoever says so of a main that does not run may say anything
@@ -322,8 +323,9 @@ def main_has_time_to_exit(spec: RunSpec, history: History) -> None:
             ended_ns = step.event.at_ns
         timers = [effect for effect in step.effects if isinstance(effect, ef.ArmTimer)]
         asked = [effect.after_s for effect in timers if effect.timer is ev.Timer.MAIN_EXIT]
-        due = ends and step.before is step.after is Phase.MAIN_RUNNING
+        due = ends and step.before is step.after is Phase.MAIN_RUNNING and ended_ns != asked_ns
         assert asked == ([spec.timing.main_exit_timeout_ms / 1000] if due else []), step.event
+        asked_ns = ended_ns if due else asked_ns
         if isinstance(step.event, ev.DeadlinePassed) and step.event.timer is ev.Timer.MAIN_EXIT:
             outstayed = [reason for reason in step.view.reasons if "Main was still alive" in reason.sentence]
             if outstayed and step.before is Phase.MAIN_RUNNING:
