@@ -94,7 +94,7 @@ def _tree(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A directory that has two of NVIDIA's trees as far as planning can tell, the first to be in."""
     home = tmp_path_factory.mktemp("home")
     for tree in (home, home / "other"):
-        (tree / "code").mkdir(parents=True)
+        (tree / "code" / "common").mkdir(parents=True)
         (tree / "Makefile").touch()
         (tree / "code" / "main_v2.py").touch()
     with pytest.MonkeyPatch.context() as patch:
