@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 from typing import Any, cast
 
@@ -97,7 +98,12 @@ def _tree(tmp_path_factory: pytest.TempPathFactory) -> Any:
         (tree / "code" / "common").mkdir(parents=True)
         (tree / "Makefile").touch()
         (tree / "code" / "main_v2.py").touch()
+    programs = home / "programs"
+    programs.mkdir()
+    for name in ("nsys", "--main_slice", "--dryrun"):  # what a prefix begins with has to be there
+        (programs / name).touch(mode=0o755)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(programs), prepend=os.pathsep)
         patch.chdir(home)
         patch.setenv("HETEROMIG_SLICES", "sim:a100-sxm-80gb")
         patch.setenv("HETEROMIG_MAIN_BENCHMARK", "bert")
