@@ -114,10 +114,14 @@ def _spawn_failed(view: View, event: ev.SpawnFailed) -> Iterator[Fault]:
 
 def _exited(view: View, event: ev.WorkerExited, phase: Phase) -> Iterator[Fault]:
     worker = view.worker(event.worker)
-    if worker is None or worker.stopped_by is not None or worker.spawn_failure is not None:
+    if worker is None or worker.spawn_failure is not None:
         return
+    if worker.stopped_by is not None and phase not in ACTIVE_PHASES:
+        return  # before draining the run stops nobody, and whoever else does is no excuse
     log = f"see {worker.assignment.directory}/stdout.log"
     if event.exit_code == 0:
+        if worker.role is Role.MAIN and worker.stopped_by is not None:
+            yield _stop(ExitCode.WORKER, f"{_capital(worker.name)} was stopped by somebody else; {log}.")
         if worker.role is Role.BACKGROUND and phase in _WATCHED_PHASES and not view.main_ended:
             yield _background(view.spec, ExitCode.OVERLAP, f"{_capital(worker.name)} ended before main did; {log}.")
         return

@@ -205,8 +205,7 @@ class Loop:
         if exited is None:  # the harness never ran; `SpawnFailed` said why
             exited = ev.WorkerExited(at_ns=now_ns, worker=worker.index, exit_code=None, signal=None)
         else:
-            stopped_by = worker.exit.stopped_by if worker.exit is not None else None
-            exited = msgspec.structs.replace(exited, stopped_by=stopped_by, last_line=worker.last_line)
+            exited = msgspec.structs.replace(exited, last_line=worker.last_line)
         self._put(exited)
         del self._workers[worker.index]
         worker.close()

@@ -83,8 +83,8 @@ def _is_fatal(spec: RunSpec, step: Step, heard: _Heard) -> bool:
             return True
         case ev.SpawnFailed(worker=worker):
             return heard.is_fatal_to_lose(worker, spec)
-        case ev.WorkerExited(worker=worker, stopped_by=None) if worker not in heard.excused:
-            failed = step.event.exit_code != 0
+        case ev.WorkerExited(worker=worker) if worker not in heard.excused:
+            failed = step.event.exit_code != 0 or (worker == 0 and step.event.stopped_by is not None)
             early = heard.roles.get(worker) is Role.BACKGROUND and step.before in _WATCHED and not heard.main_ended
             return heard.is_fatal_to_lose(worker, spec) and (failed or early)
         case ev.TimedSectionEnded(worker=worker):
@@ -438,12 +438,13 @@ def validating_comes_after_reaping(history: History) -> None:
 
 
 def a_stop_is_no_failure(history: History) -> None:
-    """Whoever was stopped may end as it likes."""
+    """Whoever was stopped while draining may end as it likes; before, nobody was stopped by the run."""
     reasons: tuple[Reason, ...] = ()
     reaped: set[int] = set()
     for step in history:
         if isinstance(step.event, ev.WorkerExited):
-            if step.event.stopped_by is not None and step.event.worker not in reaped:
+            stopped = step.event.stopped_by is not None and step.before not in _BEFORE_DRAINING
+            if stopped and step.event.worker not in reaped:
                 assert step.view.reasons == reasons
             reaped.add(step.event.worker)
         reasons = step.view.reasons

@@ -572,6 +572,28 @@ def test_any_other_main_that_exits_with_an_error_has_failed(spec: RunSpec, habit
     assert only_sentence(world).startswith("Main 0 (resnet50) exited with status 2 during main-running")
 
 
+@pytest.mark.parametrize(("exit_code", "signal"), [(0, None), (1, None), (None, 9)])
+def test_a_main_that_somebody_else_stopped_has_failed(exit_code: int | None, signal: int | None) -> None:
+    stopped = ev.WorkerExited(0, worker=0, exit_code=exit_code, signal=signal, stopped_by="TERM")
+    world = World(SPEC).go_to(Phase.MAIN_RUNNING)
+    world.wait_s(1.0)
+    assert world.tell(stopped).after is Phase.DRAINING
+    world.finish()
+    invariants.check(SPEC, world.steps)
+    assert (world.verdict.status, world.verdict.exit_code) == ("failed", 5)
+    words = {0: "was stopped by somebody else", 1: "exited with status 1", None: "died of SIGKILL"}[exit_code]
+    assert f"Main 0 (resnet50) {words}" in only_sentence(world)
+
+
+def test_a_background_that_somebody_else_stopped_is_no_better_than_one_that_died() -> None:
+    world = World(SPEC).go_to(Phase.MAIN_RUNNING)
+    step = world.tell(ev.WorkerExited(0, worker=1, exit_code=None, signal=9, stopped_by="KILL"))
+    assert step.after is Phase.DRAINING
+    assert step.verdict.exit_code == 5
+    assert "Background 1 (bert) died of SIGKILL" in only_sentence(world)
+    invariants.check(SPEC, world.finish().steps)
+
+
 def test_what_main_reports_does_not_decide_when_it_exits_well() -> None:
     assert play(ACCURACY, cast=Cast(main=replace(MAIN, reports=False))).verdict.status == "valid"
 

@@ -121,6 +121,16 @@ def test_killed_guardian_takes_its_harness_along(quick: Start) -> None:
     assert verify_run(command.run_dir).verdict.exit_code == 5
 
 
+@pytest.mark.parametrize(("worker", "who"), [(0, "Main 0 (resnet50)"), (1, "Background 1 (dlrm)")])
+def test_guardian_that_somebody_terminates_costs_the_verdict(quick: Start, worker: int, who: str) -> None:
+    command = quick(*LONG)
+    command.wait_for(ev.TimedSectionBegan, 0)
+    command.kill_worker(worker, guardian=True, signum=signal.SIGTERM)
+    record = command.expect(5, f"{who} died of SIGKILL during main-running")
+    assert record.workers[worker].stopped_by is None
+    assert verify_run(command.run_dir).verdict.exit_code == 5
+
+
 def test_stopped_background_is_killed_like_any_other(quick: Start) -> None:
     command = quick(*LONG, "--clean-stop", "300ms", "--grace", "300ms")
     command.wait_for(ev.TimedSectionBegan, 0)
