@@ -57,6 +57,8 @@ def _worker_evidence(run_dir: Path, header: Header, worker: WorkerView, harness:
     missing = ""
     logs = harness.detail_logs(worker.assignment, run_dir)
     level = header.spec.start_evidence
+    if logs and level is EvidenceLevel.ANNOUNCED:
+        level = EvidenceLevel.TIMED  # what LoadGen says is believed before any marker
     try:
         section = _section(run_dir, header, worker, logs)
     except EvidenceError as error:
@@ -64,7 +66,7 @@ def _worker_evidence(run_dir: Path, header: Header, worker: WorkerView, harness:
     return WorkerEvidence(
         worker=worker.index,
         benchmark=worker.assignment.benchmark,
-        level=EvidenceLevel.TIMED if logs and level is EvidenceLevel.ANNOUNCED else level,
+        level=level,
         section=section,
         missing=missing,
         disproven=section is None and _cannot_have_one(worker, level),

@@ -8,7 +8,10 @@ import pytest
 
 from heteromig.runner.verification import verify_run
 from tests.e2e import quick as _quick  # noqa: F401 - so that `verify` in this process knows that harness
+from tests.e2e.nvidia import BOARD as A100
+from tests.e2e.nvidia import QUICK, StartInTree, TreeCommand
 from tests.e2e.product import BOARD, Command, RunCommand
+from tests.nvidia_tree.tree import plant
 
 Start = Callable[..., RunCommand]
 Say = Callable[..., Command]
@@ -57,6 +60,29 @@ def _starting(home: Path, module: str, flags: tuple[str, ...]) -> Iterator[Start
         command = RunCommand(home, argv, environ=environ or {}, module=module, name=f"run{len(started)}")
         started.append(command)
         return command
+
+    yield start
+    for command in started:
+        command.close()
+
+
+@pytest.fixture(scope="session")
+def nvidia_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stand-in for NVIDIA's tree, with engines, for tests that leave it as it is but for logs."""
+    return plant(tmp_path_factory.mktemp("nvidia"), with_engines=True)
+
+
+@pytest.fixture
+def in_tree(tmp_path: Path, nvidia_tree: Path) -> Iterator[StartInTree]:
+    """Start `heteromig run` in a tree: the one that all share, unless another is named."""
+    started: list[TreeCommand] = []
+
+    def start(*more: str, tree: Path | None = None, command: str = "run", **environ: str) -> TreeCommand:
+        flags = ("--slices", A100, *(QUICK if tree is None else ()))
+        elsewhere = ("--runs-dir", str(tmp_path / "runs")) if tree is None else ()
+        argv = (command, *flags, *elsewhere, *more)
+        started.append(TreeCommand(tree or nvidia_tree, tmp_path, argv, environ, f"run{len(started)}"))
+        return started[-1]
 
     yield start
     for command in started:

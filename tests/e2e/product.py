@@ -76,8 +76,9 @@ class Command:
         module: str,
         name: str = "command",
         stdout: int | None = None,
+        cwd: Path | None = None,
     ) -> None:
-        """`stdout` is a descriptor for its standard output, where that is not to be a file."""
+        """`stdout` is a descriptor for its standard output, where that is not to be a file; `cwd` is `home` or this."""
         self.home = home
         self._out, self._err = home / f"{name}.out", home / f"{name}.err"
         ours = {key: value for key, value in os.environ.items() if not key.startswith(("HETEROMIG_", "QUICK_"))}
@@ -86,7 +87,7 @@ class Command:
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
                 (sys.executable, "-m", module, *argv),
-                cwd=home,
+                cwd=cwd or home,
                 env={**ours, "PYTHONPATH": path, **environ},
                 stdin=subprocess.DEVNULL,
                 stdout=out if stdout is None else stdout,
@@ -119,11 +120,15 @@ class RunCommand(Command):
     """One `heteromig run` or `build` child with a runs directory of its own."""
 
     @property
+    def runs(self) -> Path:
+        """Where its run directory is."""
+        return self.home / "runs"
+
+    @property
     def run_dir(self) -> Path:
         """The newest run directory, which is waited for."""
-        runs = self.home / "runs"
-        until(lambda: sorted(runs.glob("2*/events.jsonl")) or self.process.poll() is not None, "a run directory")
-        return max(runs.glob("2*"), key=lambda path: path.stat().st_ctime_ns)
+        until(lambda: sorted(self.runs.glob("2*/events.jsonl")) or self.process.poll() is not None, "a run directory")
+        return max(self.runs.glob("2*"), key=lambda path: path.stat().st_ctime_ns)
 
     def heard(self, kind: type[_E]) -> Iterator[_E]:
         """Events of a kind in the journal so far."""

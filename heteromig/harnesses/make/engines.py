@@ -117,7 +117,7 @@ def _why_missing(need: EngineNeed, tree: Path, recorded: tuple[_File, ...] | Non
         if any(is_plan(path.name, need.config_ver) for path, _ in _files(need, tree)):
             return None
         where = f"{tree / ENGINES}/*/{need.benchmark}/{SCENARIO_NAMES[need.scenario]}"
-        return f"There is no .plan of {need.config_ver} in {where}."
+        return f"There is no .plan of {need.config_ver} for {need.profile} in {where}."
     if not recorded:
         return "Its last build was begun and did not succeed."
     for file in recorded:

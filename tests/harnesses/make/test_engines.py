@@ -128,7 +128,9 @@ def test_a_build_that_did_not_succeed_leaves_nothing_that_counts(there: Engines)
 
 def test_a_build_that_leaves_nothing(there: Engines) -> None:
     there.build(BERT, STANDIN_BUILD="no-engine")
-    assert there.missing(BERT) == {BERT: f"There is no .plan of hetero in {there.tree}/build/engines/*/bert/Offline."}
+    assert there.missing(BERT) == {
+        BERT: f"There is no .plan of hetero for 1g.10gb in {there.tree}/build/engines/*/bert/Offline."
+    }
 
 
 def test_a_build_that_finds_its_engines_there_leaves_it_to_their_names(there: Engines) -> None:
