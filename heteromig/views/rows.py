@@ -191,12 +191,12 @@ def _state(place: Place) -> Piece:
         return "", DIM
     if worker.state is not WorkerState.EXITED:
         return worker.state.value, STATE_STYLES[worker.state]
-    if worker.signal is not None:
-        how = f"signal {worker.signal}"
-    elif worker.exit_code is not None:
-        how = f"exit {worker.exit_code}"
-    else:
+    if worker.signal is None and worker.exit_code is None:
         how = "gone"
+    elif worker.stopped_by is not None and worker.exit_code != 0:
+        how = "stopped"  # how it ends then is nobody's fault: make exits with 2, a harness dies of TERM
+    else:
+        how = f"exit {worker.exit_code}" if worker.signal is None else f"signal {worker.signal}"
     failed = worker.exit_code != 0 and worker.stopped_by is None
     return how, BAD if failed else DIM
 

@@ -173,6 +173,15 @@ def test_evidence_stays_after_the_timed_section() -> None:
     assert " gone " in row_of(lines_of(story, width=100), "0001beef:8")
 
 
+@pytest.mark.parametrize(
+    ("exit_code", "signal", "how"), [(2, None, "stopped"), (None, 15, "stopped"), (0, None, "exit 0")]
+)
+def test_workers_that_were_stopped_are_not_shown_as_failed(exit_code: int | None, signal: int | None, how: str) -> None:
+    story = measuring().finish_main()
+    story.tell(ev.WorkerExited(story.now_ns, 1, exit_code, signal, "TERM"))
+    assert f" {how} " in row_of(lines_of(story, width=100), "0001beef:8")
+
+
 def test_unused_slices_are_shown() -> None:
     inventory = make_inventory(slices=3)
     story = Story(inventory=inventory).discover().build(engines=0, of=0).start().buffer()
