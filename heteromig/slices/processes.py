@@ -33,6 +33,11 @@ def read_stat(pid: int | str) -> ProcessStat | None:
     return _parse_stat(_read(f"/proc/{pid}/stat", _STAT_BYTES))
 
 
+def is_there(pid: int) -> bool:
+    """Whether there is a process of that id, be it a zombie."""
+    return os.path.exists(f"/proc/{pid}")  # noqa: PTH110 - as for `_read`
+
+
 class StatFile:
     """`/proc/<pid>/stat` for reading again and again, at half the cost when it is kept open.
 
@@ -105,6 +110,11 @@ class Ancestry:
 
     def __init__(self) -> None:
         self._parents: dict[int, int] = {}
+        self._gone: set[int] = set()
+
+    def is_cut(self, pid: int) -> bool:
+        """Whether the process, or one of its ancestors, was not there any more when it was read."""
+        return (pid, *self.of(pid))[-1] in self._gone
 
     def of(self, pid: int) -> tuple[int, ...]:
         """Pids of the parents, nearest first; as far as they could be read."""
@@ -119,6 +129,8 @@ class Ancestry:
         parent = self._parents.get(pid)
         if parent is None:
             stat = read_stat(pid)
+            if stat is None:
+                self._gone.add(pid)
             parent = self._parents[pid] = 0 if stat is None else stat.parent
         return parent
 

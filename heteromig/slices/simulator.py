@@ -29,6 +29,7 @@ from heteromig.slices.boards import Board
 from heteromig.slices.census import Census
 from heteromig.slices.layout import Layout, PlacedSlice
 from heteromig.slices.nvml import Handle, NVMLError
+from heteromig.slices.processes import is_there
 from heteromig.slices.rehearsal import Rehearsal, RehearsalFile
 
 _NAMESPACE = UUID("6f0d5a52-2c1b-5a0e-9d53-8d2a5b1d7c11")  # arbitrary, and never to be changed
@@ -192,6 +193,7 @@ class SimulatedLibrary:
             )
             for one in self._slices_of(handle)
             for pid, used_bytes in self._census.processes(one.uuid)
+            if is_there(pid)  # the census may be a tenth of a second old
         ]
 
     # Events

@@ -12,6 +12,8 @@ from heteromig.slices.processes import Ancestry, read_command
 
 _J_PER_MJ = 1e-3
 _W_PER_MW = 1e-3
+_LOOKS = 3
+"""How often a slice is looked at where somebody on it ends at that very moment."""
 
 
 def take_sample(library: Library, inventory: Inventory, *, energy: bool = True) -> DeviceSample:
@@ -52,13 +54,30 @@ def _digest(gpus: list[OpenGpu], slices: list[OpenSlice]) -> str:
 def _sample_slice(library: Library, uuid: str, handle: Handle | None, ancestry: Ancestry) -> SliceSample:
     if handle is None:
         return SliceSample(slice_uuid=uuid, occupants=None)
-    processes = nvml.supported(library.nvmlDeviceGetComputeRunningProcesses, handle)
     memory = nvml.supported(library.nvmlDeviceGetMemoryInfo, handle)
     return SliceSample(
         slice_uuid=uuid,
-        occupants=None if processes is None else tuple(_occupant(process.pid, ancestry) for process in processes),
+        occupants=_occupants(library, handle, ancestry),
         memory_used_bytes=None if memory is None else memory.used,
     )
+
+
+def _occupants(library: Library, handle: Handle, ancestry: Ancestry) -> tuple[Occupant, ...] | None:
+    """Who is on a slice, and is still there once its line of ancestors was read.
+
+    Processes end between being listed and being looked at, and without its ancestors one of ours is a stranger: where a
+    line is cut, all is read again. Orphans have another parent by then. What stays unreadable is of another namespace.
+    """
+    found: tuple[Occupant, ...] = ()
+    for _ in range(_LOOKS):
+        listed = nvml.supported(library.nvmlDeviceGetComputeRunningProcesses, handle)
+        if listed is None:
+            return None
+        found = tuple(_occupant(process.pid, ancestry) for process in listed)
+        if not any(ancestry.is_cut(one.pid) for one in found):
+            break
+        ancestry = Ancestry()
+    return found
 
 
 def _occupant(pid: int, ancestry: Ancestry) -> Occupant:

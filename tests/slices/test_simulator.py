@@ -47,6 +47,16 @@ def test_a_process_is_seen_on_its_slice_and_nobody_else_is(
     assert pids(take_sample(library, inventory)) == [[], [], [], []]
 
 
+def test_who_has_just_ended_is_on_no_slice(library: Library, inventory: Inventory, spawn: Spawn) -> None:
+    child = spawn(visible=inventory.slices[1].uuid)
+    until(lambda: pids(take_sample(library, inventory))[1] == [child.pid], "it is seen")
+    handle = library.nvmlDeviceGetHandleByUUID(inventory.slices[1].uuid)
+    assert [process.pid for process in library.nvmlDeviceGetComputeRunningProcesses(handle)] == [child.pid]
+    child.kill()
+    child.wait()
+    assert library.nvmlDeviceGetComputeRunningProcesses(handle) == []  # though all were counted a moment ago
+
+
 def test_children_that_only_fork_are_on_the_slice_of_their_parent(
     library: Library, inventory: Inventory, spawn: Spawn
 ) -> None:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +16,11 @@ from heteromig.core.devices import Inventory
 from heteromig.slices import nvml
 from heteromig.slices.discovery import take_inventory
 from heteromig.slices.nvml import NVMLError
+from heteromig.slices.processes import Ancestry, is_there
 from heteromig.slices.simulator import SimulatedLibrary
 from heteromig.slices.source import SliceSource
-from heteromig.slices.telemetry import take_sample
+from heteromig.slices.telemetry import _occupants, take_sample
+from tests.slices.conftest import Spawn
 
 
 class Measuring(SimulatedLibrary):
@@ -80,6 +85,51 @@ def test_a_pid_that_means_nothing_here_is_reported_without_ancestors(board: Meas
     ours, unknown = take_sample(board, inventory).slices[0].occupants or ()
     assert ours.ancestors[0] == os.getppid()
     assert (unknown.pid, unknown.ancestors, unknown.command) == (1 << 30, (), "")
+
+
+class Listing(Measuring):
+    """A driver that lists these processes, and does something before anybody can look at them."""
+
+    def __init__(self, a30: SliceSource, runs_dir: Path, pids: list[int], then: Callable[[], object]) -> None:
+        super().__init__(a30.layouts, runs_dir)
+        self.pids = pids
+        self.then = then
+        self.calls = 0
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: nvml.Handle) -> list[Any]:  # noqa: N802 - NVML's name
+        del handle
+        self.calls += 1
+        listed = [SimpleNamespace(pid=pid, usedGpuMemory=None) for pid in self.pids if is_there(pid)]
+        self.then()
+        return listed
+
+
+def test_a_process_that_ends_before_it_is_looked_at_is_nobody(a30: SliceSource, tmp_path: Path, spawn: Spawn) -> None:
+    child = spawn()
+
+    def end() -> None:
+        child.kill()
+        child.wait()
+
+    board = Listing(a30, tmp_path, [os.getpid(), child.pid], end)
+    sample = take_sample(board, take_inventory(board, a30))
+    assert {tuple(one.pid for one in place.occupants or ()) for place in sample.slices} == {(os.getpid(),)}
+    assert board.calls == 1 + len(sample.slices)  # again where somebody was gone, and nowhere else
+
+
+def test_an_orphan_has_the_ancestors_that_it_has_now(a30: SliceSource, tmp_path: Path, spawn: Spawn) -> None:
+    middle = spawn(["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE)
+    assert middle.stdout is not None
+    inner = int(middle.stdout.readline())
+    ancestry = Ancestry()
+    assert ancestry._parent(inner) == middle.pid
+    middle.kill()
+    middle.wait()
+    assert ancestry.is_cut(inner)
+    (occupant,) = _occupants(Listing(a30, tmp_path, [inner], lambda: None), None, ancestry) or ()
+    os.kill(inner, signal.SIGKILL)
+    assert occupant.ancestors[-1] == 1
+    assert middle.pid not in occupant.ancestors
 
 
 def test_processes_that_the_driver_does_not_show_are_unknown_and_not_none_there(
