@@ -69,6 +69,13 @@ def test_a_gpu_without_slices_has_too_few() -> None:
         make_plan(asking(gpu="0"), bare, (0, 1))
 
 
+def test_a_host_without_anything_has_too_few() -> None:
+    nothing = replace(HOST, gpus=(), slices=())
+    assert place(asking(), nothing) == ()
+    with pytest.raises(PreflightError, match=r"has 0 slice\(s\)"):
+        make_plan(asking(), nothing, (0, 1))
+
+
 # --- main's slice -----------------------------------------------------------------------------------------------------
 
 

@@ -594,6 +594,14 @@ def test_a_background_that_somebody_else_stopped_is_no_better_than_one_that_died
     invariants.check(SPEC, world.finish().steps)
 
 
+def test_a_main_that_says_that_it_failed_before_it_is_through_has_failed_as_a_program() -> None:
+    died = ev.WorkerExited(0, worker=0, exit_code=2, signal=None)
+    world = World(ACCURACY).go_to(Phase.MAIN_RUNNING)
+    world.wait_s(1.0)
+    world.tell(ev.ResultReported(0, worker=0, valid=False))
+    assert world.tell(died).verdict.exit_code == 5
+
+
 def test_what_main_reports_does_not_decide_when_it_exits_well() -> None:
     assert play(ACCURACY, cast=Cast(main=replace(MAIN, reports=False))).verdict.status == "valid"
 

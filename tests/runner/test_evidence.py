@@ -421,7 +421,11 @@ def test_main_prints_nothing_before_it_was_started(tmp_path: Path) -> None:
     _started(scene.main_log, 9.8)
     assert scene.codes() == []
     _started(scene.main_log, 11.0)
-    assert scene.codes() == [], "a clock that was set back makes the bound no worse than what was heard"
+    assert scene.codes() == []
+    section = scene.certify().main_section
+    assert section is not None
+    assert section.begin.uncertainty_ns == 0, "a clock that was set back makes the bound no later than what was heard"
+    assert section.begin.utc_ns == EPOCH_NS + 10 * S
     (scene.main_log / "exit.json").write_text("{}")
     assert scene.codes() == [9], "what is not known is no bound"
 
@@ -521,6 +525,14 @@ def test_a_log_of_one_worker_does_not_stand_for_another(tmp_path: Path) -> None:
     assert summary.main_section is not None
     assert summary.main_section.begin.source == "start marker"
     assert summary.reasons == ()
+
+
+def test_a_log_that_shows_no_begin_disproves_the_marker(tmp_path: Path) -> None:
+    scene = _announcing(tmp_path)
+    _log(scene.background_log, effective_scenario="Offline")
+    assert scene.codes() == [4]
+    assert "its timed section never began" in scene.sentences()
+    assert scene.certify().overlap.backgrounds[0].evidence is EvidenceLevel.TIMED
 
 
 def test_a_log_that_shows_a_later_begin_than_the_marker_is_believed(tmp_path: Path) -> None:
