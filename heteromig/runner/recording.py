@@ -198,7 +198,10 @@ class Recorder:
             for background in certificate.overlap.backgrounds:
                 if background.worker == worker.index and background.begin_utc_ns and background.end_utc_ns:
                     return rfc3339(background.begin_utc_ns), rfc3339(background.end_utc_ns)
-        begin = rfc3339(self._header.utc_ns(worker.timed_ns)) if worker.timed_ns is not None else None
+        begin_ns = worker.timed_ns
+        if begin_ns is None and self._header.spec.start_evidence is EvidenceLevel.ANNOUNCED:
+            begin_ns = worker.announced_ns
+        begin = rfc3339(self._header.utc_ns(begin_ns)) if begin_ns is not None else None
         end = rfc3339(self._header.utc_ns(worker.ended_ns)) if worker.ended_ns is not None else None
         return begin, end
 
