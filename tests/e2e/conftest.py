@@ -9,7 +9,7 @@ import pytest
 from heteromig.runner.verification import verify_run
 from tests.e2e import quick as _quick  # noqa: F401 - so that `verify` in this process knows that harness
 from tests.e2e.nvidia import BOARD as A100
-from tests.e2e.nvidia import QUICK, StartInTree, TreeCommand
+from tests.e2e.nvidia import StartInTree, TreeCommand
 from tests.e2e.product import BOARD, Command, RunCommand
 from tests.nvidia_tree.tree import plant
 
@@ -74,14 +74,20 @@ def nvidia_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def in_tree(tmp_path: Path, nvidia_tree: Path) -> Iterator[StartInTree]:
-    """Start `heteromig run` in a tree: the one that all share, unless another is named."""
+    """Start `heteromig run` in a tree: the one that all share, one named, or one `apart` for a run beside others."""
     started: list[TreeCommand] = []
 
-    def start(*more: str, tree: Path | None = None, command: str = "run", **environ: str) -> TreeCommand:
-        flags = ("--slices", A100, *(QUICK if tree is None else ()))
+    def start(
+        *more: str, tree: Path | None = None, apart: bool = False, command: str = "run", **environ: str
+    ) -> TreeCommand:
+        name, home = f"run{len(started)}", tmp_path
+        if apart:
+            home = tmp_path / name
+            home.mkdir()
+            tree = plant(home, with_engines=True)
         elsewhere = ("--runs-dir", str(tmp_path / "runs")) if tree is None else ()
-        argv = (command, *flags, *elsewhere, *more)
-        started.append(TreeCommand(tree or nvidia_tree, tmp_path, argv, environ, f"run{len(started)}"))
+        argv = (command, "--slices", A100, *elsewhere, *more)
+        started.append(TreeCommand(tree or nvidia_tree, home, argv, environ, name))
         return started[-1]
 
     yield start

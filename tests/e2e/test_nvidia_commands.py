@@ -209,7 +209,7 @@ def test_a_run_from_below_the_top_of_the_tree(in_tree: StartInTree, tmp_path: Pa
 
 
 def test_verify_needs_nothing_but_the_run_directory(in_tree: StartInTree, say: Say) -> None:
-    command = in_tree("--background_benchmarks=none")
+    command = in_tree(*QUICK, "--background_benchmarks=none")
     command.ends(0)
     moved = command.run_dir.rename(command.home / "elsewhere")
     verified = say("verify", str(moved)).finish()
@@ -222,6 +222,7 @@ def test_verify_needs_nothing_but_the_run_directory(in_tree: StartInTree, say: S
 
 def test_options_of_the_launcher_reach_the_harness(in_tree: StartInTree) -> None:
     command = in_tree(
+        *QUICK,
         "--main_benchmark_runargs=--gpu_batch_size=4 --precision 'fp 16'",
         "--main_benchmark_cmd_prefix=env STANDIN_CONFIG_LINES=17",
         "--main_benchmark_immediate_start=True",
