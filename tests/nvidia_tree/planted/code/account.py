@@ -14,7 +14,8 @@ class Account:
     """Appends a line to the file STANDIN_WRITES, if there is one, for each line that was printed.
 
     A write counts as blocked when the kernel put this thread to sleep within it (voluntary context switches, see
-    getrusage(2)); being preempted by a neighbour does not count.
+    getrusage(2)); being preempted by a neighbour does not count. Waiting for Python's own lock does, which happens to
+    the first line now and then, while LoadGen hands over its query.
     """
 
     def __init__(self, benchmark: str) -> None:
