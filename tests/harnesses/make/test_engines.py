@@ -103,8 +103,10 @@ def test_configuration_versions_scenarios_and_profiles_are_engines_of_their_own(
     assert set(there.missing(BERT, *others)) == set(others)
     there.build(BERT_HIGH)
     assert there.missing(BERT, BERT_HIGH) == {}
+    rewrite(there.file(BERT), "changed\n")
+    assert set(there.missing(BERT, BERT_HIGH)) == {BERT}
     rewrite(there.file(BERT_HIGH), "changed\n")
-    assert set(there.missing(BERT, BERT_HIGH)) == {BERT_HIGH}
+    assert set(there.missing(BERT, BERT_HIGH)) == {BERT, BERT_HIGH}
 
 
 def test_what_a_command_builds_besides_is_remembered_too(there: Engines) -> None:

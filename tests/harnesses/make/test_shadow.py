@@ -146,6 +146,8 @@ def test_runs_may_be_anywhere_in_the_tree(tree: Path, place: str) -> None:
     for name in ("code/main_v2.py", "scripts/print_harness_result.py", "scripts/a/other", "build/bin/harness_bert"):
         assert (shadow / name).exists(), name
     assert not (shadow / place / WORKER).exists()
+    if place.endswith("runs"):
+        assert not (shadow / place).exists()
     arguments = "--benchmarks=rnnt --scenarios=offline --config_ver=hetero --min_duration=50 --min_query_count=1"
     ended = make(shadow, "run_harness", arguments, LOG_DIR=str(runs / WORKER / "logs"))
     assert ended.returncode == 0, ended.stdout
