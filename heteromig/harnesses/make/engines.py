@@ -77,6 +77,8 @@ def record(needs: tuple[EngineNeed, ...], tree: Path, engines_dir: Path, *, star
             _File(path=path.relative_to(tree).as_posix(), bytes=status.st_size, mtime_ns=status.st_mtime_ns)
             for path, status in _files(need, tree)
             if status.st_ctime_ns >= started_utc_ns - _TIMESTAMP_NS
+            # Another version's may have been the last of the build before.
+            and (is_plan(path.name, need.config_ver) or not path.name.endswith(".plan"))
         )
         if fresh:
             engines[_key(need)] = fresh

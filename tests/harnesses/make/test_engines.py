@@ -119,6 +119,17 @@ def test_what_a_command_builds_besides_is_remembered_too(there: Engines) -> None
     assert set(there.missing(RESNET, RESNET_SERVER, BERT, bert_server)) == {RESNET}
 
 
+def test_what_an_earlier_build_left_is_not_part_of_an_engine(there: Engines) -> None:
+    earlier = there.file(BERT).with_name("bert-Offline-gpu-b1-int8.hetero_k_99_MaxP.plan")
+    earlier.parent.mkdir(parents=True)
+    earlier.touch()
+    while time.time_ns() <= earlier.stat().st_ctime_ns + engines._TIMESTAMP_NS:
+        time.sleep(0.001)
+    there.build(BERT)
+    earlier.unlink()
+    assert there.missing(BERT) == {}
+
+
 def test_a_build_that_did_not_succeed_leaves_nothing_that_counts(there: Engines) -> None:
     there.build(BERT, STANDIN_BUILD="build-fails")
     there.file(BERT).parent.mkdir(parents=True)
