@@ -74,13 +74,21 @@ def nvidia_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def in_tree(tmp_path: Path, nvidia_tree: Path) -> Iterator[StartInTree]:
-    """Start `heteromig run` in a tree: the one that all share, one named, or one `apart` for a run beside others."""
+    """Start `heteromig run` in a tree: the one that all share, one named, or one `apart`.
+
+    A run beside others has a home of its own, so that what it leaves can be told from what others do.
+    """
     started: list[TreeCommand] = []
 
     def start(
-        *more: str, tree: Path | None = None, apart: bool = False, command: str = "run", **environ: str
+        *more: str,
+        tree: Path | None = None,
+        apart: bool = False,
+        home: Path = tmp_path,
+        command: str = "run",
+        **environ: str,
     ) -> TreeCommand:
-        name, home = f"run{len(started)}", tmp_path
+        name = f"run{len(started)}"
         if apart:
             home = tmp_path / name
             home.mkdir()
