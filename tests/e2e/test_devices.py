@@ -13,6 +13,8 @@ import pytest
 
 from heteromig.core import events as ev
 from heteromig.core.phases import Phase
+from heteromig.core.record import RunRecord
+from heteromig.runner.journal import read_journal
 from heteromig.runner.verification import verify_run
 from tests.e2e.conftest import Say, Start
 from tests.e2e.product import BOARD, until
@@ -58,8 +60,11 @@ def test_stranger_on_a_slice_while_main_runs(run: Start, say: Say) -> None:
 
 
 def test_stranger_on_a_slice_that_the_run_does_not_use(quick: Start, say: Say) -> None:
-    with _stranger(_slices(say)[3]):
-        quick().expect(0)
+    bystander = _slices(say)[3]
+    with _stranger(bystander) as pid:
+        record = quick().expect(0)
+    (note,) = record.notes
+    assert note.startswith(f"Slice {bystander}, which is not part of the run, was used meanwhile by pid {pid} (")
 
 
 def test_worker_on_another_slice_than_its_own(quick: Start, say: Say) -> None:
@@ -129,6 +134,37 @@ def test_second_run_on_the_same_gpus_is_refused(quick: Start) -> None:
     assert first.process.poll() is None
     first.send(15)
     assert first.finish().exit_code == 143
+    assert verify_run(first_dir).verdict.exit_code == 143
+
+
+def test_runs_on_different_gpus_of_a_host_leave_each_other_alone_and_say_so(quick: Start) -> None:
+    host = ("--slices", "sim:2xa30/4x1g.6gb", "--sample-period", "100ms")
+    first = quick(*host, "--gpu", "0", *LONG)
+    first.wait_for(ev.TimedSectionBegan, 0)
+    first_dir = first.run_dir
+    refused = quick(*host, "--gpu", "0").finish()
+    assert refused.exit_code == 7
+    assert "in use by another heteromig run" in refused.stderr + refused.stdout
+
+    finished = quick(*host, "--gpu", "1", "--json").finish()
+    assert finished.exit_code == 0, finished.stderr
+    second = msgspec.json.decode(finished.stdout, type=RunRecord)
+    spawned = {
+        event.pid: event.worker for event in read_journal(first_dir).events if isinstance(event, ev.WorkerSpawned)
+    }
+    for pid, worker in spawned.items():
+        place = second.slices[worker].uuid
+        assert any(note.startswith(f"Slice {place}, which is not part of the run") for note in second.notes)
+        assert any(f" pid {pid} " in note for note in second.notes)
+    used = {worker.slice_uuid: worker.role for worker in second.workers}
+    gpus = {place.uuid: place.gpu_uuid for place in second.slices}
+    assert {gpus[uuid] for uuid in used} == {second.gpus[1].uuid}
+
+    first.send(15)
+    assert first.finish().exit_code == 143
+    record = msgspec.json.decode((first_dir / "run.json").read_bytes(), type=RunRecord)
+    assert {uuid for uuid in used if any(uuid in note for note in record.notes)} == set(used)
+    assert len(list((first.home / "runs" / ".locks").iterdir())) == 2, "one for each GPU that was used"
     assert verify_run(first_dir).verdict.exit_code == 143
 
 
