@@ -23,6 +23,8 @@ def judge_performance(detail: Path, facts: DetailFacts, assignment: Assignment) 
     metrics = {name: value for name, value in facts.metrics.items() if math.isfinite(value)}
     if facts.scenario is not None and facts.scenario.lower() != assignment.scenario:
         return MainResult(None, (f"{detail} is of scenario {facts.scenario}",), metrics)
+    if facts.audited:
+        return MainResult(None, (complaint_of_audit(detail),), metrics)
     if facts.min_duration_ms is not None and facts.min_duration_ms < assignment.duration_ms:
         why = f"{detail} is of a run with min_duration {facts.min_duration_ms} ms"
         return MainResult(None, (f"{why}, and {assignment.duration_ms} ms were asked for",), metrics)
@@ -33,6 +35,14 @@ def judge_performance(detail: Path, facts: DetailFacts, assignment: Assignment) 
         return MainResult(None, (f"{summary} and {detail} contradict each other",), metrics)
     valid = facts.valid and not facts.num_errors
     return MainResult(valid=valid, complaints=() if valid else _complaints(facts), metrics=metrics)
+
+
+def complaint_of_audit(detail: Path) -> str:
+    """What is wrong with a run that was to be none of a compliance test."""
+    return (
+        f"{detail} is of a compliance test: LoadGen found an audit.config where main ran, and took its settings from "
+        "there. Remove it, or wait until the audit is over that needs it"
+    )
 
 
 def _complaints(facts: DetailFacts) -> tuple[str, ...]:

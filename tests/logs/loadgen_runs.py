@@ -15,13 +15,20 @@ def argv(outdir: Path, scenario: str, mode: str, duration_s: float) -> tuple[str
 
 
 def run_loadgen(
-    outdir: Path, scenario: str, mode: str = "PerformanceOnly", duration_s: float = 0.3, timezone: str = "UTC"
+    outdir: Path,
+    scenario: str,
+    mode: str = "PerformanceOnly",
+    duration_s: float = 0.3,
+    timezone: str = "UTC",
+    *,
+    cwd: Path | None = None,
 ) -> bytes:
-    """Run to the end, and return what was printed."""
+    """Run to the end, and return what was printed. Its audit.config is `cwd / "no-audit.config"`."""
     outdir.mkdir(parents=True)
     ended = subprocess.run(
         argv(outdir, scenario, mode, duration_s),
         env={**os.environ, "TZ": timezone},
+        cwd=cwd,
         stdout=subprocess.PIPE,
         timeout=60,
         check=True,

@@ -44,6 +44,15 @@ def write(path: Path, *lines: str) -> Path:
 
 
 class TestRealRuns:
+    def test_an_audit_config(self, tmp_path: Path) -> None:
+        for name in ("plain", "audit"):
+            (tmp_path / name).mkdir()
+        (tmp_path / "audit" / "no-audit.config").write_text("*.*.mode = 2\n")
+        for name in ("plain", "audit"):
+            run_loadgen(tmp_path / name / "logs", "Offline", cwd=tmp_path / name)
+        assert not read_detail(tmp_path / "plain" / "logs" / DETAIL_LOG).audited
+        assert read_detail(tmp_path / "audit" / "logs" / DETAIL_LOG).audited
+
     @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Kathmandu"])
     def test_offline(self, tmp_path: Path, zone: str) -> None:
         before_ns = time.time_ns()
@@ -158,6 +167,7 @@ class TestOddLogs:
             "has_end_key": False,
             "num_errors": 0,
             "errors": (),
+            "audited": False,
             "metrics": {},
             "unreadable_lines": 0,
         }

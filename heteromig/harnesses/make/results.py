@@ -12,7 +12,7 @@ from heteromig.core.errors import EvidenceError
 from heteromig.core.overlap import MainResult
 from heteromig.core.plan import Assignment
 from heteromig.core.units import NS_PER_MS, UtcNs
-from heteromig.harnesses.judging import complaints_of_errors, judge_performance
+from heteromig.harnesses.judging import complaint_of_audit, complaints_of_errors, judge_performance
 from heteromig.harnesses.make.catalog import SCENARIO_NAMES, directory_names
 from heteromig.logs.detail import read_detail
 from heteromig.logs.files import read_regular
@@ -102,6 +102,8 @@ def judge_accuracy(logs: tuple[Path, ...], folder: Path, output: Path, main: Ass
     facts = read_detail(detail)
     if facts.test_mode != "AccuracyOnly":
         raise EvidenceError(f"{detail} is of a run in mode {facts.test_mode}, and AccuracyOnly was asked for.")
+    if facts.audited:
+        raise EvidenceError(f"{complaint_of_audit(detail)}.")
     said = _said_of_accuracy([*sorted(folder.rglob(_ACCURACY_SUMMARY)), output])
     if said is None:
         raise EvidenceError(f"Neither {_ACCURACY_SUMMARY} nor {output} says whether the accuracy test passed.")
@@ -122,9 +124,15 @@ def judge_audit(logs: tuple[Path, ...], folder: Path, test: str, output: Path, m
     LoadGen's own VALID is no part of it: TEST04 issues the same sample for less than a second, by design.
 
     Raises:
-        EvidenceError: a verify file is missing.
+        EvidenceError: a verify file is missing, or LoadGen ran without the `audit.config` of the test.
     """
-    facts = read_detail(_last(logs, main))
+    detail = _last(logs, main)
+    facts = read_detail(detail)
+    if not facts.audited:
+        raise EvidenceError(
+            f"{detail} is of a run without an audit.config, so {test} was not done: another harness that starts in "
+            "the tree removes it. Run again, with nothing else in the tree."
+        )
     complaints = []
     for name in (_VERIFY_ACCURACY, _VERIFY_PERFORMANCE) if test == "TEST01" else (_VERIFY_PERFORMANCE,):
         files = [path for path in sorted(folder.rglob(name)) if _is_of(path.relative_to(folder), main)]

@@ -12,6 +12,7 @@ import pytest
 from heteromig.core.errors import EvidenceError
 from heteromig.core.overlap import MainResult
 from heteromig.core.spec import Action, Mode
+from heteromig.logs.loadgen import DETAIL_LOG
 from heteromig.runner.config import MainConfig
 from tests.harnesses.make.plans import Planned
 from tests.logs.recorded import RECORDINGS
@@ -33,12 +34,23 @@ def plan(tree: Path, **main: object) -> Planned:
     return Planned(tree, MainConfig(**{"duration": "300", **main}))  # type: ignore[arg-type]
 
 
-def put(directory: Path, recording: str, *, without_errors: bool = False) -> None:
-    """Put LoadGen's two logs there."""
+FOUND = (
+    b':::MLLOG {"key": "warning_generic_message", "value": "Found Audit Config file (audit.config). Overriding '
+    b'TestSettings from audit.config file.", "time_ms": 0.013179, "namespace": "mlperf::logging", "event_type": '
+    b'"POINT_IN_TIME", "metadata": {"is_error": false, "is_warning": true, "file": "loadgen.cc", "line_no": 1235, '
+    b'"pid": 10429, "tid": 10429}}\n'
+)
+"""What LoadGen 6.0.17 logs when there is an `audit.config`."""
+
+
+def put(directory: Path, recording: str, *, without_errors: bool = False, audited: bool = False) -> None:
+    """Put LoadGen's two logs there; `audited` as if there had been an `audit.config`."""
     directory.mkdir(parents=True, exist_ok=True)
     for path in (RECORDED / recording).iterdir():
         lines = path.read_bytes().splitlines(keepends=True)
         kept = [line for line in lines if not (without_errors and b'"is_error": true' in line)]
+        if audited and path.name == DETAIL_LOG:
+            kept.insert(5, FOUND)
         (directory / path.name).write_bytes(b"".join(kept))
 
 
@@ -103,9 +115,9 @@ def test_of_a_compliance_test_only_what_this_run_wrote_is_copied(tree: Path) -> 
     put(logs / "TEST01" / SYSTEM / "bert-99" / "Offline", "offline")
     put(logs / "TEST05" / SYSTEM / "resnet50" / "Offline", "offline")
     started_utc_ns = _after_all_of(logs)
-    put(logs / "TEST01" / SYSTEM / "resnet50" / "Offline", "offline")
+    put(logs / "TEST01" / SYSTEM / "resnet50" / "Offline", "offline", audited=True)
     verified = logs / "TEST01" / SYSTEM / "resnet50" / "Offline" / "TEST01"
-    put(verified / "performance" / "run_1", "offline")
+    put(verified / "performance" / "run_1", "offline", audited=True)
     for name in ("verify_accuracy.txt", "verify_performance.txt"):
         (verified / name).write_text("TEST PASS\n")
     (verified / "mlperf_log_trace.json").write_text("[]\n")
@@ -134,7 +146,7 @@ def test_both_halves_of_an_old_test04_are_copied(tree: Path) -> None:
     planned = plan(tree, action=Action.TEST04)
     logs = tree / "build" / "compliance_logs"
     for half in ("TEST04-A", "TEST04-B"):
-        put(logs / half / SYSTEM / "resnet50" / "Offline", "short")
+        put(logs / half / SYSTEM / "resnet50" / "Offline", "short", audited=True)
     (logs / "TEST04-A" / SYSTEM / "resnet50" / "Offline" / "verify_performance.txt").write_text("TEST PASS\n")
     collected(planned)
     found = planned.harness.detail_logs(planned.main, planned.run_dir)
@@ -193,6 +205,14 @@ def test_performance(
     assert found.valid is valid
     assert said in " ".join(found.complaints)
     assert bool(found.complaints) == (valid is not True)
+
+
+def test_a_run_that_found_an_audit_config_is_no_measurement(tree: Path) -> None:
+    planned = plan(tree)
+    put(planned.logs / SYSTEM / "resnet50" / "Offline", "offline", audited=True)
+    found = result(planned)
+    assert found.valid is None
+    assert "is of a compliance test: LoadGen found an audit.config" in found.complaints[0]
 
 
 def test_the_run_that_ended_last_is_the_one_that_counts(tree: Path) -> None:
@@ -289,8 +309,8 @@ def audited(tree: Path, action: Action, recording: str = "offline", /, **verifie
     planned.make_directory(planned.main)
     test = str(action.audit)
     place = planned.logs / test / SYSTEM / "resnet50" / "Offline"
-    put(place, recording)
-    put(place / test / "performance" / "run_1", recording)
+    for directory in (place, place / test / "performance" / "run_1"):
+        put(directory, recording, audited=True)
     for name, text in verified.items():
         (place / test / f"{name}.txt").write_text(text)
     return planned
@@ -320,6 +340,14 @@ def test_compliance(tree: Path, action: Action, verified: dict[str, str], failed
     place = f"{test}/{SYSTEM}/resnet50/Offline/{test}"
     assert found.complaints == tuple(f"{place}/{name}.txt does not say TEST PASS" for name in failed)
     assert found.metrics["result_samples_per_second"] > 0
+
+
+def test_a_compliance_test_that_lost_its_audit_config_was_not_done(tree: Path) -> None:
+    planned = audited(tree, Action.TEST05, verify_performance=PASS)
+    for path in planned.logs.rglob(DETAIL_LOG):
+        path.write_bytes(path.read_bytes().replace(FOUND, b""))
+    with pytest.raises(EvidenceError, match=r"without an audit\.config, so TEST05 was not done"):
+        result(planned)
 
 
 def test_test04_is_invalid_by_design(tree: Path) -> None:
