@@ -33,6 +33,8 @@ _PREFIX = b":::MLLOG "
 _RECORD = re.compile(rb"^(?=:::MLLOG )", re.MULTILINE)
 _JSON = json.JSONDecoder(strict=False)
 _KEY = re.compile(rb':::MLLOG \{"key": "([^"]+)"')
+_AUDITED = b"Found Audit Config file"
+"""What LoadGen says when it has found an `audit.config` and taken its settings from there (loadgen.cc, StartTest)."""
 _ERROR = b'"is_error": true'
 _BUILD_ERROR = _PREFIX + b'{"key": "error_uncommitted_loadgen_changes"'
 """About how LoadGen was built and not how it ran (version.cc:63). Every log of the 4.0 wheel has it."""
@@ -77,8 +79,8 @@ class DetailFacts(Struct, frozen=True):
     from then to the timed section. `has_end_key`: the timed section is known to have ended. `metrics` holds every
     numeric key `result_*` and `early_stopping_latency_*` under LoadGen's name, latencies in ns, NaN and infinity
     included. `num_errors` counts what went wrong in the run so far, and `errors` are the first of its messages; that
-    LoadGen was built from a tree with local edits is not among them. `unreadable_lines` excludes a last line that was
-    cut.
+    LoadGen was built from a tree with local edits is not among them. `audited`: an `audit.config` changed the settings,
+    so that figures are those of a compliance test. `unreadable_lines` excludes a last line that was cut.
     """
 
     power_begin_utc_ns: UtcNs | None
@@ -99,6 +101,7 @@ class DetailFacts(Struct, frozen=True):
     min_duration_ms: int | None
     samples_per_query: int | None
     target_qps: float | None
+    audited: bool
     metrics: dict[str, float]
     unreadable_lines: int
 
@@ -143,6 +146,7 @@ def read_detail(path: Path) -> DetailFacts:
         min_duration_ms=_count(values.get("effective_min_duration_ms")),
         samples_per_query=_count(values.get("effective_samples_per_query")),
         target_qps=_number(values.get("effective_target_qps")),
+        audited=data.find(_AUDITED, 0, max(data.find(BEGIN_LINE), 0) or len(data)) >= 0,
         metrics={
             key: number
             for key, value in values.items()
