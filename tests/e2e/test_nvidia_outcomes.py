@@ -201,7 +201,8 @@ def test_chatty_backgrounds(start: StartInTree) -> None:
 
 
 def test_tritons_words(start: StartInTree) -> None:
-    command = start("--background-config-ver=hetero_triton", "--start-evidence=announced")
+    # The marker comes before the timed section, so main waits until that has begun for certain.
+    command = start("--background-config-ver=hetero_triton", "--start-evidence=announced", "--start_time_buffer=1500")
     record = command.ends(0)
     assert [launch.goal for launch in command.launched] == ["generate_engines", "run_harness", "run_harness"]
     assert "--config_ver=hetero_triton" in run_args(command.launched[0])
