@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import weakref
 from pathlib import Path
 
 from heteromig.core.errors import PreflightError, UsageError
@@ -16,6 +17,7 @@ from heteromig.core.units import UtcNs
 from heteromig.harnesses.make import catalog, engines, results
 from heteromig.harnesses.make.arguments import run_args
 from heteromig.harnesses.make.catalog import SCENARIO_NAMES, directory_names
+from heteromig.harnesses.make.hold import hold_tree
 from heteromig.harnesses.make.shadow import make_shadow, remove_shadow
 from heteromig.harnesses.make.tree import require_makeable, require_tree
 from heteromig.logs.harness import MLPERF_LINES, LinePattern
@@ -52,6 +54,7 @@ class MakeHarness:
         self._tree = Path(harness_dir)
         self._catalog = catalog.catalog(further_systems)
         self._systems = catalog.systems(further_systems)
+        self._hold: weakref.finalize[[int], MakeHarness] | None = None
 
     def catalog(self) -> tuple[BenchmarkInfo, ...]:
         """The benchmarks of the document, and those of the configured systems."""
@@ -135,8 +138,11 @@ class MakeHarness:
 
         Raises:
             OSError: the file system does not let it.
-            PreflightError: main's LOG_DIR is there already.
+            PreflightError: main's LOG_DIR is there already, or the tree is not to be had beside another run.
         """
+        if assignment.role is not Role.BUILD and self._hold is None:
+            held = hold_tree(self._tree, alone=spec.main.action.audit is not None)
+            self._hold = weakref.finalize(self, os.close, held)
         if assignment.role is Role.BACKGROUND:
             make_shadow(self._tree, self._shadow(assignment, run_dir), runs_dir=run_dir.parent)
         elif assignment.role is Role.BUILD:
@@ -208,6 +214,8 @@ class MakeHarness:
             results.copy_logs(self._main_log_dir(run_dir), folder)
         else:
             results.copy_compliance(self._tree, audit, folder, started_utc_ns=started_utc_ns)
+        if assignment.role is Role.MAIN and self._hold is not None:
+            self._hold()
 
     def detail_logs(self, assignment: Assignment, run_dir: Path) -> tuple[Path, ...]:
         """All of the worker's benchmark and scenario that lie in its directory."""
