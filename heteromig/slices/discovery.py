@@ -83,7 +83,7 @@ def _usable_handles(library: Library, count: int) -> Iterator[Handle]:
     for index in range(count):
         try:
             handle = library.nvmlDeviceGetHandleByIndex(index)
-        except NVMLError as error:
+        except NVMLError as error:  # noqa: PERF203 - each index fails on its own
             if error.value != nvml.ERROR_NO_PERMISSION:
                 raise
         else:
