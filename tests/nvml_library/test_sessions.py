@@ -12,6 +12,7 @@ from tests.nvml_library.fixtures import Build, Connect, MakeState
 from tests.nvml_library.layout import DIGEST, KILL_AFTER, KILL_BEFORE
 from tests.nvml_library.remote import Handle, Remote
 from tests.nvml_library.state import EXPORTED
+from tests.slices.waiting import until
 
 A30 = "a30/4x1g.6gb"
 G1 = 14
@@ -203,9 +204,7 @@ def test_a_call_that_hangs_holds_up_nobody_else(make_state: MakeState, connect: 
     gpu = gpu_of(nvml)
     hang = state.inject("nvmlDeviceGetPowerUsage", sleep_s=600, times=1)
     nvml.begin("nvmlDeviceGetPowerUsage", gpu)
-    deadline = time.monotonic() + 30
-    while not hang.hits:
-        assert time.monotonic() < deadline
+    until(lambda: hang.hits > 0, "it hangs")
     assert other.nvmlDeviceGetPowerUsage(gpu_of(other)) == 27_840
     assert nvml.process.poll() is None
     nvml.process.kill()
