@@ -9,7 +9,6 @@ import pytest
 
 from tests.nvml_library.boards import DRIVEN
 from tests.nvml_library.fixtures import Connect, MakeState
-from tests.nvml_library.layout import WHOLE_GPU
 
 A100 = "a100-sxm-80gb"
 MIB_BYTES = 1 << 20
@@ -81,14 +80,13 @@ def test_every_reading_is_the_one_that_was_asked_for(make_state: MakeState, conn
     assert [nvml.nvmlDeviceGetClockInfo(gpu, kind) for kind in range(4)] == [1, 2, 3, 4]
     assert [nvml.nvmlDeviceGetMaxClockInfo(gpu, kind) for kind in range(4)] == [5, 6, 7, 8]
     assert [nvml.nvmlDeviceGetTemperatureThreshold(gpu, kind) for kind in range(4)] == [95, 89, 94, 87]
-    assert (nvml.nvmlDeviceGetTemperature(gpu, 0), nvml.nvmlDeviceGetTemperatureV(gpu, 0)) == (71, 71)
+    assert nvml.nvmlDeviceGetTemperature(gpu, 0) == 71
     assert nvml.nvmlDeviceGetPowerManagementLimitConstraints(gpu) == [200_000, 700_000]
     assert nvml.nvmlDeviceGetRemappedRows(gpu) == (1, 2, 3, 4)
     assert nvml.nvmlDeviceGetEccMode(gpu) == [1, 0]
     assert vars(nvml.nvmlDeviceGetUtilizationRates(gpu)) == {"gpu": 98, "memory": 41}
     for call, argument, error in (
         (nvml.nvmlDeviceGetTemperature, 1, pynvml.NVMLError_InvalidArgument),
-        (nvml.nvmlDeviceGetTemperatureV, 1, pynvml.NVMLError_InvalidArgument),
         (nvml.nvmlDeviceGetTemperatureThreshold, 4, pynvml.NVMLError_NotSupported),
         (nvml.nvmlDeviceGetTemperatureThreshold, 8, pynvml.NVMLError_InvalidArgument),
         (nvml.nvmlDeviceGetMaxClockInfo, 4, pynvml.NVMLError_InvalidArgument),
@@ -101,6 +99,15 @@ def test_every_reading_is_the_one_that_was_asked_for(make_state: MakeState, conn
             getattr(nvml, name)(mig)
     with pytest.raises(pynvml.NVMLError_NotSupported):
         nvml.nvmlDeviceGetRetiredPagesPendingStatus(gpu)
+
+
+@pytest.mark.skipif(not hasattr(pynvml, "nvmlDeviceGetTemperatureV"), reason="this pynvml is older than the call")
+def test_temperature_has_a_newer_call(make_state: MakeState, connect: Connect) -> None:
+    nvml = connect(make_state(A100))
+    gpu = nvml.nvmlDeviceGetHandleByIndex(0)
+    assert nvml.nvmlDeviceGetTemperatureV(gpu, pynvml.NVML_TEMPERATURE_GPU) == 39
+    with pytest.raises(pynvml.NVMLError_InvalidArgument):
+        nvml.nvmlDeviceGetTemperatureV(gpu, 1)
 
 
 def test_utilization_is_not_supported_in_mig_mode(make_state: MakeState, connect: Connect) -> None:
@@ -321,7 +328,3 @@ def test_a_lost_gpu_answers_nothing_and_the_others_do(make_state: MakeState, con
     assert nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(1)) == "NVIDIA A30"
     state.lose(lost=False)
     assert nvml.nvmlDeviceGetName(gpu) == "NVIDIA A30"
-
-
-def test_no_instance_is_a_number_of_its_own() -> None:
-    assert pynvml.NVML_COMPUTE_INSTANCE_ID_ANY == WHOLE_GPU
