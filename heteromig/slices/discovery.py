@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from heteromig.core.devices import Gpu, Inventory, Slice, SliceKind
@@ -48,7 +48,12 @@ def take_inventory(library: Library, source: SliceSource) -> Inventory:
         )
     nvml.reopen(library)
     count = library.nvmlDeviceGetCount()
-    found = [read_gpu(library, library.nvmlDeviceGetHandleByIndex(index)) for index in range(count)]
+    found = [read_gpu(library, handle) for handle in _usable_handles(library, count)]
+    if count and not found:
+        raise PreflightError(
+            f"This user may use none of the {count} GPUs of this machine: have them made accessible (in a container or "
+            f"a batch job, by asking for GPUs), or, to see a run without a GPU, use {EXAMPLE_SIMULATOR}."
+        )
     if not found:
         raise PreflightError(
             "NVIDIA's driver is loaded and sees no GPU: check nvidia-smi (in a container, that it was started with "
@@ -71,6 +76,18 @@ def take_inventory(library: Library, source: SliceSource) -> Inventory:
         slices=tuple(one.slice for one in slices),
         geometry=geometry_digest(gpus, (one.slice for one in slices)),
     )
+
+
+def _usable_handles(library: Library, count: int) -> Iterator[Handle]:
+    """The GPUs that this user may use: NVML counts those as well that, say, a control group keeps from us (nvml.h)."""
+    for index in range(count):
+        try:
+            handle = library.nvmlDeviceGetHandleByIndex(index)
+        except NVMLError as error:  # noqa: PERF203 - each index fails on its own
+            if error.value != nvml.ERROR_NO_PERMISSION:
+                raise
+        else:
+            yield handle
 
 
 def geometry_digest(gpus: Iterable[Gpu], slices: Iterable[Slice]) -> str:

@@ -12,6 +12,9 @@ _APPLICATION_XIDS = frozenset({13, 31, 43, 45, 68, 109})
 """Xids that a program causes and that die with it: those NVIDIA's Kubernetes device plugin ignores (health.go)."""
 
 _TYPES = nvml.EVENT_XID | nvml.EVENT_GPU_UNAVAILABLE | nvml.EVENT_MIG_CONFIG_CHANGE
+_NOTHING_TO_HEAR = (nvml.ERROR_TIMEOUT, nvml.ERROR_FUNCTION_NOT_FOUND)
+"""No event is waiting; the library is older than waiting for one (which came after making a set)."""
+
 _DRAIN_AT_MOST = 64  # an error storm must not keep us here
 
 
@@ -59,7 +62,7 @@ class FaultWatch:
             try:
                 event = self._library.nvmlEventSetWait(self._event_set, 0)
             except NVMLError as error:
-                if error.value == nvml.ERROR_TIMEOUT:
+                if error.value in _NOTHING_TO_HEAR:
                     break
                 raise
             if event.eventType & nvml.EVENT_MIG_CONFIG_CHANGE:

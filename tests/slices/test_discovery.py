@@ -146,6 +146,26 @@ def test_holes_in_the_indices_do_not_hide_what_comes_after_them(board: Board) ->
     assert not inventory.simulated
 
 
+def test_gpus_that_this_user_may_not_use_are_left_out(
+    two: SliceSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = Board(two.layouts, tmp_path)
+    board.gpus = 2
+    allowed = board.nvmlDeviceGetHandleByIndex
+    forbidden = {0}
+
+    def open_gpu(index: int) -> nvml.Handle:
+        if index in forbidden:
+            raise NVMLError(nvml.ERROR_NO_PERMISSION)
+        return allowed(index)
+
+    monkeypatch.setattr(board, "nvmlDeviceGetHandleByIndex", open_gpu)
+    assert [one.profile for one in take_inventory(board, MIG).slices] == ["1g.6gb"] * 4
+    forbidden.add(1)
+    with pytest.raises(PreflightError, match="may use none of the 2 GPUs"):
+        take_inventory(board, MIG)
+
+
 def test_a_slice_destroyed_while_it_is_read_is_not_there(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     def vanish(device: nvml.Handle) -> int:
         if device.placed.start == 2:

@@ -78,6 +78,12 @@ def test_a_storm_of_errors_does_not_keep_us(board: Board) -> None:
     assert 0 < len(watch.heard().faults) < 100
 
 
+def test_a_library_older_than_waiting_for_events_is_left_in_peace(board: Board) -> None:
+    watch = armed(board)
+    board.failure = nvml.ERROR_FUNCTION_NOT_FOUND
+    assert watch.heard() == ((), False)
+
+
 def test_a_lost_gpu_is_not_taken_for_silence(board: Board) -> None:
     watch = armed(board)
     board.failure = nvml.ERROR_GPU_IS_LOST

@@ -45,7 +45,12 @@ def test_a_reading_that_the_board_cannot_give_is_none_and_never_zero() -> None:
     def too_old() -> NoReturn:
         raise pynvml.NVMLLibraryMismatchError
 
-    for code in (nvml.ERROR_NOT_SUPPORTED, nvml.ERROR_NO_PERMISSION, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND):
+    for code in (
+        nvml.ERROR_NOT_SUPPORTED,
+        nvml.ERROR_NO_PERMISSION,
+        nvml.ERROR_FUNCTION_NOT_FOUND,
+        pynvml.NVML_ERROR_INSUFFICIENT_SIZE,
+    ):
         assert nvml.supported(refuse, code) is None
     assert nvml.supported(too_old) is None
     assert nvml.supported(lambda: 0) == 0
