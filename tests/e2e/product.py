@@ -53,10 +53,6 @@ def processes_with(text: str) -> dict[int, str]:
     return found
 
 
-FOREIGN = ("HETEROMIG_", "QUICK_", "MAKE", "MFLAGS")
-"""What the environment of the tests may hold and that of a user's shell does not: a make runs the tests."""
-
-
 class Finished(Struct, frozen=True):
     """A command that has ended."""
 
@@ -85,7 +81,7 @@ class Command:
         """`stdout` is a descriptor for its standard output, where that is not to be a file; `cwd` is `home` or this."""
         self.home = home
         self._out, self._err = home / f"{name}.out", home / f"{name}.err"
-        ours = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
+        ours = {key: value for key, value in os.environ.items() if not key.startswith(("HETEROMIG_", "QUICK_"))}
         # Workers get nothing of our environment but PYTHONPATH, which is how all of them can be told from others.
         path = f"{REPOSITORY}{os.pathsep}{home / 'mark'}"
         with self._out.open("wb") as out, self._err.open("wb") as err:
