@@ -426,6 +426,14 @@ class TestResult:
         (folder / "stdout.log").write_bytes(warm_up + STARTED + filler + b"p99_ms=2 status=cool")
         assert harness_of(spec).result(main, spec, tmp_path).metrics == {"p99_ms": 2.0}
 
+    def test_no_start_is_no_word_about_the_result(self, tmp_path: Path) -> None:
+        folder = tmp_path / "workers" / "0-main-main"
+        folder.mkdir(parents=True)
+        (folder / "stdout.log").write_bytes(self.LINE)
+        main = plan_of(spec := spec_of(MAIN)).main
+        with pytest.raises(EvidenceError, match="matches the start pattern"):
+            harness_of(spec).result(main, spec, tmp_path)
+
     def test_carriage_returns_end_lines(self, tmp_path: Path) -> None:
         assert judge(tmp_path, b"50 %\r100 %\rp99_ms=7 status=OK\r\n", valid_when="status == OK").valid is True
 

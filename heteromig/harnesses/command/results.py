@@ -43,7 +43,7 @@ def last_match(
     the memory.
 
     Raises:
-        EvidenceError: it is not there, no regular file, or cannot be read.
+        EvidenceError: it is not there, no regular file, or cannot be read; or no line matches `since`.
     """
     found: dict[str, str | None] | None = None
     tail = Tail(output)
@@ -66,6 +66,8 @@ def last_match(
         raise EvidenceError(f"The output {output} cannot be read: {error.strerror}.") from None
     finally:
         tail.close()
+    if since is not None:
+        raise EvidenceError(f"No line of {output} matches the start pattern, so that none of them is its result.")
     return found
 
 
