@@ -17,7 +17,7 @@ from heteromig import __version__
 from heteromig.core.devices import Gpu
 from heteromig.core.errors import HeteromigError, PreflightError
 from heteromig.slices.mig import parted
-from heteromig.slices.mig.calls import PartitionLibrary
+from heteromig.slices.mig.calls import PartitionLibrary, probe_placing
 from heteromig.slices.mig.cutting import cut_gpu, turn_mig_off, turn_mig_on
 from heteromig.slices.mig.journal import SCHEMA_VERSION, JournalFile, LayoutJournal, Progress
 from heteromig.slices.mig.partition import (
@@ -121,6 +121,8 @@ class LayoutChange:
             return Outcome(before.gpu, changed=False, cut=before.cut, replaced=_unchanged(before.devices))
         self._require_may_turn_on(before)
         self._require_idle(before)
+        with refusing("make GPU instances where they are wanted", before.gpu):
+            probe_placing(self._library, before.open.handle)
         asked = self._begin(before, planned.wanted, journal)
         try:
             seen = before if before.gpu.mig_current else turn_mig_on(self._library, before)

@@ -28,6 +28,8 @@ COMPUTE_PROFILES = 0x10
 """How many numbers of profiles to ask for. nvml.h ends at 0x12 and 9; whatever comes after is refused one by one."""
 
 _SHARED_ENGINES = 0  # nvml.h, NVML_COMPUTE_INSTANCE_ENGINE_PROFILE_SHARED, the only one
+_NO_PROFILE = 0xFFFFFFFF
+
 _LIST_ROOM = 64
 """Instances of one profile that a list has room for: NVML fills in as many as there are without being told how many
 may be, and no GPU has more than seven."""
@@ -147,6 +149,19 @@ def possible_places(library: PartitionLibrary, device: Handle, profile_id: int) 
     places = (Placement * count.value)()
     library.nvmlDeviceGetGpuInstancePossiblePlacements(device, profile_id, places, ctypes.pointer(count))
     return list(places[: count.value])
+
+
+def probe_placing(library: PartitionLibrary, device: Handle) -> None:
+    """Ask for an instance of a profile that no board has: what is refused for another reason is refused for all.
+
+    Raises:
+        NVMLError: this library cannot put instances anywhere, or not for this user.
+    """
+    try:
+        create_gpu_instance(library, device, _NO_PROFILE, 0, 1)
+    except NVMLError as error:
+        if error.value in {ERROR_FUNCTION_NOT_FOUND, nvml.ERROR_NO_PERMISSION}:
+            raise
 
 
 def create_gpu_instance(library: PartitionLibrary, device: Handle, profile_id: int, start: int, size: int) -> Handle:

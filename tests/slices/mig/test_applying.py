@@ -155,10 +155,11 @@ STEPS = [
     ("nvmlComputeInstanceDestroy", 2),
     ("nvmlGpuInstanceDestroy", 1),
     ("nvmlGpuInstanceDestroy", 2),
-    ("nvmlDeviceCreateGpuInstanceWithPlacement", 1),
+    ("nvmlDeviceCreateGpuInstanceWithPlacement", 2),
     ("nvmlGpuInstanceCreateComputeInstance", 1),
 ]
-"""Every call that takes four slices to a 2g.12gb in the place of two of them, and which of its uses."""
+"""Every call that takes four slices to a 2g.12gb in the place of two of them, and which of its uses: with the first
+creation it is only asked whether there may be one."""
 
 
 @pytest.mark.parametrize(("name", "number"), STEPS)
@@ -200,12 +201,22 @@ def test_a_gpu_that_cannot_be_cut_back_at_once_is_cut_back_later(a30: Bench, nam
         "nvmlGpuInstanceGetInfo",
         "nvmlGpuInstanceGetComputeInstances",
         "nvmlComputeInstanceGetInfo",
+        "nvmlDeviceCreateGpuInstanceWithPlacement",
     ],
 )
 def test_a_user_without_privileges_changes_nothing(a30: Bench, name: str) -> None:
     before = a30.uuids
     library = tampered(a30.library, **{name: raising(nvml.ERROR_NO_PERMISSION)})
     assert "run it as root" in refused(lambda: a30.change(library).apply(a30.uuid, "4g.24gb"))
+    assert a30.uuids == before
+    assert no_journal(a30)
+
+
+def test_a_library_that_cannot_place_instances_changes_nothing(a30: Bench) -> None:
+    before = a30.uuids
+    missing = raising(calls.ERROR_FUNCTION_NOT_FOUND)
+    library = tampered(a30.library, nvmlDeviceCreateGpuInstanceWithPlacement=missing)
+    assert "install a newer one" in refused(lambda: a30.change(library).apply(a30.uuid, "4g.24gb"))
     assert a30.uuids == before
     assert no_journal(a30)
 

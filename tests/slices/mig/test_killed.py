@@ -82,9 +82,13 @@ def _live(bench: Bench, do: Work, moments: Moments, *, enable: bool) -> None:
     sys.addaudithook(watch)
     os.fsync = moments.around(os.fsync, lambda fd: f"sync {Path(f'/proc/self/fd/{fd}').readlink().name}")
     watched: PartitionLibrary = tampered(
-        library, **{name: moments.around(getattr(library, name), lambda *_: "a change") for name in CHANGING}
+        library, **{name: moments.around(getattr(library, name), _what) for name in CHANGING}
     )
     do(bench.change(watched, enable_mig_mode=enable))
+
+
+def _what(*args: Any) -> str:
+    return "a question" if 0xFFFFFFFF in args else "a change"
 
 
 def applying(change: LayoutChange) -> object:
@@ -121,7 +125,7 @@ def test_the_way_back_is_on_the_disk_before_anything_is_done_and_each_time_it_ch
         "sync 0 is done",
     ]
     for do in (applying, restoring):
-        first, *moments = work(bench, do, None)
+        first, *moments = [name for name in work(bench, do, None) if "question" not in name]
         assert first == "open journal.json"
         assert moments[:7] == moments[-7:] == journal
         assert moments[7:-7] == ["a change begins", "a change is done"] * 6
