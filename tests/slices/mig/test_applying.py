@@ -193,6 +193,18 @@ def test_a_gpu_that_cannot_be_cut_back_at_once_is_cut_back_later(a30: Bench, nam
     assert not a30.journal.is_open
 
 
+def test_a_second_layout_that_fails_leaves_the_first_and_its_way_back(a30: Bench) -> None:
+    a30.change().apply(a30.uuid, "2x2g.12gb")
+    first = a30.journal
+    library = failing(a30.library, "nvmlGpuInstanceCreateComputeInstance", calls.ERROR_IN_USE)
+    assert "The GPU is cut as it was before." in refused(lambda: a30.change(library).apply(a30.uuid, "4g.24gb"))
+    assert a30.cut == "2g.12gb@0,2g.12gb@2"
+    assert (a30.journal.progress, a30.journal.asked) == (Progress.APPLIED, first.asked)
+    assert a30.journal.devices_after == a30.look.devices
+    a30.change().restore()
+    assert a30.cut == FOUR
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -286,7 +298,7 @@ def test_a_process_that_comes_in_between_keeps_its_slice(a30: Bench, spawn: Spaw
     assert a30.uuids["1g.6gb@2"] == before["1g.6gb@2"]
 
 
-def test_a_gpu_of_which_nobody_can_say_who_uses_it_is_not_cut(a30: Bench) -> None:
+def test_a_gpu_of_which_nobody_can_say_who_uses_it_is_not_cut(a30: Bench, spawn: Spawn) -> None:
     blind = tampered(a30.library, nvmlDeviceGetComputeRunningProcesses=raising(nvml.ERROR_NO_PERMISSION))
     assert "may be in use is not cut" in refused(lambda: a30.change(blind).apply(a30.uuid, "4g.24gb"))
     library = a30.library
@@ -299,7 +311,13 @@ def test_a_gpu_of_which_nobody_can_say_who_uses_it_is_not_cut(a30: Bench) -> Non
             raise NVMLError(nvml.ERROR_NOT_SUPPORTED)
         return real(handle)
 
-    a30.change(tampered(library, nvmlDeviceGetComputeRunningProcesses=devices_only)).apply(a30.uuid, "4g.24gb")
+    change = a30.change(tampered(library, nvmlDeviceGetComputeRunningProcesses=devices_only))
+    child = spawn(visible=a30.uuids["1g.6gb@0"])
+    until(lambda: f"pid {child.pid}" in refused(lambda: a30.change().apply(a30.uuid, "4g.24gb")), "it is seen")
+    assert f"is in use by pid {child.pid}" in refused(lambda: change.apply(a30.uuid, "4g.24gb"))
+    child.kill()
+    child.wait()
+    change.apply(a30.uuid, "4g.24gb")
     assert a30.cut == "4g.24gb@0"
 
 

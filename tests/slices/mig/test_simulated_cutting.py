@@ -21,6 +21,22 @@ from tests.slices.conftest import Spawn
 from tests.slices.mig.bench import Bench
 from tests.slices.waiting import until
 
+BUSY = """
+import sys
+from pathlib import Path
+from heteromig.slices.mig import calls
+from tests.slices.mig.bench import Bench
+library = Bench("sim:a30", Path(sys.argv[1])).library
+library.nvmlInit()
+gpu = library.nvmlDeviceGetHandleByIndex(0)
+for _ in range(40):
+    instance = calls.create_gpu_instance(library, gpu, 14, int(sys.argv[2]), 1)
+    library.nvmlGpuInstanceDestroy(instance)
+instance = calls.create_gpu_instance(library, gpu, 14, int(sys.argv[2]), 1)
+calls.create_compute_instance(library, instance, 0, None)
+"""
+"""Makes and destroys an instance again and again, and leaves one."""
+
 
 def opened(bench: Bench) -> PartitionLibrary:
     library = bench.library
@@ -188,11 +204,7 @@ def test_without_mig_there_is_nothing_to_cut(h100: Bench) -> None:
 
 def test_processes_that_cut_at_the_same_time_do_not_undo_each_other(a30: Bench) -> None:
     a30.clear()
-    program = (
-        "import sys; from pathlib import Path; from tests.slices.mig.bench import Bench\n"
-        "Bench('sim:a30', Path(sys.argv[1])).make('1g.6gb', int(sys.argv[2]), (0, 1))"
-    )
-    children = [subprocess.Popen([sys.executable, "-c", program, str(a30.runs_dir), str(start)]) for start in range(4)]
+    children = [subprocess.Popen([sys.executable, "-c", BUSY, str(a30.runs_dir), str(start)]) for start in range(4)]
     assert [child.wait() for child in children] == [0] * 4
     assert a30.cut == "1g.6gb@0,1g.6gb@1,1g.6gb@2,1g.6gb@3"
     assert len(set(a30.uuids.values())) == 4
