@@ -56,14 +56,14 @@ def register(app: typer.Typer) -> None:
 
 def _show(slices: _Slices = "mig", runs_dir: _RunsDir = Path("runs"), gpu: _Gpu = None, *, json: _Json = False) -> None:
     """Show how each GPU is cut and may be cut; changes nothing. Not all of it is told to users without privileges."""
-    from heteromig.slices.mig.access import machine, show_gpus  # noqa: PLC0415 - keeps `--help` quick, as all imports here
+    from heteromig.slices.mig.access import machine_of, show_gpus  # noqa: PLC0415 - keeps `--help` quick, as all imports here
 
-    place = machine(slices, runs_dir)
-    found = show_gpus(place, gpu)
+    machine = machine_of(slices, runs_dir)
+    found = show_gpus(machine, gpu)
     if json:
-        _say_json({"simulated": place.simulated, "gpus": found})
+        _say_json({"simulated": machine.simulated, "gpus": found})
     else:
-        say("\n\n".join(_shown(one, simulated=place.simulated) for one in found))
+        say("\n\n".join(_shown(one, simulated=machine.simulated) for one in found))
 
 
 def _plan(
@@ -75,14 +75,14 @@ def _plan(
     json: _Json = False,
 ) -> None:
     """Show what `apply` would do to the GPU; changes nothing."""
-    from heteromig.slices.mig.access import machine, plan_layout_on  # noqa: PLC0415
+    from heteromig.slices.mig.access import machine_of, plan_layout_on  # noqa: PLC0415
 
-    place = machine(slices, runs_dir)
-    planned = plan_layout_on(place, gpu, layout)
+    machine = machine_of(slices, runs_dir)
+    planned = plan_layout_on(machine, gpu, layout)
     if json:
-        _say_json({"simulated": place.simulated, "plan": planned})
+        _say_json({"simulated": machine.simulated, "plan": planned})
     else:
-        say(_planned(planned, simulated=place.simulated))
+        say(_planned(planned, simulated=machine.simulated))
 
 
 def _apply(
@@ -105,14 +105,14 @@ def _apply(
     It is cut back at once when that fails half-way, and by `mig restore` in any other case. Slices that stay where they
     are keep their UUIDs, all others have new ones.
     """
-    from heteromig.slices.mig.access import apply_layout, machine  # noqa: PLC0415
+    from heteromig.slices.mig.access import apply_layout, machine_of  # noqa: PLC0415
 
-    place = machine(slices, runs_dir)
-    outcome, path = apply_layout(place, gpu, layout, journal, enable_mig_mode=enable_mig_mode)
+    machine = machine_of(slices, runs_dir)
+    outcome, path = apply_layout(machine, gpu, layout, journal, enable_mig_mode=enable_mig_mode)
     if json:
-        _say_json({"simulated": place.simulated, "outcome": outcome, "journal": str(path)})
+        _say_json({"simulated": machine.simulated, "outcome": outcome, "journal": str(path)})
         return
-    what = _outcome(outcome, simulated=place.simulated)
+    what = _outcome(outcome, simulated=machine.simulated)
     if outcome.changed:
         say(f"{what}\nIt is cut back with: heteromig mig restore {shlex.quote(str(path))}")
     else:
@@ -136,11 +136,11 @@ def _restore(
 ) -> None:
     """Cut GPUs as they were before `mig apply`, wherever that was interrupted; does nothing the second time."""
     from heteromig.core.errors import HeteromigError, UsageError  # noqa: PLC0415
-    from heteromig.slices.mig.access import close_journal, journal_of, machine, open_journals  # noqa: PLC0415
+    from heteromig.slices.mig.access import close_journal, journal_of, machine_of, open_journals  # noqa: PLC0415
 
     if journals and gpu is not None:
         raise UsageError("A journal is of one GPU: name journals or --gpu, not both.")
-    files = [journal_of(path) for path in journals] if journals else open_journals(machine(slices, runs_dir), gpu)
+    files = [journal_of(path) for path in journals] if journals else open_journals(machine_of(slices, runs_dir), gpu)
 
     def close(file: JournalFile) -> Closed | HeteromigError:
         try:
@@ -154,8 +154,8 @@ def _restore(
     failures = [one for one in results if isinstance(one, HeteromigError)]
     if json:
         _say_json({"restored": closed})
-    else:
-        say("\n".join(map(_closed, closed)) if files else "Nothing to restore: heteromig cut no GPU.")
+    elif closed or not files:
+        say("\n".join(map(_closed, closed)) or "Nothing to restore: heteromig cut no GPU.")
     if failures:
         raise typer.Exit(failures[0].exit_code)
 

@@ -58,7 +58,7 @@ class Machine(Struct, frozen=True):
         return JournalFile(journal_directory(self.source, self.runs_dir) / f"{gpu_uuid}{which}.json")
 
 
-def machine(slices: str, runs_dir: Path) -> Machine:
+def machine_of(slices: str, runs_dir: Path) -> Machine:
     """`slices` is the value of `--slices`.
 
     Raises:
@@ -103,20 +103,20 @@ class ShownGpu(Struct, frozen=True):
     journal: ShownJournal | None
 
 
-def show_gpus(place: Machine, gpu: str | None) -> tuple[ShownGpu, ...]:
+def show_gpus(machine: Machine, gpu: str | None) -> tuple[ShownGpu, ...]:
     """Every GPU with how it is and may be cut, or only the one of that UUID or index.
 
     Raises:
         UsageError: there is no such GPU.
         PreflightError: there is no driver, or no GPU.
     """
-    library = place.open()
+    library = machine.open()
     gpus = read_gpus(library)
     chosen = gpus if gpu is None else [choose_gpu(gpus, gpu)]
-    return tuple(_show(place, library, one) for one in chosen)
+    return tuple(_show(machine, library, one) for one in chosen)
 
 
-def _show(place: Machine, library: PartitionLibrary, one: IndexedGpu) -> ShownGpu:
+def _show(machine: Machine, library: PartitionLibrary, one: IndexedGpu) -> ShownGpu:
     gpu = one.open.gpu
     cut, profiles, unknown = None, None, None
     starts: dict[int | None, int] = {}
@@ -124,14 +124,17 @@ def _show(place: Machine, library: PartitionLibrary, one: IndexedGpu) -> ShownGp
         offer = read_offer(library, one.open)
         instances = read_instances(library, one.open, offer)
     except NVMLError as error:
-        unknown = refusal(error, "say how the GPU may be cut and how it is cut now", gpu)
+        unknown = refusal(error, "say how slices are and may be cut", gpu)
     except PreflightError as error:
         unknown = str(error)
     else:
         profiles, cut = offer.profiles, partition_text(tuple(instance.instance for instance in instances))
         starts = {instance.id: instance.instance.start for instance in instances}
-    journal = place.default_journal(gpu.uuid)
-    entry = journal.read()
+    journal = machine.default_journal(gpu.uuid)
+    try:
+        entry = journal.read()
+    except PreflightError as error:
+        entry, unknown = None, unknown or str(error)
     return ShownGpu(
         index=one.number,
         gpu=gpu,
@@ -154,18 +157,18 @@ def _show(place: Machine, library: PartitionLibrary, one: IndexedGpu) -> ShownGp
     )
 
 
-def plan_layout_on(place: Machine, gpu: str | None, layout: str) -> Planned:
+def plan_layout_on(machine: Machine, gpu: str | None, layout: str) -> Planned:
     """What the layout would do to the GPU of that UUID or index, or to the only one that has MIG.
 
     Raises:
         UsageError: there is no such GPU, or the layout cannot be on it.
         PreflightError: NVML cannot say what is needed.
     """
-    return plan_change(place.open(), gpu, layout)
+    return plan_change(machine.open(), gpu, layout)
 
 
 def apply_layout(
-    place: Machine, gpu: str | None, layout: str, journal: Path | None, *, enable_mig_mode: bool
+    machine: Machine, gpu: str | None, layout: str, journal: Path | None, *, enable_mig_mode: bool
 ) -> tuple[Outcome, Path]:
     """Cut that GPU; returns the path of the journal as well.
 
@@ -173,29 +176,36 @@ def apply_layout(
         UsageError: there is no such GPU, or the layout cannot be on it.
         PreflightError: it cannot be cut now; says why, and whether anything is changed.
     """
-    library = place.open()
+    library = machine.open()
     uuid = choose_gpu(read_gpus(library), gpu).open.gpu.uuid
-    file = place.default_journal(uuid) if journal is None else _journal_at(journal)
-    change = LayoutChange(library, place.source, place.runs_dir, file, enable_mig_mode=enable_mig_mode)
-    with closing(lock_gpus([uuid], lock_directory(place.source, place.runs_dir))), _signals_raise():
+    file = machine.default_journal(uuid) if journal is None else _journal_at(journal)
+    change = LayoutChange(library, machine.source, machine.runs_dir, file, enable_mig_mode=enable_mig_mode)
+    with closing(lock_gpus([uuid], lock_directory(machine.source, machine.runs_dir))), _signals_raise():
         return change.apply(uuid, layout), file.path
 
 
-def open_journals(place: Machine, gpu: str | None) -> list[JournalFile]:
+def open_journals(machine: Machine, gpu: str | None) -> list[JournalFile]:
     """The journals of GPUs that were not cut back yet, or only that of the GPU of that UUID or index.
+
+    Those that cannot be read are among them, for whoever closes them to say so.
 
     Raises:
         UsageError: there is no such GPU.
-        PreflightError: a journal cannot be read.
     """
-    uuid = None if gpu is None else choose_gpu(read_gpus(place.open()), gpu).open.gpu.uuid
-    found = [(one, one.read()) for one in journals_in(journal_directory(place.source, place.runs_dir))]
+    uuid = None if gpu is None else choose_gpu(read_gpus(machine.open()), gpu).open.gpu.uuid
     return [
         journal
-        for journal, entry in found
-        if entry is not None and entry.is_open and entry.slices == str(place.source)
-        if uuid in {None, entry.gpu_uuid}
+        for journal in journals_in(journal_directory(machine.source, machine.runs_dir))
+        if _is_open(journal, str(machine.source), uuid)
     ]
+
+
+def _is_open(journal: JournalFile, slices: str, gpu_uuid: str | None) -> bool:
+    try:
+        entry = journal.read()
+    except PreflightError:
+        return gpu_uuid is None
+    return entry is not None and entry.is_open and entry.slices == slices and gpu_uuid in {None, entry.gpu_uuid}
 
 
 def journal_of(path: Path) -> JournalFile:
@@ -249,9 +259,9 @@ def close_journal(journal: JournalFile, *, forget: bool, enable_mig_mode: bool) 
 @contextmanager
 def _change_of(journal: JournalFile, entry: LayoutJournal, *, enable_mig_mode: bool) -> Iterator[LayoutChange]:
     """With the GPU locked."""
-    place = Machine(parse_slices(entry.slices), Path(entry.runs_dir))
-    with closing(lock_gpus([entry.gpu_uuid], lock_directory(place.source, place.runs_dir))), _signals_raise():
-        yield LayoutChange(place.open(), place.source, place.runs_dir, journal, enable_mig_mode=enable_mig_mode)
+    machine = Machine(parse_slices(entry.slices), Path(entry.runs_dir))
+    with closing(lock_gpus([entry.gpu_uuid], lock_directory(machine.source, machine.runs_dir))), _signals_raise():
+        yield LayoutChange(machine.open(), machine.source, machine.runs_dir, journal, enable_mig_mode=enable_mig_mode)
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -72,7 +72,7 @@ def look(library: PartitionLibrary, wanted: str | None) -> Look:
     """
     chosen = choose_gpu(read_gpus(library), wanted)
     one = chosen.open
-    with refusing("say how the GPU may be cut and how it is cut now", one.gpu):
+    with refusing("say how slices are and may be cut", one.gpu):
         offer = read_offer(library, one)
         instances = read_instances(library, one, offer)
         return Look(chosen.number, one, offer, instances, read_devices(library, one, instances))
