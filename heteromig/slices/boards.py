@@ -143,13 +143,13 @@ _H100_80GB = (
 _H200_141GB = (
     _profile("1g.18gb", 19, _EVERYWHERE, 1, sms=16, mib=16384, media=(1, 1, 0)),
     _profile("1g.18gb+me", 20, _EVERYWHERE, 1, sms=16, mib=16384, media=(1, 1, 1), at_most=1),
-    _profile("1g.35gb", 15, (0, 2, 4, 6), 2, sms=26, mib=33024, media=(1, 1, 0)),
-    _profile("2g.35gb", 14, (0, 2, 4), 2, sms=32, mib=33024, media=(2, 2, 0)),
-    _profile("3g.71gb", 9, (0, 4), 4, sms=60, mib=71168, media=(3, 3, 0)),
-    _profile("4g.71gb", 5, (0,), 4, sms=64, mib=71168, media=(4, 4, 0)),
-    _profile("7g.141gb", 0, (0,), 8, sms=132, mib=143104, media=(7, 7, 1)),
+    _profile("1g.35gb", 15, (0, 2, 4, 6), 2, sms=26, mib=33280, media=(1, 1, 0)),
+    _profile("2g.35gb", 14, (0, 2, 4), 2, sms=32, mib=33280, media=(2, 2, 0)),
+    _profile("3g.71gb", 9, (0, 4), 4, sms=60, mib=71424, media=(3, 3, 0)),
+    _profile("4g.71gb", 5, (0,), 4, sms=64, mib=71424, media=(4, 4, 0)),
+    _profile("7g.141gb", 0, (0,), 8, sms=132, mib=143360, media=(7, 7, 1)),
 )
-"""As nvidia-smi printed them on an H200 (NVIDIA/mig-parted issue 120)."""
+"""As NVML tells them on an H200 (driver 580)."""
 
 _B200_180GB = (
     _profile("1g.23gb", 19, _EVERYWHERE, 1, sms=18, mib=20992, media=(1, 1, 0)),

@@ -105,6 +105,6 @@ def _set_mode(library: PartitionLibrary, seen: Look, *, on: bool) -> Look:
     if after.gpu.mig_current != on or after.gpu.mig_pending != on:
         raise PreflightError(
             f"MIG should be {'on' if on else 'off'} on {seen.gpu.name} ({seen.gpu.uuid}) now, and NVML says that it is "
-            f"not in force: see nvidia-smi -i {seen.number} -q -d MIG."
+            f"not in force: see nvidia-smi -i {seen.number} -q, under MIG Mode."
         )
     return after
