@@ -26,6 +26,7 @@ no number for the memory's bandwidth, and calls that a success."""
 
 _NO_GPM = "this GPU has no GPM counters, which come with Hopper"
 _NO_SUCH_COUNTER = "this board has no such counter"
+SIMULATED = "the simulator measures no such thing"
 _NO_NUMBER = "NVML gave no number, as it does of counters that were just started"
 
 _METRICS = {
@@ -72,8 +73,9 @@ class _Pair(Struct):
 class Gpm:
     """The counters of one library, from one of its sessions to the next."""
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Library, *, simulated: bool = False) -> None:
         self._library = library
+        self._lacking = SIMULATED if simulated else _NO_SUCH_COUNTER
         self._refusals: dict[str, Unread | None] = {}  # of the GPUs asked in this session
         self._pairs: dict[Scope, _Pair] = {}
         self._parting: dict[Scope, Measured | Unread] = {}
@@ -139,7 +141,7 @@ class Gpm:
         request = nvml.gpm_request(pair.last, pair.spare, _ASKED)
         answer = nvml.reading(self._library.nvmlGpmMetricsGet, request)
         pair.last, pair.spare, pair.taken_ns = pair.spare, pair.last, taken_ns
-        return answer if isinstance(answer, Unread) else _measured(answer)
+        return answer if isinstance(answer, Unread) else _measured(answer, self._lacking)
 
     def _take(self, scope: Scope, gpu: Handle, sample: Any) -> Any:
         if scope.gpu_instance_id is None:
@@ -163,14 +165,14 @@ class Gpm:
                 self._library.nvmlGpmSampleFree(sample)
 
 
-def _measured(answer: Any) -> Measured:
+def _measured(answer: Any, lacking: str) -> Measured:
     found: dict[Reading, float] = {}
     missing: dict[Reading, str] = {}
     for reading, metric in zip(_METRICS, answer.metrics, strict=False):  # there is room for more than was asked for
         if metric.nvmlReturn != 0:
             missing[reading] = nvml.why_not(metric.nvmlReturn).reason
         elif metric.metricInfo.shortName is None:  # seen on an H200, where its value is 0
-            missing[reading] = _NO_SUCH_COUNTER
+            missing[reading] = lacking
         elif not math.isfinite(metric.value) or metric.value < 0:
             missing[reading] = _NO_NUMBER
         else:

@@ -7,10 +7,9 @@ from typing import Any, TypeVar
 
 from heteromig.core.devices import Inventory, Reading, Shared, Slice, Unavailable
 from heteromig.slices import nvml
-from heteromig.slices.gpm import Gpm, Scope
+from heteromig.slices.gpm import SIMULATED, Gpm, Scope
 from heteromig.slices.nvml import Library, Unread
 
-_SIMULATED = "the simulator measures no such thing"
 _IN_COMMON = (Reading.MEMORY, Reading.ACTIVITY)
 
 _T = TypeVar("_T")
@@ -23,7 +22,7 @@ class Series:
     """
 
     def __init__(self, library: Library, inventory: Inventory) -> None:
-        self.gpm = Gpm(library)
+        self.gpm = Gpm(library, simulated=inventory.simulated)
         self.scopes = tuple(_scopes(inventory.slices))
         self._simulated = inventory.simulated
         self._reasons: dict[tuple[str, Reading], str] = {}
@@ -48,7 +47,7 @@ class Series:
         found = nvml.reading(call, *args)
         if isinstance(found, Unread):
             of_course = self._simulated and found.code == nvml.ERROR_NOT_SUPPORTED
-            self.note(scope, what, _SIMULATED if of_course else found.reason)
+            self.note(scope, what, SIMULATED if of_course else found.reason)
             return None
         self.note(scope, what, None)
         return found
