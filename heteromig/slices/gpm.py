@@ -21,8 +21,8 @@ from heteromig.slices import nvml
 from heteromig.slices.nvml import Handle, Library, NVMLError, Unread
 
 SHORTEST_NS = 100 * NS_PER_MS
-"""Between the samples of a pair, at least (nvml.h). Up to 60 ms apart, an H200 with driver 580 answers with 0, and with
-no number for the memory's bandwidth, and calls that a success."""
+"""Between the samples of a pair, at least (nvml.h): the counters are refreshed every 100 ms. Up to 60 ms apart, an H200
+and an H100 with driver 580 answer with 0, and with no number for the memory's bandwidth, and call that a success."""
 
 _NO_GPM = "this GPU has no GPM counters, which come with Hopper"
 _NO_SUCH_COUNTER = "this board has no such counter"

@@ -13,8 +13,8 @@ from heteromig.slices.nvml import Handle, Library, Unread
 from heteromig.slices.processes import Ancestry, read_command
 from heteromig.slices.series import Series
 
-_J_PER_MJ = 1e-3
-_W_PER_MW = 1e-3
+_MJ_PER_J = 1000
+_MW_PER_W = 1000
 _LOOKS = 3
 """How often a slice is looked at where somebody on it ends at that very moment."""
 _GONE = "the slice is not there any more"
@@ -140,8 +140,8 @@ def _sample_gpu(library: Library, series: Series, one: OpenGpu, *, energy: bool)
     )
     return GpuSample(
         gpu_uuid=uuid,
-        power_w=None if power_mw is None else power_mw * _W_PER_MW,
-        energy_j=None if energy_mj is None else energy_mj * _J_PER_MJ,
+        power_w=None if power_mw is None else power_mw / _MW_PER_W,
+        energy_j=None if energy_mj is None else energy_mj / _MJ_PER_J,
         temperature_c=None if temperature_c is None else float(temperature_c),
         sm_clock_mhz=series.value(uuid, Reading.SM_CLOCK, library.nvmlDeviceGetClockInfo, handle, nvml.CLOCK_SM),
         memory_clock_mhz=series.value(
