@@ -32,7 +32,7 @@ def test_a_build_says_so_and_leaves_one_engine(tmp_path: Path) -> None:
 
 def test_an_engine_in_any_condition_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "engine").mkdir()
-    (tmp_path / "engine" / engines.ENGINE).write_text("half an engine")
+    (tmp_path / "engine" / engines.ENGINES[Device.CPU]).write_text("half an engine")
     assert status(tmp_path / "engine") is EngineStatus.CORRUPT
     assert build("dlrm", "offline", "99", tmp_path / "engine").returncode == 0
     assert status(tmp_path / "engine") is EngineStatus.OK

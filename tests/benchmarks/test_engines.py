@@ -58,7 +58,7 @@ def test_an_engine_of_another_time_is_stale(bert: Path, field: str) -> None:
     assert state.manifest is None
 
 
-@pytest.mark.parametrize("name", [engines.ENGINE, engines.SAMPLES, engines.REFERENCE])
+@pytest.mark.parametrize("name", [engines.ENGINES[Device.CPU], engines.SAMPLES, engines.REFERENCE])
 def test_one_flipped_bit_is_corrupt(bert: Path, name: str) -> None:
     data = bytearray((bert / name).read_bytes())
     data[len(data) // 2] ^= 1
@@ -69,7 +69,7 @@ def test_one_flipped_bit_is_corrupt(bert: Path, name: str) -> None:
 
 
 def test_a_short_file_is_corrupt(bert: Path) -> None:
-    with (bert / engines.ENGINE).open("r+b") as file:
+    with (bert / engines.ENGINES[Device.CPU]).open("r+b") as file:
         file.truncate(1000)
     assert "has 1000 bytes, the manifest says" in inspect(bert).reason
 
