@@ -6,7 +6,7 @@ from pathlib import Path
 
 from heteromig.core.errors import UsageError
 from heteromig.slices import nvml
-from heteromig.slices.simulator import SimulatedLibrary
+from heteromig.slices.simulated_cutting import SimulatedPartitionLibrary
 from heteromig.slices.source import SliceSource
 
 
@@ -22,7 +22,7 @@ def open_library(source: SliceSource, runs_dir: Path, sim_faults: Path | None = 
         UsageError: failures were asked of real devices.
     """
     if source.simulated:
-        return SimulatedLibrary(source.layouts, runs_dir, sim_faults)
+        return SimulatedPartitionLibrary(source.layouts, runs_dir, sim_faults)
     if sim_faults is not None:
         raise UsageError(f"--sim-faults {sim_faults} only works on simulated devices, and --slices is {source}.")
     return nvml.load()

@@ -22,15 +22,23 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid5
 
+import msgspec
 from msgspec import Struct
 
 from heteromig.slices import nvml
-from heteromig.slices.boards import Board
+from heteromig.slices.boards import Board, Profile
 from heteromig.slices.census import Census
 from heteromig.slices.layout import Layout, PlacedSlice
 from heteromig.slices.nvml import Handle, NVMLError
 from heteromig.slices.processes import is_there
 from heteromig.slices.rehearsal import Rehearsal, RehearsalFile
+from heteromig.slices.simulated_state import (
+    SimulatedCompute,
+    SimulatedInstance,
+    SimulatedState,
+    StateFile,
+    Version,
+)
 
 _NAMESPACE = UUID("6f0d5a52-2c1b-5a0e-9d53-8d2a5b1d7c11")  # arbitrary, and never to be changed
 _MIB_BYTES = 1 << 20
@@ -38,20 +46,38 @@ _EVENTS = nvml.EVENT_XID | nvml.EVENT_MIG_CONFIG_CHANGE | nvml.EVENT_GPU_UNAVAIL
 _WHOLE_GPU = 0xFFFFFFFF  # what NVML says for "no instance"
 
 
-class _SimulatedSlice(Struct, frozen=True, eq=False):
+class SimulatedSlice(Struct, frozen=True, eq=False):
+    """A compute instance with its GPU instance; the object is its handle."""
+
     uuid: str
     placed: PlacedSlice
+    gpu_instance_id: int
+    compute: SimulatedCompute
+
+    @property
+    def profile(self) -> Profile:
+        """That of its GPU instance."""
+        return self.placed.profile
+
+    @property
+    def profile_name(self) -> str:
+        """Such as `3g.40gb`, or `1c.3g.40gb` for a part of one."""
+        whole = self.compute.size == self.profile.compute_slices
+        return self.profile.name if whole else f"{self.compute.size}c.{self.profile.name}"
 
 
-class _SimulatedGpu(Struct, frozen=True, eq=False):
+class SimulatedGpu(Struct, frozen=True, eq=False):
+    """A board as it was cut when the session was opened; the object is its handle."""
+
     uuid: str
     index: int
     board: Board
-    slices: tuple[_SimulatedSlice, ...]
+    slices: tuple[SimulatedSlice, ...]
+    mig_modes: tuple[bool, bool]
 
 
 class _EventSet(Struct, eq=False):
-    types: dict[_SimulatedGpu, int] = {}  # msgspec copies it for each set
+    types: dict[SimulatedGpu, int] = {}  # msgspec copies it for each set
 
 
 class SimulatedLibrary:
@@ -66,12 +92,15 @@ class SimulatedLibrary:
         """Simulate a GPU for each of `layouts`. `rehearsal` is a file of failures, see `rehearsal.Rehearsal`."""
         self._layouts = tuple(layouts)
         self._runs_dir = os.path.realpath(runs_dir)
+        self._roots = tuple(_root(self._runs_dir, index, layout) for index, layout in enumerate(self._layouts))
+        self._states = tuple(map(self._state_file, self._roots, self._layouts))
+        self._versions: list[Version | None] = []  # of the states that the session shows
         self._rehearsal_file = RehearsalFile(rehearsal, len(self._layouts))
         self._rehearsal = Rehearsal()
         self._hang_s = 0.0
         self._sessions = 0
-        self._gpus: tuple[_SimulatedGpu, ...] = ()
-        self._parents: dict[Handle, _SimulatedGpu] = {}  # of each good handle; a GPU is its own
+        self._gpus: tuple[SimulatedGpu, ...] = ()
+        self._parents: dict[Handle, SimulatedGpu] = {}  # of each good handle; a GPU is its own
         self._census = Census()
         self._looked_up: set[Handle] = set()  # since the census was last taken anew
         self._event_sets: list[_EventSet] = []
@@ -83,6 +112,7 @@ class SimulatedLibrary:
         self._sessions += 1
         if self._sessions == 1:
             self._rehearse()
+            self._versions = [state.version() for state in self._states]
             self._open(tuple(self._gpu(index, layout) for index, layout in enumerate(self._layouts)))
 
     def nvmlShutdown(self) -> None:
@@ -118,7 +148,7 @@ class SimulatedLibrary:
     def nvmlDeviceGetName(self, handle: Handle) -> str:
         gpu = self._check(handle)
         product = f"Simulated {gpu.board.product}"
-        return product if handle is gpu else f"{product} MIG {handle.placed.profile.name}"
+        return product if handle is gpu else f"{product} MIG {handle.profile_name}"
 
     def nvmlDeviceGetUUID(self, handle: Handle) -> str:
         self._check(handle)
@@ -126,15 +156,15 @@ class SimulatedLibrary:
         return found
 
     def nvmlDeviceGetMigMode(self, device: Handle) -> list[int]:
-        self._check_gpu(device)
-        return [1, 1]
+        return [int(mode) for mode in self._check_gpu(device).mig_modes]
 
     def nvmlDeviceGetMaxMigDeviceCount(self, device: Handle) -> int:
-        return self._check_gpu(device).board.max_slices
+        gpu = self._check_gpu(device)
+        return gpu.board.max_slices if gpu.mig_modes[0] else 0
 
     def nvmlDeviceGetMemoryInfo(self, handle: Handle, version: int | None = None) -> Any:  # noqa: ARG002 - one layout
         gpu = self._check(handle)
-        total: int = gpu.board.memory_bytes if handle is gpu else handle.placed.profile.memory_bytes
+        total: int = gpu.board.memory_bytes if handle is gpu else handle.profile.memory_bytes
         used = self._census.resident_bytes(one.uuid for one in self._slices_of(handle))
         return SimpleNamespace(total=total, used=used, free=max(0, total - used))
 
@@ -162,19 +192,18 @@ class SimulatedLibrary:
         return slices[index]
 
     def nvmlDeviceGetGpuInstanceId(self, device: Handle) -> int:
-        placed = self._check_slice(device).placed
-        return self._parents[device].board.instance_id(placed.profile, placed.start)
+        return self._check_slice(device).gpu_instance_id
 
     def nvmlDeviceGetComputeInstanceId(self, device: Handle) -> int:
-        self._check_slice(device)
-        return 0
+        return self._check_slice(device).compute.number
 
     def nvmlDeviceGetAttributes(self, device: Handle) -> Any:
-        profile = self._check_slice(device).placed.profile
+        one = self._check_slice(device)
+        profile, size = one.profile, one.compute.size
         return SimpleNamespace(
-            multiprocessorCount=profile.sm_count,
+            multiprocessorCount=profile.sm_count * size // profile.compute_slices,
             gpuInstanceSliceCount=profile.compute_slices,
-            computeInstanceSliceCount=profile.compute_slices,
+            computeInstanceSliceCount=size,
             memorySizeMB=profile.memory_bytes // _MIB_BYTES,
         )
 
@@ -188,8 +217,8 @@ class SimulatedLibrary:
             SimpleNamespace(
                 pid=pid,
                 usedGpuMemory=used_bytes,
-                gpuInstanceId=gpu.board.instance_id(one.placed.profile, one.placed.start),
-                computeInstanceId=0,
+                gpuInstanceId=one.gpu_instance_id,
+                computeInstanceId=one.compute.number,
             )
             for one in self._slices_of(handle)
             for pid, used_bytes in self._census.processes(one.uuid)
@@ -217,6 +246,7 @@ class SimulatedLibrary:
     def nvmlEventSetWait(self, eventSet: Any, timeoutms: int) -> Any:
         self._check_open()
         self._rehearse()
+        self._notice_cuts()
         if eventSet not in self._event_sets:
             raise NVMLError(nvml.ERROR_INVALID_ARGUMENT)
         for event in list(self._pending):
@@ -241,25 +271,63 @@ class SimulatedLibrary:
 
     # Inside
 
-    def _gpu(self, index: int, layout: Layout) -> _SimulatedGpu:
+    def _gpu(self, index: int, layout: Layout) -> SimulatedGpu:
         """The GPU as it is cut now."""
-        root = f"{self._runs_dir}:{layout.board.name}"
-        if index > 0:
-            root += f":gpu {index}"
-        names = [f"{root}:{placed.profile.name}:{placed.start}" for placed in layout.placed]
-        if index == self._rehearsal.recut_gpu:
-            names[-1] += ":made again"
-        return _SimulatedGpu(
-            uuid=f"SIM-GPU-{uuid5(_NAMESPACE, root)}",
+        board, state = layout.board, self._states[index].read()
+        slices = [
+            SimulatedSlice(
+                uuid=compute.uuid,
+                placed=PlacedSlice(profile, instance.start),
+                gpu_instance_id=board.instance_id(profile, instance.start),
+                compute=compute,
+            )
+            for instance in state.instances
+            for profile in board.profiles
+            if profile.name == instance.profile
+            for compute in instance.computes
+        ]
+        if index == self._rehearsal.recut_gpu and slices:
+            last = slices[-1]
+            slices[-1] = msgspec.structs.replace(last, uuid=slice_uuid(f"{last.uuid}:made again"))
+        return SimulatedGpu(
+            uuid=f"SIM-GPU-{uuid5(_NAMESPACE, self._roots[index])}",
             index=index,
-            board=layout.board,
-            slices=tuple(
-                _SimulatedSlice(uuid=f"SIM-MIG-{uuid5(_NAMESPACE, name)}", placed=placed)
-                for name, placed in zip(names, layout.placed, strict=True)
-            ),
+            board=board,
+            slices=tuple(slices) if state.mig_current else (),
+            mig_modes=(state.mig_current, state.mig_pending),
         )
 
-    def _open(self, gpus: tuple[_SimulatedGpu, ...]) -> None:
+    def _state_file(self, root: str, layout: Layout) -> StateFile:
+        """Where the GPU's cut is, which is one GPU with the layout that `--slices` gives it, and another without."""
+        initial = SimulatedState(
+            tuple(
+                SimulatedInstance(
+                    profile=placed.profile.name,
+                    start=placed.start,
+                    computes=(
+                        SimulatedCompute(
+                            number=0,
+                            start=0,
+                            size=placed.profile.compute_slices,
+                            uuid=slice_uuid(f"{root}:{placed.profile.name}:{placed.start}"),
+                        ),
+                    ),
+                )
+                for placed in layout.placed
+            )
+        )
+        name = uuid5(_NAMESPACE, f"{root}/{layout.text}")
+        return StateFile(Path(self._runs_dir, ".simulated", f"{name}.json"), initial)
+
+    def _notice_cuts(self) -> None:
+        """Announce GPUs that somebody cut anew since the session was opened, or since that was announced."""
+        for index, state in enumerate(self._states):
+            version = state.version()
+            if version != self._versions[index]:
+                self._versions[index] = version
+                self._pending.append((index, nvml.EVENT_MIG_CONFIG_CHANGE, 0))
+
+    def _open(self, gpus: tuple[SimulatedGpu, ...]) -> None:
         """From now on these are there, and no handle from before is good."""
         self._gpus = gpus
         self._parents = {handle: gpu for gpu in gpus for handle in (gpu, *gpu.slices)}
@@ -281,7 +349,7 @@ class SimulatedLibrary:
             if index is not None:
                 self._pending.append((index, nvml.EVENT_MIG_CONFIG_CHANGE, 0))
 
-    def _befalls(self, gpu: _SimulatedGpu) -> bool:
+    def _befalls(self, gpu: SimulatedGpu) -> bool:
         """Whether it is this GPU that something goes wrong with."""
         return gpu.index == self._rehearsal.gpu
 
@@ -295,7 +363,7 @@ class SimulatedLibrary:
         self._looked_up.add(handle)
         return handle
 
-    def _slices_of(self, handle: Handle) -> tuple[_SimulatedSlice, ...]:
+    def _slices_of(self, handle: Handle) -> tuple[SimulatedSlice, ...]:
         gpu = self._parents[handle]
         return gpu.slices if handle is gpu else (handle,)
 
@@ -303,7 +371,7 @@ class SimulatedLibrary:
         if self._sessions == 0:
             raise NVMLError(nvml.ERROR_UNINITIALIZED)
 
-    def _check(self, handle: Handle) -> _SimulatedGpu:
+    def _check(self, handle: Handle) -> SimulatedGpu:
         """The GPU of the handle."""
         self._check_open()
         gpu = self._parents.get(handle)
@@ -313,18 +381,29 @@ class SimulatedLibrary:
             raise NVMLError(nvml.ERROR_GPU_IS_LOST)
         return gpu
 
-    def _check_gpu(self, handle: Handle) -> _SimulatedGpu:
+    def _check_gpu(self, handle: Handle) -> SimulatedGpu:
         self._check(handle)
-        if not isinstance(handle, _SimulatedGpu):
+        if not isinstance(handle, SimulatedGpu):
             raise NVMLError(nvml.ERROR_INVALID_ARGUMENT)
         return handle
 
-    def _check_slice(self, handle: Handle) -> _SimulatedSlice:
+    def _check_slice(self, handle: Handle) -> SimulatedSlice:
         self._check(handle)
-        if not isinstance(handle, _SimulatedSlice):
+        if not isinstance(handle, SimulatedSlice):
             raise NVMLError(nvml.ERROR_INVALID_ARGUMENT)
         return handle
 
     def _unmeasured(self, handle: Handle) -> int:
         self._check(handle)
         raise NVMLError(nvml.ERROR_NOT_SUPPORTED)
+
+
+def _root(runs_dir: str, index: int, layout: Layout) -> str:
+    """What the UUIDs of a GPU and of its slices derive from."""
+    root = f"{runs_dir}:{layout.board.name}"
+    return f"{root}:gpu {index}" if index > 0 else root
+
+
+def slice_uuid(name: str) -> str:
+    """The UUID of a slice, the same for the same name."""
+    return f"SIM-MIG-{uuid5(_NAMESPACE, name)}"

@@ -33,6 +33,7 @@ from tests.core.histories import examples, inventory
 
 RESULT = r"^p99_ms=(?P<p99_ms>\S*) status=(?P<status>.*?)(?: note=(?P<note>\w+))?$"
 MAIN = CommandConfig(argv=["{python}", "main.py"], start="^start$", end="^end$", result=RESULT)
+STARTED = b"start\n"
 BESIDE = CommandConfig(argv=["{python}", "beside.py"], start="^start$")
 LOGGING = CommandConfig(argv=["{python}", "loadgen.py"], loadgen_logs=".")
 
@@ -352,7 +353,7 @@ def judge(tmp_path: Path, output: bytes | None, **changes: Any) -> MainResult:
     folder = tmp_path / main.directory
     folder.mkdir(parents=True, exist_ok=True)
     if output is not None:
-        (folder / "stdout.log").write_bytes(output)
+        (folder / "stdout.log").write_bytes(STARTED + output)
     return harness_of(spec).result(main, spec, tmp_path)
 
 
@@ -410,6 +411,29 @@ class TestResult:
         output = b"p99_ms=99 status=first\n" + self.LINE + b"p99_ms=7 status=last without an end of line"
         assert judge(tmp_path, output, valid_when="p99_ms == 7").valid is True
 
+    @pytest.mark.parametrize("filler", [b"", b"x" * 100 + b"\n", b"warming up\n" * (1 << 19)])
+    def test_what_was_printed_before_the_start_is_no_result(self, tmp_path: Path, filler: bytes) -> None:
+        folder = tmp_path / "workers" / "0-main-main"
+        folder.mkdir(parents=True)
+        main = plan_of(spec := spec_of(replace(MAIN, valid_when="p99_ms < 10"))).main
+        warm_up = filler + b"p99_ms=1 status=warm\n"
+        (folder / "stdout.log").write_bytes(warm_up + STARTED + b"nothing more\n")
+        assert harness_of(spec).result(main, spec, tmp_path).valid is False
+        (folder / "stdout.log").write_bytes(warm_up + STARTED + self.LINE)
+        assert harness_of(spec).result(main, spec, tmp_path).complaints == (
+            "p99_ms is 12.50, and p99_ms < 10 was asked for",
+        )
+        (folder / "stdout.log").write_bytes(warm_up + STARTED + filler + b"p99_ms=2 status=cool")
+        assert harness_of(spec).result(main, spec, tmp_path).metrics == {"p99_ms": 2.0}
+
+    def test_no_start_is_no_word_about_the_result(self, tmp_path: Path) -> None:
+        folder = tmp_path / "workers" / "0-main-main"
+        folder.mkdir(parents=True)
+        (folder / "stdout.log").write_bytes(self.LINE)
+        main = plan_of(spec := spec_of(MAIN)).main
+        with pytest.raises(EvidenceError, match="matches the start pattern"):
+            harness_of(spec).result(main, spec, tmp_path)
+
     def test_carriage_returns_end_lines(self, tmp_path: Path) -> None:
         assert judge(tmp_path, b"50 %\r100 %\rp99_ms=7 status=OK\r\n", valid_when="status == OK").valid is True
 
@@ -439,6 +463,7 @@ class TestResult:
         log = tmp_path / main.directory / "stdout.log"
         log.parent.mkdir(parents=True)
         with log.open("wb") as file:
+            file.write(STARTED)
             for number in range(24):
                 file.write(filler + (f"p99_ms={number} status=x\n".encode() if number < 4 else b""))
             file.write(b"x" * MAX_READ_BYTES)

@@ -18,10 +18,12 @@ from heteromig.logs.tail import Tail
 def judge_output(output: Path, program: Program, expression: re.Pattern[bytes]) -> MainResult:
     """Whether the last line that matches `expression` says what `valid-when` asks for.
 
+    What was printed before the start marker is of a warm-up, and no result of what was measured.
+
     Raises:
         EvidenceError: the output cannot be read.
     """
-    found = last_match(output, expression)
+    found = last_match(output, expression, since=program.start)
     if found is None:
         why = f"no line of {output} matches its result pattern {program.spec.result!r}"
         return MainResult(valid=False, complaints=(why,), metrics={})
@@ -30,14 +32,18 @@ def judge_output(output: Path, program: Program, expression: re.Pattern[bytes]) 
     return MainResult(valid=not unmet, complaints=unmet, metrics=_figures(found))
 
 
-def last_match(output: Path, expression: re.Pattern[bytes]) -> dict[str, str | None] | None:
+def last_match(
+    output: Path, expression: re.Pattern[bytes], *, since: re.Pattern[bytes] | None = None
+) -> dict[str, str | None] | None:
     """The named groups of the last match, None each that took no part; None without a match.
+
+    Lines before the first one that matches `since` are passed over.
 
     The file is read in pieces of some MiB, by whole lines and as `Tail` reads it while it grows: it may be larger than
     the memory.
 
     Raises:
-        EvidenceError: it is not there, no regular file, or cannot be read.
+        EvidenceError: it is not there, no regular file, or cannot be read; or no line matches `since`.
     """
     found: dict[str, str | None] | None = None
     tail = Tail(output)
@@ -47,8 +53,12 @@ def last_match(output: Path, expression: re.Pattern[bytes]) -> dict[str, str | N
         with output.open("rb"):
             pass  # `Tail` takes a file that cannot be opened for one that is not there yet
         while block := tail.read(at_end=True):
-            match = None
-            for match in expression.finditer(block):  # noqa: B007 - the last one is wanted
+            first = since.search(block) if since is not None else None
+            if since is not None and first is None:
+                continue
+            begin = block.rfind(b"\n", 0, first.start()) + 1 if first is not None else 0
+            since, match = None, None
+            for match in expression.finditer(block, begin):  # noqa: B007 - the last one is wanted
                 pass
             if match is not None:
                 found = {name: _text(value) for name, value in match.groupdict().items()}
@@ -56,6 +66,8 @@ def last_match(output: Path, expression: re.Pattern[bytes]) -> dict[str, str | N
         raise EvidenceError(f"The output {output} cannot be read: {error.strerror}.") from None
     finally:
         tail.close()
+    if since is not None:
+        raise EvidenceError(f"No line of {output} matches the start pattern, so that none of them is its result.")
     return found
 
 

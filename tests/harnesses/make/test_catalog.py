@@ -58,9 +58,12 @@ def test_systems_of_the_document_are_known_by_the_names_that_nvml_gives_them() -
     }
     assert boards == {
         "a30": ["A30"],
+        "a100-sxm-40gb": [],
         "a100-sxm-80gb": ["A100-SXM4-80GB"],
         "a100-pcie-80gb": ["A100 80GB PCIe"],
         "h100-sxm-80gb": [],
+        "h200-sxm-141gb": [],
+        "b200-sxm-180gb": [],
     }
 
 
