@@ -8,6 +8,7 @@ import pytest
 
 from heteromig.benchmarks import engines
 from heteromig.benchmarks.engines import EngineStatus, inspect_engine
+from heteromig.benchmarks.runtimes import Device
 from tests.benchmarks.program import DEADLINE_S, PROFILE, build, started, what
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 from heteromig.benchmarks import engines
 from heteromig.benchmarks.catalog import BENCHMARKS
+from heteromig.benchmarks.runtimes import Device
 from tests.benchmarks.program import detail, finish, started, what
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ def rehash(engine: Path) -> None:
     """Make the manifest agree with what the files hold now."""
     manifest = msgspec.json.decode((engine / engines.MANIFEST).read_bytes(), type=engines.Manifest)
     files = {name: engines.file_record(engine / name) for name in manifest.files}
-    manifest = msgspec.structs.replace(manifest, files=files, engine_sha256=files[engines.ENGINES[Device.CPU]].sha256)
+    manifest = msgspec.structs.replace(
+        manifest, files=files, engine_sha256=files[engines.ENGINES[manifest.device]].sha256
+    )
     (engine / engines.MANIFEST).write_bytes(msgspec.json.encode(manifest))
 
 
