@@ -11,6 +11,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pynvml
@@ -29,6 +30,7 @@ class Remote:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.process = subprocess.Popen(
             (sys.executable, "-m", "tests.nvml_library.serving"),
+            cwd=Path(__file__).parents[2],  # a test may have gone elsewhere
             env=dict(environ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
