@@ -60,8 +60,14 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--scenario", required=True, metavar="|".join(catalog.LOADGEN_NAMES), type=str.lower)
         command.add_argument("--accuracy", required=True, metavar="99|99.9")
         command.add_argument("--profile", required=True, help="slice profile that the engine is for")
-        command.add_argument("--device", default=Device.CPU, type=Device, help="cpu (default), or cuda for real slices")
-        command.add_argument("--gpu", default="", metavar="NAME", help="product that the slice is of; with cuda")
+        command.add_argument(
+            "--device",
+            default=Device.CPU,
+            type=_device,
+            metavar="cpu|cuda",
+            help="cpu (default): ONNX Runtime, simulated slices; cuda: PyTorch, the slice in CUDA_VISIBLE_DEVICES",
+        )
+        command.add_argument("--gpu", default="", metavar="NAME", help="product that the slice is of; goes with cuda")
     build.add_argument("--output", required=True, type=Path, metavar="ENGINE_DIR")
     run.add_argument("--mode", default="performance", choices=("performance", "accuracy"))
     run.add_argument("--engine", required=True, type=Path, metavar="ENGINE_DIR")
@@ -119,6 +125,13 @@ def _require_gpu_name(arguments: argparse.Namespace) -> None:
     """An engine for a GPU is for one product, because slices of several have the same profile."""
     if (arguments.device is Device.CUDA) != bool(arguments.gpu):
         raise UsageError("--device cuda and --gpu NAME go together: give both for a real slice, or none.")
+
+
+def _device(text: str) -> Device:
+    try:
+        return Device(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither cpu nor cuda") from None
 
 
 def _positive_int(text: str) -> int:

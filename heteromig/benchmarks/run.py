@@ -120,7 +120,7 @@ def run(options: RunOptions, signals: StopSignals) -> None:
     engine = engine_on(options.device)
     _require_device(engine, manifest, options)
     batch = _batch(options, manifest)
-    answer = engine.load(options.engine / engines.ENGINES[options.device], samples, (1, batch))
+    answer = engine.load(options.engine / engines.ENGINES[options.device], samples, tuple(sorted({1, batch})))
     say("Finished setting up SUT.")
     say(f"Starting warmup. Running for about {options.warmup_s:g} seconds.")
     began_s = time.monotonic()

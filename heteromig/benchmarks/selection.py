@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from heteromig.benchmarks.runtimes import Device, runtime_version
+from heteromig.core.errors import PreflightError
 
 if TYPE_CHECKING:
     from heteromig.benchmarks.inference import Engine
@@ -22,8 +23,15 @@ def engine_on(device: Device) -> Engine:
         # Read when PyTorch is imported. It says at every call of an LSTM that weights are joined by a copy; a captured
         # graph does that on the GPU, in microseconds.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-        from heteromig.benchmarks.torch_cuda import TorchCuda  # noqa: PLC0415 - takes seconds
-
+        try:
+            from heteromig.benchmarks.torch_cuda import TorchCuda  # noqa: PLC0415 - takes seconds
+        except ModuleNotFoundError:
+            raise  # whose name says what to install
+        except (ImportError, OSError) as error:
+            raise PreflightError(
+                f"{runtime_version(device)} is installed and cannot be loaded: {error}. Install it again (pip install "
+                "--force-reinstall torch), or use simulated slices: --slices sim:a100-sxm-80gb."
+            ) from error
         return TorchCuda()
     from heteromig.benchmarks.onnxruntime_cpu import OnnxRuntimeCpu  # noqa: PLC0415 - not needed on a GPU
 

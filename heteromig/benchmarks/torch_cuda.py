@@ -66,12 +66,13 @@ class TorchCuda:
         try:
             torch.cuda.init()
             self._gpu = torch.cuda.get_device_properties(0)
-            torch.zeros(1, device="cuda")  # whether it lets us in shows only now
+            torch.ones(1, device="cuda").item()  # whether it lets us in, and has kernels for it, shows only now
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0].rstrip(".")
             raise PreflightError(
                 f"PyTorch {self.version} cannot use a GPU (CUDA_VISIBLE_DEVICES is {visible}): {reason}. Check that "
-                "nvidia-smi lists it and that the driver is new enough for this PyTorch."
+                "nvidia-smi lists it, that no process holds it exclusively, and that driver and GPU are new enough for "
+                "this PyTorch."
             ) from error
         torch.set_num_threads(1)
         # fp32 is what 99.9 stands for; TF32 would be a third kind of precision.

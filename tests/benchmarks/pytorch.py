@@ -13,11 +13,17 @@ if TYPE_CHECKING:
 IMPORTED = "PyTorch was imported"
 
 
-def install(folder: Path, version: str = "2.11.0+cu130", cuda: str | None = "13.0") -> Path:
+def install(
+    folder: Path,
+    version: str = "2.11.0+cu130",
+    cuda: str | None = "13.0",
+    *,
+    when_imported: BaseException | None = None,
+) -> Path:
     """A package in `folder` that says what version it is, and does not let itself be imported."""
     package = folder / "torch"
     package.mkdir(parents=True, exist_ok=True)
-    (package / "__init__.py").write_text(f"raise SystemExit({IMPORTED!r})\n")
+    (package / "__init__.py").write_text(f"raise {when_imported or SystemExit(IMPORTED)!r}\n")
     (package / "version.py").write_text(
         f"from typing import Optional\n__version__ = {version!r}\ncuda: Optional[str] = {cuda!r}\n"
     )

@@ -212,7 +212,7 @@ def test_a_missing_runtime_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 
 def test_what_the_controller_imports_loads_no_runtime() -> None:
     code = (
-        "import sys, heteromig.benchmarks.engines, heteromig.benchmarks.catalog\n"
+        "import sys, heteromig.harnesses, heteromig.benchmarks.catalog\n"
         "print(sorted({'numpy', 'onnx', 'onnxruntime', 'mlperf_loadgen', 'torch'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
