@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from heteromig.core.devices import Inventory
 from heteromig.doctor.facts import Answer, GpuFacts
@@ -29,6 +29,15 @@ _READINGS = {
     "nvmlDeviceRegisterEvents": "Xids",
     "nvmlDeviceGetSupportedEventTypes": "Xids",
     "nvmlGpmQueryDeviceSupport": "activity of slices",
+    "nvmlDeviceGetTemperatureThreshold": "where it slows down",
+    "nvmlDeviceGetPowerManagementLimit": "the power limit",
+    "nvmlDeviceGetPowerManagementDefaultLimit": "the power limit",
+    "nvmlDeviceGetPersistenceMode": "persistence",
+    "nvmlDeviceGetComputeMode": "the compute mode",
+    "nvmlDeviceGetEccMode": "errors of memory",
+    "nvmlDeviceGetRemappedRows": "repaired memory",
+    "nvmlDeviceGetTotalEccErrors": "errors of memory",
+    "nvmlSystemGetNVMLVersion": "its own version",
     "nvmlDeviceGetGpuInstances": "placements of slices",
     "nvmlDeviceGetGpuInstancePossiblePlacements": "placements of slices",
 }
@@ -51,10 +60,10 @@ def about_library(probed: Probed, pynvml_release: str) -> Iterator[Finding]:
     nvml = _or_why(opened.nvml)
     yield ok("driver", f"{_or_why(opened.driver)}{cuda}, NVML {nvml}, nvidia-ml-py {pynvml_release}")
     if probed.lacking:
-        words = ", ".join(dict.fromkeys(_READINGS.get(name, name) for name in probed.lacking))
+        words = ", ".join(dict.fromkeys(_READINGS[name] for name in probed.lacking if name in _READINGS))
         yield warning(
             "library",
-            f"this NVML is too old for {', '.join(probed.lacking)}: n/a will be {words}",
+            f"this NVML is too old to tell {words or 'everything'}: it lacks {', '.join(probed.lacking)}",
             "Install a newer driver, if these readings matter.",
         )
     elif probed.concluded:
@@ -124,11 +133,14 @@ def _as_it_is(check: str, sentence: str) -> Finding:
 
 def _slices(inventory: Inventory) -> str:
     count = len(inventory.slices)
-    profiles = Counter(one.profile for one in inventory.slices)
-    each = ", ".join(f"{number}x{profile}" for profile, number in profiles.items())
+    each = _counted(one.profile for one in inventory.slices)
     gpus = "" if len(inventory.gpus) == 1 else f" on {len(inventory.gpus)} GPUs"
     simulated = ", SIMULATED" if inventory.simulated else ""
     return f"{count} slice{'' if count == 1 else 's'}{gpus}: {each}{simulated}"
+
+
+def _counted(profiles: Iterable[str]) -> str:
+    return ", ".join(f"{number}x{profile}" for profile, number in Counter(profiles).items())
 
 
 def about_occupants(probed: Probed, rehearsed: Rehearsed) -> Iterator[Finding]:
@@ -139,7 +151,9 @@ def about_occupants(probed: Probed, rehearsed: Rehearsed) -> Iterator[Finding]:
     for sentence in rehearsed.occupied:
         yield problem("processes", sentence)
     for note in rehearsed.notes:
-        yield warning("processes", note.replace("was used meanwhile", "is used"), "Keep in mind that it is there.")
+        yield warning(
+            "processes", note.replace("was used meanwhile", "is used"), "End it, or expect it in the figures."
+        )
     blind = sum(reading.occupants is None for reading in sample.slices)
     if blind:
         why = probed.why_blind or "the device does not show them"
@@ -196,7 +210,7 @@ def about_gpu(facts: GpuFacts) -> Iterator[Finding]:
 def _cut(facts: GpuFacts) -> str:
     if facts.cut.value is not None:
         return f"cut into {facts.cut.value}"
-    seen = ", ".join(facts.profiles) or "no slices"
+    seen = _counted(facts.profiles) or "no slices"
     return f"cut into {seen} (placements n/a: {facts.cut.why})"
 
 

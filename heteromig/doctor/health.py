@@ -123,10 +123,10 @@ def _temperature(health: Health, gpu: str) -> Iterator[Finding]:
 
 
 def _power(health: Health, gpu: str) -> Iterator[Finding]:
-    now = "n/a" if health.power_mw.value is None else _watts(health.power_mw.value)
+    now = f"n/a ({health.power_mw.why})" if health.power_mw.value is None else _watts(health.power_mw.value)
     limit, default = health.power_limit_mw.value, health.power_default_mw.value
     if limit is None:
-        yield _missing("power", f"draws {now}; limit: {health.power_limit_mw.why}", gpu)
+        yield _missing("power", f"{health.power_limit_mw.why}; now {now}", gpu)
     elif default is None:
         yield ok("power", f"{now} of {_watts(limit)}; default limit n/a ({health.power_default_mw.why})", gpu=gpu)
     elif limit != default:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import importlib.util
 import os
 import re
 import shutil
@@ -25,6 +27,7 @@ _CLOCK_SOURCE = "sys/devices/system/clocksource/clocksource0/current_clocksource
 _MPS_CONTROL = "nvidia-cuda-mps-control"
 _EXTRA = re.compile(r"""^(?P<name>[A-Za-z0-9._-]+).*;.*\bextra\s*==\s*['"](?P<extra>[\w-]+)['"]""")
 _FOR_DEVELOPERS = "dev"
+_TORCH_CUDA = re.compile(r"""^cuda\b[^=]*=\s*['"]([\d.]+)['"]""", re.MULTILINE)
 
 
 def about_runs_dir(runs_dir: Path) -> Iterator[Finding]:
@@ -33,6 +36,8 @@ def about_runs_dir(runs_dir: Path) -> Iterator[Finding]:
     while not os.path.lexists(place):
         place = place.parent
     try:
+        if place == runs_dir.absolute() and not place.is_dir():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         _try_writing(place)
         free_bytes = shutil.disk_usage(place).free
     except OSError as error:
@@ -52,18 +57,14 @@ def _try_writing(directory: Path) -> None:
     except IsADirectoryError:  # the file system knows no such files (open(2))
         _ask_access(directory)
     except OSError as error:
-        if error.errno not in _NO_NAMELESS_FILES:
+        if error.errno != errno.EOPNOTSUPP:
             raise
         _ask_access(directory)
 
 
-_NO_NAMELESS_FILES = frozenset({95})
-"""EOPNOTSUPP."""
-
-
 def _ask_access(directory: Path) -> None:
     if not os.access(directory, os.W_OK | os.X_OK):
-        raise PermissionError(13, "Permission denied")
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def about_harness(harness: Harness, spec: RunSpec) -> Iterator[Finding]:
@@ -75,7 +76,7 @@ def about_harness(harness: Harness, spec: RunSpec) -> Iterator[Finding]:
         return
     where = f", NVIDIA's tree in {spec.harness_dir}" if spec.harness_dir else ""
     names = "" if harness.name != "command" else f": {', '.join(one.name for one in spec.commands)}"
-    yield ok("harness", f"{harness.name}{where}{names}")
+    yield ok("harness", f"{harness.name} can run here{where}{names}")
 
 
 def about_tools(source: SliceSource) -> Iterator[Finding]:
@@ -113,13 +114,26 @@ def about_packages(source: SliceSource, spec: RunSpec) -> Iterator[Finding]:
         else:
             yield unknown(f"extra-{extra}", f"not installed: {', '.join(missing)}", f"pip install 'heteromig[{extra}]'")
     if not source.simulated and spec.harness == "loadgen":
-        torch = release_of("torch")
-        if torch is None:
-            yield warning(
-                "torch", "not installed, and nothing else of the loadgen harness computes on a GPU", "pip install torch"
-            )
-        else:
-            yield ok("torch", torch)
+        yield _about_torch()
+
+
+def _about_torch() -> Finding:
+    """Whether there is one that can use a GPU, by what lies on the disk: importing it takes seconds."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        what = "not installed, and nothing else of the loadgen harness computes on a GPU"
+        return warning("torch", what, "pip install torch")
+    release = release_of("torch") or "of unknown release"
+    try:
+        version = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return unknown("torch", f"{release}; whether it is built for CUDA is not known")
+    cuda = _TORCH_CUDA.search(version)
+    if cuda is None:
+        return warning(
+            "torch", f"{release}, built without CUDA", "Install one that is built for CUDA: pip install torch"
+        )
+    return ok("torch", f"{release}, built for CUDA {cuda[1]}")
 
 
 def release_of(distribution: str) -> str | None:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from heteromig.core import effects as ef
 from heteromig.core import events as ev
+from heteromig.core.devices import DeviceSample
 from heteromig.core.errors import HeteromigError
 from heteromig.core.machine import Run
 from heteromig.core.plan import Plan
@@ -22,7 +23,11 @@ from heteromig.slices.source import SliceSource
 
 
 class Rehearsed(Struct, frozen=True):
-    """How discovering would go. `notes` are strangers on slices that the run would not use."""
+    """How discovering would go.
+
+    `notes` are strangers on slices that the run would not use, or on any where there is no plan. `gpu_uuids` are the
+    GPUs that it would lock.
+    """
 
     plan: Plan | None = None
     plan_refusal: str | None = None
@@ -43,7 +48,11 @@ def rehearse(spec: RunSpec, probed: Probed) -> Rehearsed:
     asked = run.handle(ev.SlicesDiscovered(at_ns=now_ns, inventory=probed.inventory, cpus=cpus))
     if run.view.plan is None:
         failure = run.view.plan_failure
-        return Rehearsed(plan_refusal=None if failure is None else failure.sentence)
+        return Rehearsed(
+            plan_refusal=None if failure is None else failure.sentence,
+            notes=tuple(_strangers(run, probed.sample)),
+            gpu_uuids=tuple(gpu.uuid for gpu in probed.inventory.gpus),
+        )
     planned = run.view.reasons
     if probed.sample is not None:
         run.handle(ev.SampleTaken(at_ns=probed.sample.taken_ns, sample=probed.sample))
@@ -53,6 +62,13 @@ def rehearse(spec: RunSpec, probed: Probed) -> Rehearsed:
         notes=run.view.notes,
         gpu_uuids=tuple(uuid for effect in asked if isinstance(effect, ef.LockGpus) for uuid in effect.gpu_uuids),
     )
+
+
+def _strangers(run: Run, sample: DeviceSample | None) -> Iterator[str]:
+    for reading in () if sample is None else sample.slices:
+        for occupant in reading.occupants or ():
+            if not run.view.is_ours(occupant):
+                yield f"Slice {reading.slice_uuid} is used by pid {occupant.pid} ({occupant.command})."
 
 
 def refused_locks(source: SliceSource, runs_dir: Path, gpu_uuids: tuple[str, ...]) -> Iterator[str]:

@@ -195,8 +195,7 @@ def _append_latencies(text: Text, latencies: Sequence[Timed]) -> None:
 
 
 def _append_conclusion(text: Text, report: Examination, width: int) -> None:
-    counts = [(sum(one.status.value == name for one in report.findings), name) for name in ("problem", "warning")]
-    count = " and ".join(f"{number} {name}{'' if number == 1 else 's'}" for number, name in counts if number)
+    count = " and ".join(filter(None, (_counted(report.findings, name) for name in ("problem", "warning"))))
     if report.exit_code:
         head, style, rest = f"A run would be refused (exit {report.exit_code})", "bold red", f": {count}."
     else:
@@ -208,3 +207,11 @@ def _append_conclusion(text: Text, report: Examination, width: int) -> None:
         text.append(line + "\n")
     if report.simulated:
         text.append(SIMULATED_NOTE + "\n", "yellow")
+
+
+def _counted(findings: Sequence[Found], status: str) -> str:
+    """How many there are, and of which checks: the first of them have scrolled away by now."""
+    checks = [one.check for one in findings if one.status.value == status]
+    if not checks:
+        return ""
+    return f"{len(checks)} {status}{'' if len(checks) == 1 else 's'} ({', '.join(dict.fromkeys(checks))})"
