@@ -126,8 +126,15 @@ def about_namespace(gpus: tuple[GpuFacts, ...], proc: Path = Path("/proc")) -> I
     except OSError as error:
         yield unknown("pid-namespace", f"n/a: /proc/self/ns/pid: {error.strerror}")
         return
-    if not nested:
+    if not (proc / "1").exists():
+        yield warning(
+            "pid-namespace",
+            "/proc hides processes of other users (hidepid), so that who is on a slice has no name and no parents",
+            "sudo mount -o remount,hidepid=0 /proc",
+        )
+    elif not nested:
         yield ok("pid-namespace", "that of the host: NVML's pids are those of /proc")
+    if not nested:
         return
     pids = sorted({pid for one in gpus if one.health is not None for pid in one.health.whole_pids.value or ()})
     strange = [pid for pid in pids if not (proc / str(pid)).exists()]

@@ -189,7 +189,7 @@ def about_gpu(facts: GpuFacts) -> Iterator[Finding]:
             gpu=uuid,
         )
     gpu = facts.gpu
-    if gpu is None:
+    if gpu is None or facts.trouble is not None:
         return
     if gpu.mig_current is None:
         yield ok("mig-mode", "this board has no MIG, or tells nothing of it", gpu=uuid)

@@ -84,8 +84,8 @@ def about_nodes(inventory: Inventory, gpus: tuple[GpuFacts, ...], root: Path = P
             return
         wanted += [f"dev/nvidia-caps/nvidia-cap{one}" for one in _numbers(slices, minors, numbers)]
     nodes = [*wanted, "dev/nvidiactl", "dev/nvidia-uvm"]
-    missing = [f"/{node}" for node in nodes if not (root / node).exists()]
-    closed = [f"/{node}" for node in nodes if (root / node).exists() and not os.access(root / node, os.R_OK)]
+    missing = [f"/{node}" for node in nodes if not os.access(root / node, os.F_OK)]
+    closed = [f"/{node}" for node in nodes if f"/{node}" not in missing and not os.access(root / node, os.R_OK)]
     if closed:
         yield warning(
             "slice-access",

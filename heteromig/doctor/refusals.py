@@ -89,6 +89,7 @@ def refused_locks(source: SliceSource, runs_dir: Path, gpu_uuids: tuple[str, ...
 def _was_never_locked(directory: Path, uuid: str) -> bool:
     """Whether there is no lock, and one could be made."""
     place = directory
-    while not place.exists() and place != place.parent:
+    while not os.access(place, os.F_OK) and place != place.parent:
         place = place.parent
-    return not (directory / f"{uuid}.lock").exists() and place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+    there = os.access(directory / f"{uuid}.lock", os.F_OK)
+    return not there and os.access(place, os.W_OK | os.X_OK)

@@ -97,12 +97,20 @@ def test_pids_in_a_container(tmp_path: Path) -> None:
     namespace = tmp_path / "self" / "ns"
     namespace.mkdir(parents=True)
     (namespace / "pid").touch()  # of another number than the host's
+    (tmp_path / "1").mkdir()
     (tmp_path / "7").mkdir()
     status, what, fix = only(list(about_namespace((facts(minor=0, pids=(7, 8)),), tmp_path)))
     assert (status, "(1 of the 2 pids that NVML lists are not here)" in what) == (Status.WARNING, True)
     assert "--pid=host" in fix
     (namespace / "pid").unlink()
     assert only(list(about_namespace((), tmp_path)))[0] is Status.UNKNOWN
+
+
+def test_processes_of_others_may_be_hidden(tmp_path: Path) -> None:
+    (tmp_path / "self" / "ns").mkdir(parents=True)
+    (tmp_path / "self" / "ns" / "pid").touch()
+    first, second = about_namespace((), tmp_path)
+    assert (first.fix, second.status) == ("sudo mount -o remount,hidepid=0 /proc", Status.WARNING)
 
 
 def sliced() -> Inventory:
