@@ -75,25 +75,24 @@ _ASK_NVIDIA_SMI = "See whether nvidia-smi answers, and what the kernel's log say
 
 def about_answers(probed: Probed) -> Iterator[Finding]:
     """Whether NVML came back from every call, and how fast."""
+    # Until there is a sample, these are the calls without which no run begins.
+    fails = problem if probed.sample is None else _broken_off
     if probed.stuck is not None:
-        # Until there is a sample, these are the calls without which no run begins.
-        hung = problem if probed.sample is None else _hung
         where = probed.stuck.call or "before the first call"
-        yield hung(
+        yield fails(
             "nvml",
             f"NVML did not come back from {where} within {probed.stuck.waited_s:.1f} s, and was not waited for any "
             f"longer; what it was to say next is missing here. {_ASK_NVIDIA_SMI}",
         )
     if probed.crash is not None:
-        yield problem(
-            "nvml", f"The process that asks NVML died in {probed.calling or 'its first steps'}: {probed.crash}"
-        )
+        where = probed.calling or "its first steps"
+        yield fails("nvml", f"The process that asks NVML died in {where}: {probed.crash}. {_ASK_NVIDIA_SMI}")
     whole = next(iter(probed.latencies), None)
     if whole is not None:
         yield _speed(whole)
 
 
-def _hung(check: str, what: str) -> Finding:
+def _broken_off(check: str, what: str) -> Finding:
     return warning(check, what, _ASK_NVIDIA_SMI)
 
 

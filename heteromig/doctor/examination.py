@@ -71,4 +71,4 @@ def _about_machine(source: SliceSource, probed: Probed) -> Iterator[Finding]:
     yield from clients.about_clients(census, probed.gpus)
     yield from clients.about_sharing(census)
     yield from clients.about_namespace(probed.gpus)
-    yield from kernel_log.about_xids()
+    yield from kernel_log.about_xids(probed.gpus)

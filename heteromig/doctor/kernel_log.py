@@ -9,6 +9,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from heteromig.doctor.facts import GpuFacts
 from heteromig.doctor.findings import Finding, ok, unknown, warning
 
 _RECORD_BYTES = 8192  # of Documentation/ABI/testing/dev-kmsg: one record a read, and none is longer
@@ -57,8 +58,8 @@ def _records(path: Path) -> Iterator[bytes]:
         os.close(descriptor)
 
 
-def about_xids(path: Path = Path("/dev/kmsg")) -> Iterator[Finding]:
-    """Xids so far."""
+def about_xids(gpus: tuple[GpuFacts, ...], path: Path = Path("/dev/kmsg")) -> Iterator[Finding]:
+    """Xids so far, of any GPU."""
     try:
         xids = read_xids(path)
     except OSError as error:
@@ -71,7 +72,8 @@ def about_xids(path: Path = Path("/dev/kmsg")) -> Iterator[Finding]:
     if not xids:
         yield ok("xid-history", f"none in the kernel's log ({_NVML_KEEPS_NONE})")
         return
-    last = ", ".join(f"{one.number} on {one.bus_id}" for one in xids[-_SHOWN:])
+    known = {one.health.bus_id.value: f"GPU {one.index}" for one in gpus if one.health is not None}
+    last = ", ".join(f"{one.number} on {known.get(one.bus_id, one.bus_id)}" for one in xids[-_SHOWN:])
     yield warning(
         "xid-history",
         f"the kernel's log has {len(xids)} Xids, the last of them {last}",

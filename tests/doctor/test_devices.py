@@ -16,7 +16,7 @@ from heteromig.slices.locks import lock_directory, lock_gpus
 from heteromig.slices.source import parse_slices
 from tests.doctor.asking import PROGRAMS, Answered, ask, heteromig
 from tests.nvml_library.fixtures import Build, MakeState, environment
-from tests.nvml_library.layout import COMPUTE_PROCESS, Process
+from tests.nvml_library.layout import COMPUTE_PROCESS, KILL_BEFORE, Process
 from tests.nvml_library.state import State
 from tests.slices.conftest import Spawn
 
@@ -429,11 +429,10 @@ def test_a_call_that_hangs_is_named_and_not_waited_for(
 
 
 def test_a_probe_that_dies_is_told(machine: State, tmp_path: Path) -> None:
-    machine.inject("nvmlDeviceGetEccMode", action=1)  # KILL
-    found = probe(parse_slices("mig"), tmp_path)
-    (finding,) = about_answers(found)
-    assert (finding.status, "died in nvmlDeviceGetEccMode" in finding.what) == (Status.PROBLEM, True)
-    assert found.sample is not None
+    for call, status in (("nvmlDeviceGetEccMode", Status.WARNING), ("nvmlDeviceGetMigMode", Status.PROBLEM)):
+        machine.inject(call, action=KILL_BEFORE)
+        (finding,) = about_answers(probe(parse_slices("mig"), tmp_path))
+        assert (finding.status, f"died in {call}" in finding.what) == (status, True)
 
 
 def test_nothing_is_left_of_a_probe(machine: State, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def facts(*, minor: int, pids: tuple[int, ...] = ()) -> GpuFacts:
         gpu=GPU,
         health=Health(
             minor=Answer(minor),
-            bus_id=Answer(why="not asked"),
+            bus_id=Answer("0000:0f:00"),
             whole_memory_bytes=NONE,
             whole_pids=Answer(pids),
             ecc_current=nothing,
@@ -169,20 +169,20 @@ def test_xids_are_found_in_the_log_of_the_kernel() -> None:
 def test_xids_so_far(tmp_path: Path) -> None:
     log = tmp_path / "kmsg"
     log.write_bytes(b"6,2,3,-;usb 1-1: new device\n")
-    status, what, _ = only(list(about_xids(log)))
+    status, what, _ = only(list(about_xids((facts(minor=0),), log)))
     assert (status, "NVML keeps no history" in what) == (Status.OK, True)
     log.write_bytes(b"".join(XIDS))
-    status, what, _ = only(list(about_xids(log)))
+    status, what, _ = only(list(about_xids((facts(minor=0),), log)))
     assert status is Status.WARNING
-    assert "3 Xids, the last of them 79 on 0000:0f:00, 31 on 0000:0f:00, 43 on 0000:10:00" in what
+    assert "3 Xids, the last of them 79 on GPU 0, 31 on GPU 0, 43 on 0000:10:00" in what
     log.unlink()
-    status, what, fix = only(list(about_xids(log)))
+    status, what, fix = only(list(about_xids((facts(minor=0),), log)))
     assert (status, fix) == (Status.UNKNOWN, "sudo dmesg | grep Xid")
     assert "not observable: NVML keeps no history of Xids" in what
 
 
 def test_the_real_log_of_the_kernel_is_read_to_its_end_or_refused() -> None:
-    assert only(list(about_xids()))[0] in {Status.OK, Status.WARNING, Status.UNKNOWN}
+    assert only(list(about_xids(())))[0] in {Status.OK, Status.WARNING, Status.UNKNOWN}
 
 
 def test_a_runs_directory_is_not_made(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_no_descriptor_is_left(tmp_path: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(3):
         list(about_runs_dir(tmp_path))
-        list(about_xids())
+        list(about_xids(()))
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > before
 
