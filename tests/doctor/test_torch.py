@@ -7,6 +7,8 @@ import pytest
 from heteromig.doctor.findings import Status
 from tests.doctor.asking import Answered, heteromig
 
+HEAD = "from typing import Optional\n__version__ = '2.9.0'\n"
+
 
 def examine(home: Path, library: Path) -> Answered:
     """With another directory to import from. Nothing in it may be imported: that would take seconds."""
@@ -18,8 +20,8 @@ def examine(home: Path, library: Path) -> Answered:
 @pytest.mark.parametrize(
     ("version", "status", "says"),
     [
-        ("cuda: Optional[str] = '12.8'\nhip = None\n", Status.OK, "built for CUDA 12.8"),
-        ("cuda: Optional[str] = None\n", Status.WARNING, "built without CUDA"),
+        (f"{HEAD}cuda: Optional[str] = '12.8'\nhip: Optional[str] = None\n", Status.OK, "built for CUDA 12.8"),
+        (f"{HEAD}cuda: Optional[str] = None\n", Status.WARNING, "built without CUDA"),
         (None, Status.UNKNOWN, "whether it is built for CUDA is not known"),
     ],
 )
