@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from heteromig.core.devices import Inventory, Reading, Shared, Slice, Unavailable
+from heteromig.core.devices import Inventory, Reading, Shared, Slice, SliceKind, Unavailable
 from heteromig.slices import nvml
 from heteromig.slices.gpm import SIMULATED, Gpm, Scope
 from heteromig.slices.nvml import Library, Unread
-
-_IN_COMMON = (Reading.MEMORY, Reading.ACTIVITY)
 
 _T = TypeVar("_T")
 
@@ -19,11 +17,13 @@ class Series:
     """Samples of one inventory, one after another, over any number of sessions of the library.
 
     A sample costs its reader less when it says only what is new: why readings are missing is told when it changes.
+    `are_shares` says that the slices are shares of a GPU under MPS, all of them.
     """
 
     def __init__(self, library: Library, inventory: Inventory) -> None:
         self.gpm = Gpm(library, simulated=inventory.simulated)
-        self.scopes = tuple(_scopes(inventory.slices))
+        self.are_shares = any(one.kind is SliceKind.MPS for one in inventory.slices)
+        self._scopes = tuple(_scopes(inventory.slices))
         self._simulated = inventory.simulated
         self._reasons: dict[tuple[str, Reading], str] = {}
         self._changed = True
@@ -32,6 +32,10 @@ class Series:
     def end_session(self, *, trusted: bool = True) -> None:
         """To be called before the library is opened anew. `trusted`: nobody cut the GPUs anew, as far as is known."""
         self.gpm.end_session(trusted=trusted)
+
+    def scopes_of(self, gpu_uuid: str) -> list[Scope]:
+        """Whose counters are to be read on one GPU."""
+        return [scope for scope in self._scopes if scope.gpu_uuid == gpu_uuid]
 
     def repeat(self) -> None:
         """Let the next sample tell everything again, because the last one was lost."""
@@ -80,7 +84,8 @@ class Series:
         if self._shared_told:
             return None
         self._shared_told = True
-        return tuple(_shared(self.scopes))
+        readings = (Reading.ACTIVITY,) if self.are_shares else (Reading.MEMORY, Reading.ACTIVITY)
+        return tuple(_shared(self._scopes, readings))
 
 
 def _scopes(slices: Iterable[Slice]) -> Iterator[Scope]:
@@ -92,8 +97,8 @@ def _scopes(slices: Iterable[Slice]) -> Iterator[Scope]:
         yield Scope(gpu_uuid, instance, frozenset(uuids))
 
 
-def _shared(scopes: Iterable[Scope]) -> Iterator[Shared]:
+def _shared(scopes: Iterable[Scope], readings: tuple[Reading, ...]) -> Iterator[Shared]:
     for scope in scopes:
         if len(scope.slices) > 1:
             instance = "" if scope.gpu_instance_id is None else f"GPU instance {scope.gpu_instance_id} of "
-            yield Shared(tuple(sorted(scope.slices)), _IN_COMMON, f"{instance}GPU {scope.gpu_uuid}")
+            yield Shared(tuple(sorted(scope.slices)), readings, f"{instance}GPU {scope.gpu_uuid}")

@@ -266,7 +266,7 @@ class SimulatedLibrary:
         for metric in metricsGet.metrics[: metricsGet.numMetrics]:
             metric.nvmlReturn = 0
             if metric.metricId == nvml.GPM_SM:
-                metric.value = min(100.0, 100 * second.since(first))
+                metric.value = 100 * min(second.since(first), 1.0)  # in this order: what is no number stays none
                 metric.metricInfo.shortName = b"smutil"
         return metricsGet
 

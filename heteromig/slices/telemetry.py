@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Container
 
 from heteromig.core.devices import Activity, DeviceSample, GpuSample, Inventory, Occupant, Reading, SliceSample
 from heteromig.slices import nvml
@@ -18,6 +18,7 @@ _MW_PER_W = 1000
 _LOOKS = 3
 """How often a slice is looked at where somebody on it ends at that very moment."""
 _GONE = "the slice is not there any more"
+_UNSEEN = "NVML does not show shares under MPS one by one"
 
 
 def take_sample(
@@ -45,7 +46,9 @@ def take_sample(
     gpus = [read_gpu(library, library.nvmlDeviceGetHandleByUUID(gpu.uuid)) for gpu in inventory.gpus]
     slices = [one for gpu in gpus for one in read_slices(library, gpu, kind)]
     handles = {one.slice.uuid: one.handle for one in slices}
-    activities = {} if alone else _activities(series, gpus, handles)
+    activities: dict[str, Activity] = {}
+    for gpu in gpus if not alone else ():
+        activities |= _activities(series, gpu, handles)
     ancestry = Ancestry()
     slice_samples = tuple(
         _sample_slice(library, series, one.uuid, handles.get(one.uuid), activities.get(one.uuid), ancestry)
@@ -66,13 +69,12 @@ def _digest(gpus: list[OpenGpu], slices: list[OpenSlice]) -> str:
     return geometry_digest((one.gpu for one in gpus), (one.slice for one in slices))
 
 
-def _activities(series: Series, gpus: list[OpenGpu], handles: Mapping[str, Handle]) -> dict[str, Activity]:
-    """What the slices that are there did, by their UUIDs."""
+def _activities(series: Series, gpu: OpenGpu, present: Container[str]) -> dict[str, Activity]:
+    """What the slices of a GPU did that are there, as shares under MPS always are: NVML knows nothing of them."""
     found: dict[str, Activity] = {}
-    parents = {gpu.gpu.uuid: gpu.handle for gpu in gpus}
-    for scope in series.scopes:
-        slices = [uuid for uuid in scope.slices if uuid in handles]
-        measured = series.gpm.measure(scope, parents[scope.gpu_uuid]) if slices else None
+    for scope in series.scopes_of(gpu.gpu.uuid):
+        slices = [uuid for uuid in scope.slices if series.are_shares or uuid in present]
+        measured = series.gpm.measure(scope, gpu.handle) if slices else None
         for uuid in slices if measured is not None else ():
             if isinstance(measured, Unread):
                 series.note(uuid, Reading.ACTIVITY, measured.reason)
@@ -93,9 +95,11 @@ def _sample_slice(  # noqa: PLR0917 - what is known of the slice so far
     ancestry: Ancestry,
 ) -> SliceSample:
     if handle is None:
-        for what in (Reading.OCCUPANTS, Reading.MEMORY, Reading.ACTIVITY):
-            series.note(uuid, what, _GONE)
-        return SliceSample(slice_uuid=uuid, occupants=None)
+        series.note(uuid, Reading.OCCUPANTS, _UNSEEN if series.are_shares else _GONE)
+        series.note(uuid, Reading.MEMORY, _UNSEEN if series.are_shares else _GONE)
+        if not series.are_shares:
+            series.note(uuid, Reading.ACTIVITY, _GONE)
+        return SliceSample(slice_uuid=uuid, occupants=None, activity=activity)
     memory = series.value(uuid, Reading.MEMORY, library.nvmlDeviceGetMemoryInfo, handle)
     return SliceSample(
         slice_uuid=uuid,

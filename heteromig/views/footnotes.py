@@ -48,4 +48,5 @@ def _missing(one: Unavailable, whose: str, count: int) -> Iterator[str]:
 def _in_common(one: Shared) -> str:
     slices = ", ".join(short_uuid(uuid) for uuid in one.slices)
     head, _, gpu = one.of.rpartition(" ")
-    return f"{slices} share {head} {short_uuid(gpu)}: memory and activity are those of all of it"
+    what = "memory and activity" if Reading.MEMORY in one.readings else "activity"
+    return f"{slices} share {head} {short_uuid(gpu)}: what is shown of {what} is that of all of it"

@@ -13,8 +13,9 @@ from typing import Any, cast
 import msgspec
 import pynvml
 import pytest
+from msgspec.structs import replace
 
-from heteromig.core.devices import Activity, DeviceSample, Inventory, Reading, Unavailable
+from heteromig.core.devices import Activity, DeviceSample, Inventory, Reading, Shared, SliceKind, Unavailable
 from heteromig.core.units import NS_PER_S
 from heteromig.slices import nvml
 from heteromig.slices.discovery import take_inventory
@@ -155,6 +156,25 @@ def test_slices_of_one_gpu_instance_show_its_readings_and_that_is_said(
     assert shared.readings == (Reading.MEMORY, Reading.ACTIVITY)
     assert [one and one.sm_percent for one in watched.activity()] == [55.0, 55.0]
     assert watched.sample().shared is None
+
+
+def test_shares_under_mps_show_what_their_gpu_does_and_nothing_of_their_own(
+    make_state: MakeState, open_nvml: Open
+) -> None:
+    state = make_state("h100-sxm-80gb")
+    with state.edit() as machine:
+        busy(machine.gpus[0], smutil=55.0)
+    watched = Watched(open_nvml(state), WHOLE)
+    (whole,) = watched.inventory.slices
+    shares = tuple(replace(whole, uuid=f"MPS-{whole.uuid}/{number}", kind=SliceKind.MPS) for number in range(3))
+    watched.inventory = replace(watched.inventory, slices=shares)
+    watched.series = Series(watched.library, watched.inventory)
+    assert [one and one.sm_percent for one in watched.activity()] == [55.0] * 3
+    assert watched.last is not None
+    uuids = tuple(share.uuid for share in shares)
+    assert watched.last.shared == (Shared(uuids, (Reading.ACTIVITY,), f"GPU {state.gpu_uuid()}"),)
+    unseen = "NVML does not show shares under MPS one by one"
+    assert watched.last.unavailable == (Unavailable(uuids, (Reading.OCCUPANTS, Reading.MEMORY), unseen),)
 
 
 def test_what_a_board_does_not_count_is_missing_and_not_zero(make_state: MakeState, open_nvml: Open) -> None:

@@ -276,7 +276,7 @@ def test_counters_of_some_slices_only_are_shown_and_the_others_explained() -> No
     assert lines[-3:] == [
         " n/a: tensor: there is none",
         " n/a: DRAM on 2 of 7 slices: nobody knows",
-        " 0000beef, 0001beef share GPU instance 2 of GPU 00c0ffee: memory and activity are those of all of it",
+        " 0000beef, 0001beef share GPU instance 2 of GPU 00c0ffee: what is shown of activity is that of all of it",
     ]
     assert lines_of(story, width=110, height=23)[-1] == " n/a: tensor: there is none"
     assert "beef:" in lines_of(story, width=110, height=13)[-1]  # slices come first
