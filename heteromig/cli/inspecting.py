@@ -35,7 +35,7 @@ def _slices(
 
     from heteromig.slices.access import enumerate_slices  # noqa: PLC0415
 
-    inventory, sample = enumerate_slices(slices, runs_dir)
+    inventory, sample = enumerate_slices(slices, runs_dir, activity=json)
     if json:
         everything = {"schema_version": 1, "inventory": inventory, "sample": sample}
         say(msgspec.json.format(msgspec.json.encode(everything), indent=2))

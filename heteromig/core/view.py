@@ -262,7 +262,7 @@ class View(Struct, frozen=True):
         )
         return msgspec.structs.replace(
             self,
-            sample=sample,
+            sample=sample.after(self.sample),
             absent=absent,
             absent_twice=absent & self.absent,
             notes=tuple(dict.fromkeys((*self.notes, *self._bystanders(sample))))[:MAX_NOTES],

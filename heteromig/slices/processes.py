@@ -20,12 +20,14 @@ class ProcessStat(NamedTuple):
 
     `image` changes whenever the process executes something else, because every exec chooses the addresses of the
     environment anew. They are 0 where we may not look into the process, and while it is exiting or within exec.
+    `cpu_ticks` are those in user mode and in the kernel, as they were read: few readers want the numbers.
     """
 
     parent: int
     is_kernel_thread: bool
     resident_bytes: int
     image: Image
+    cpu_ticks: tuple[bytes, bytes]
 
 
 def read_stat(pid: int | str) -> ProcessStat | None:
@@ -85,6 +87,7 @@ def _parse_stat(data: bytes) -> ProcessStat | None:
         is_kernel_thread=bool(int(fields[6]) & _KERNEL_THREAD),
         resident_bytes=int(fields[21]) * _PAGE_BYTES,
         image=(fields[19], fields[47], fields[48]),
+        cpu_ticks=(fields[11], fields[12]),
     )
 
 

@@ -39,6 +39,7 @@ from heteromig.slices.faultwatch import FaultWatch
 from heteromig.slices.libraries import open_library
 from heteromig.slices.messages import Discovered, Faulted, Message, Refused, Sampled, encode_line
 from heteromig.slices.nvml import Library, NVMLError
+from heteromig.slices.series import Series
 from heteromig.slices.source import parse_slices
 from heteromig.slices.telemetry import take_sample
 
@@ -64,12 +65,17 @@ class _Outbox:
         """Whether there is something that the pipe did not take yet."""
         return bool(self._unsent)
 
-    def put(self, message: Message) -> None:
-        """Send the message as soon as there is room. Raises BrokenPipeError when nobody reads."""
+    def put(self, message: Message) -> bool:
+        """Send the message as soon as there is room; whether it was not dropped.
+
+        Raises:
+            BrokenPipeError: nobody reads.
+        """
         if isinstance(message, Sampled) and self.congested:
-            return
+            return False
         self._unsent.append(encode_line(message))
         self.flush()
+        return True
 
     def flush(self) -> None:
         """Send what the pipe takes now. Raises BrokenPipeError when nobody reads."""
@@ -120,6 +126,7 @@ class _Watch:
         self._inventory = inventory
         self._outbox = outbox
         self._faults = FaultWatch(library, (gpu.uuid for gpu in inventory.gpus))
+        self._series = Series(library, inventory)
         self._reported: set[str] = set()
         self._reopen_at_ns = 0
 
@@ -134,10 +141,13 @@ class _Watch:
             if thorough:
                 # An Xid within the few milliseconds until `arm` goes unheard: NVML keeps nothing for later.
                 self._faults.disarm()
+                self._series.end_session(trusted=not heard.repartitioned)
                 nvml.reopen(self._library)
                 self._faults.arm()
                 self._reopen_at_ns = now_ns + _REOPEN_PERIOD_NS
-            self._outbox.put(Sampled(take_sample(self._library, self._inventory, energy=thorough)))
+            sample = take_sample(self._library, self._inventory, energy=thorough, series=self._series)
+            if not self._outbox.put(Sampled(sample)):
+                self._series.repeat()
         except NVMLError as error:
             gpus = ", ".join(gpu.uuid for gpu in self._inventory.gpus)
             self._report(f"NVML cannot read the GPU any more ({gpus}): it says {str(error)!r}; see the kernel's log.")

@@ -16,6 +16,7 @@ from heteromig.core.units import NS_PER_S, MonotonicNs, format_duration_s
 from heteromig.core.verdict import Verdict
 from heteromig.core.view import View
 from heteromig.views import rows, waiting
+from heteromig.views.footnotes import footnotes
 from heteromig.views.rows import BAD, BOLD, DIM, GOOD, PLAIN, WAIT, Line, Piece
 from heteromig.views.text import cells, crop, fit, printable, wrap
 
@@ -146,16 +147,20 @@ def _bar(progress: waiting.Progress, width: int, *, current: bool) -> Line:
 
 
 def _table(view: View, now_ns: MonotonicNs, last_lines: Mapping[int, str], width: int, height: int) -> list[Line]:
-    """GPUs above their slices: with second lines where everything fits, else cropped with a count of the rest."""
+    """GPUs above their slices: with second lines where everything fits, else cropped with a count of the rest.
+
+    Below them, as far as there is room, is why readings are missing; one line of that goes before the second lines.
+    """
     inventory = view.inventory
     if inventory is None:
         return []
-    columns = rows.columns_for(width)
     groups = [(gpu, rows.places(view, inventory, last_lines, gpu)) for gpu in inventory.gpus]
+    columns = rows.columns_for(width, (place for _, places in groups for place in places))
     readings = {reading.gpu_uuid: reading for reading in view.sample.gpus} if view.sample else {}
+    notes = footnotes(view)
     count = sum(1 + len(places) for _, places in groups)
-    total = sum(len(places) for _, places in groups)
-    doubled = columns is not rows.WIDE and 1 + count + total <= height
+    used = sum(place.worker is not None for _, places in groups for place in places)
+    doubled = rows.LAST not in columns and 1 + count + used + min(1, len(notes)) <= height
     room = height - 1
     cut = count > room
     lines: list[Line] = [rows.title_line(columns, width)]
@@ -171,10 +176,11 @@ def _table(view: View, now_ns: MonotonicNs, last_lines: Mapping[int, str], width
                 hidden.append(place)
                 continue
             lines.append(rows.slice_line(columns, width, place))
-            if doubled:
+            if doubled and place.worker is not None:
                 lines.append(rows.second_line(width, place))
     if hidden:
         lines.append(((f" ... {len(hidden)} more slices: {_counted(hidden)}", WAIT),))
+    lines += [((f" {note}", DIM),) for note in notes]
     return lines[: max(0, height)]
 
 
