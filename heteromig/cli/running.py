@@ -206,7 +206,10 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
     slices: Annotated[
         _Text,
         _option(
-            "--slices", metavar="SOURCE", panel=_WHERE, help="mig, gpu, or sim:[<n>x]<board>[/<layout>][;...]. [mig]"
+            "--slices",
+            metavar="SOURCE",
+            panel=_WHERE,
+            help="mig, gpu, mps:<shares>x<percent>[,<n>gib], or sim:[<n>x]<board>[/<layout>][;...]. [mig]",
         ),
     ] = None,
     gpu: Annotated[

@@ -13,17 +13,17 @@ from heteromig.slices.source import parse_slices
 from heteromig.slices.telemetry import take_sample
 
 
-def enumerate_slices(slices: str, runs_dir: Path) -> tuple[Inventory, DeviceSample]:
-    """What there is to run on, and who uses it now. `slices` is the value of `--slices`.
+def enumerate_slices(slices: str, runs_dir: Path, gpu: str | None = None) -> tuple[Inventory, DeviceSample]:
+    """What there is to run on, and who uses it now. `slices` is the value of `--slices`, `gpu` that of `--gpu`.
 
     Raises:
-        UsageError: it is no such value.
+        UsageError: it is no such value, or there is no such GPU.
         PreflightError: there is nothing of the kind here, or the driver fails.
     """
     source = parse_slices(slices)
     library = open_library(source, runs_dir)
     try:
-        inventory = take_inventory(library, source)
+        inventory = take_inventory(library, source, gpu)
         return inventory, take_sample(library, inventory)
     except NVMLError as error:
         raise PreflightError(

@@ -33,6 +33,11 @@ def read_stat(pid: int | str) -> ProcessStat | None:
     return _parse_stat(_read(f"/proc/{pid}/stat", _STAT_BYTES))
 
 
+def read_name(pid: int | str) -> str:
+    """What the kernel calls the process: the first 15 bytes of its program's name; empty when it is gone."""
+    return _read(f"/proc/{pid}/comm", _COMMAND_BYTES).rstrip(b"\n").decode(errors="replace")
+
+
 def is_there(pid: int) -> bool:
     """Whether there is a process of that id, be it a zombie."""
     return os.path.exists(f"/proc/{pid}")  # noqa: PTH110 - as for `_read`

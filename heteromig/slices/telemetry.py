@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from heteromig.core.devices import DeviceSample, GpuSample, Inventory, Occupant, SliceSample
+from heteromig.core.devices import DeviceSample, GpuSample, Inventory, Occupant, SliceKind, SliceSample
 from heteromig.slices import nvml
-from heteromig.slices.discovery import OpenGpu, OpenSlice, geometry_digest, read_gpu, read_slices
+from heteromig.slices.discovery import OpenGpu, geometry_digest, read_gpu, read_slices
 from heteromig.slices.nvml import Handle, Library
 from heteromig.slices.processes import Ancestry, read_command
 
@@ -34,21 +34,19 @@ def take_sample(library: Library, inventory: Inventory, *, energy: bool = True) 
     """
     kind = inventory.slices[0].kind
     gpus = [read_gpu(library, library.nvmlDeviceGetHandleByUUID(gpu.uuid)) for gpu in inventory.gpus]
-    slices = [one for gpu in gpus for one in read_slices(library, gpu, kind)]
-    handles = {one.slice.uuid: one.handle for one in slices}
+    found = [one for gpu in gpus for one in read_slices(library, gpu, kind)]
+    handles = {one.slice.uuid: one.handle for one in found}
+    # Shares under MPS are nothing that a driver knows of: they stay what they were, each alone cannot be observed.
+    slices = inventory.slices if kind is SliceKind.MPS else tuple(one.slice for one in found)
     ancestry = Ancestry()
     slice_samples = tuple(_sample_slice(library, one.uuid, handles.get(one.uuid), ancestry) for one in inventory.slices)
     gpu_samples = tuple(_sample_gpu(library, gpu, energy=energy) for gpu in gpus)
     return DeviceSample(
         taken_ns=time.monotonic_ns(),
-        geometry=_digest(gpus, slices),
+        geometry=geometry_digest((one.gpu for one in gpus), slices),
         slices=slice_samples,
         gpus=gpu_samples,
     )
-
-
-def _digest(gpus: list[OpenGpu], slices: list[OpenSlice]) -> str:
-    return geometry_digest((one.gpu for one in gpus), (one.slice for one in slices))
 
 
 def _sample_slice(library: Library, uuid: str, handle: Handle | None, ancestry: Ancestry) -> SliceSample:
