@@ -105,6 +105,11 @@ def read_variable(pid: int | str, name: bytes) -> bytes | None:
     return environment[at + len(name) + 2 :].partition(b"\0")[0]
 
 
+def has_environment(pid: int | str) -> bool:
+    """Whether the environment that the process was started with can be read: it is alive, ours to read, and has any."""
+    return bool(_read(f"/proc/{pid}/environ", 1))
+
+
 def read_command(pid: int) -> str:
     """The command line, cut after some 250 bytes; empty when the process is gone or a zombie."""
     return _read(f"/proc/{pid}/cmdline", _COMMAND_BYTES).rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")

@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import signal
 import stat
 import tempfile
 import time
@@ -61,9 +62,6 @@ _FORCE_S = 1
 _SIGNAL_LIMIT_S = 3.0
 _RECHECK_S = 0.02
 
-_TERM = 15
-_KILL = 9
-
 
 class KeptShares:
     """The daemon, in a process tree of its own that dies with this process, and its server."""
@@ -103,13 +101,14 @@ class KeptShares:
 
     def loss(self) -> str | None:
         """What happened to the daemon, or to its server."""
-        if self._guarded is not None and self._guarded_is_gone():
-            return f"The MPS control daemon of this run ended{self._last_words()}"
-        if self._server_fd is not None and self._journal is not None:
-            server = self._journal.processes[-1]
-            if not _is_there(server):
-                return f"The MPS server of this run (pid {server.pid}) ended{self._last_words()}"
-        return None
+        processes = self._journal.processes if self._journal is not None else ()
+        if self._guarded is None or not processes:
+            return None
+        daemon, *servers = processes
+        if self._guarded_is_gone() or not _is_there(daemon):  # which takes its server along
+            return f"The MPS control daemon of this run (pid {daemon.pid}) ended{self._last_words()}"
+        gone = next((server.pid for server in servers if not _is_there(server)), None)
+        return None if gone is None else f"The MPS server of this run (pid {gone}) ended{self._last_words()}"
 
     def prepare(self) -> Prepared:
         """Start the daemon and its server."""
@@ -146,7 +145,7 @@ class KeptShares:
 
     def obey(self, order: str) -> None:
         """Take processes off the GPU that are to be killed next, those of them that are on it."""
-        what, *pids = order.split()
+        what, *pids = order.split() or [""]
         if what != TERMINATE_CLIENTS or self._control is None:
             return
         doomed = {int(pid) for pid in pids if pid.isdigit()}
@@ -161,19 +160,14 @@ class KeptShares:
         if journal is None or journal.ended:
             return "No MPS daemon was started."
         self._forget_server()
-        asked = self._quit(journal)
-        if self._guarded is not None and not self._wait(self._guarded_is_gone, _SIGNAL_LIMIT_S):
+        asked = bool(journal.processes) and self._quit(journal)  # one that never answered does not answer now
+        if self._guarded is not None and not (asked and _wait(self._guarded_is_gone, _SIGNAL_LIMIT_S)):
             self._guarded.terminate()
-            if not self._wait(self._guarded_is_gone, _SIGNAL_LIMIT_S):
+            if not _wait(self._guarded_is_gone, _SIGNAL_LIMIT_S):
                 self._guarded.kill()
-                self._wait(self._guarded_is_gone, _SIGNAL_LIMIT_S)
+                _wait(self._guarded_is_gone, _SIGNAL_LIMIT_S)
         # Those that the guardian of a killed keeper is about to end, or that nobody is.
-        for signum in (0, _TERM, _KILL):
-            for process in _processes_of(journal):
-                send_signal(process, signum)
-            if self._wait(lambda: not list(_processes_of(journal)), _SIGNAL_LIMIT_S):
-                break
-        else:
+        if not any(_are_gone(journal, signum) for signum in (None, signal.SIGTERM, signal.SIGKILL)):
             pids = ", ".join(str(process.pid) for process in _processes_of(journal))
             raise PreflightError(
                 f"The MPS daemon of this run cannot be ended, not by SIGKILL either: pid {pids}; see the kernel's log."
@@ -200,7 +194,7 @@ class KeptShares:
             index=0, directory=logs, command=Command(argv=(program, "-f"), env=said, cwd=logs), lines=()
         )
         self._guarded.spawn()
-        if not self._wait(lambda: self._has_ended() or self._asked_servers() is not None, _START_LIMIT_S):
+        if not _wait(lambda: self._has_ended() or self._asked_servers() is not None, _START_LIMIT_S):
             raise PreflightError(
                 f"The MPS daemon does not answer within {_START_LIMIT_S:g} s{self._last_words()} Does the driver hang?"
             )
@@ -211,7 +205,7 @@ class KeptShares:
             )
         # At once and not with the first client, so that a server that cannot start is a refusal, not a dead worker.
         self._control.ask(f"start_server -uid {os.geteuid()}")
-        if not self._wait(self._has_server, _START_LIMIT_S):
+        if not _wait(self._has_server, _START_LIMIT_S):
             raise PreflightError(f"The MPS daemon cannot start its server{self._last_words()}")
         daemon, servers = self._guarded.pid, self._asked_servers() or ()
         found = (read_process(pid) for pid in (daemon, *servers[-1:]) if pid is not None)
@@ -260,7 +254,7 @@ class KeptShares:
                 control = Control(find_program(), daemon_environment(), journal.directory, logs)
             except PreflightError:
                 return False
-        gone = self._wait(lambda: not _clients(control), _CLIENTS_LIMIT_S)
+        gone = _wait(lambda: not _clients(control), _CLIENTS_LIMIT_S)
         # A plain `quit` waits for clients for ever.
         return control.ask("quit" if gone else f"quit -t {_FORCE_S}", _QUIT_LIMIT_S) is not None
 
@@ -283,14 +277,14 @@ class KeptShares:
         write_journal(self._path, journal)
         self._journal = journal
 
-    @staticmethod
-    def _wait(condition: Callable[[], bool], limit_s: float) -> bool:
-        deadline_s = time.monotonic() + limit_s
-        while not condition():
-            if time.monotonic() >= deadline_s:
-                return False
-            time.sleep(_RECHECK_S)
-        return True
+
+def _wait(condition: Callable[[], bool], limit_s: float) -> bool:
+    deadline_s = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() >= deadline_s:
+            return False
+        time.sleep(_RECHECK_S)
+    return True
 
 
 def _clients(control: Control) -> tuple[int, ...]:
@@ -320,6 +314,14 @@ def _processes_of(journal: ShareJournal) -> Iterator[Process]:
         pipes = read_variable(process.pid, PIPES.encode()) if read_name(process.pid) == NAME else None
         if pipes == os.fsencode(journal.directory) or (process.pid, process.start_time) in known:
             yield process
+
+
+def _are_gone(journal: ShareJournal, signum: int | None) -> bool:
+    """Whether they are, after that signal and a while."""
+    if signum is not None:
+        for process in _processes_of(journal):
+            send_signal(process, signum)
+    return _wait(lambda: not list(_processes_of(journal)), _SIGNAL_LIMIT_S)
 
 
 def _remove(directory: Path) -> None:

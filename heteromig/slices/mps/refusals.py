@@ -11,13 +11,16 @@ from heteromig.core.errors import PreflightError
 from heteromig.slices import nvml
 from heteromig.slices.mps.control import NAME, PIPES, PROGRAM
 from heteromig.slices.nvml import Handle, Library, NVMLError
-from heteromig.slices.processes import read_command, read_name, read_variable
+from heteromig.slices.processes import has_environment, read_command, read_name, read_variable
 
 COMPUTE_MODE_PROHIBITED = 2
 """nvml.h, NVML_COMPUTEMODE_PROHIBITED. Of the others MPS takes any: in the exclusive modes the one process that may
 use the GPU is its server (CUDA MPS documentation)."""
 
 _DEVICES = b"CUDA_VISIBLE_DEVICES"
+_DAEMON_OPTIONS = frozenset({"-d", "--daemon", "-f", "--forground", "--foreground"})
+"""What `nvidia-cuda-mps-control` is called with where it is to be a daemon, and not to ask one. The second last is how
+the help of driver 580 spells it."""
 
 
 class SharingLibrary(Library, Protocol):
@@ -75,14 +78,25 @@ def _users(library: SharingLibrary, handle: Handle) -> Iterator[int]:
 
 
 def _daemons(gpu: Gpu) -> Iterator[int]:
-    """Daemons that may start a server on the GPU at any time, and servers, as far as their environment may be read.
+    """Daemons that may start a server on the GPU at any time, as far as their environment may be read.
 
-    Which GPUs they see goes by numbers as well as by UUIDs. Numbers are counted in an order of CUDA's own, so that any
-    may mean this GPU.
+    NVML shows servers, those of other users as well, but no daemon that has none yet.
     """
     for name in os.listdir("/proc"):  # noqa: PTH208 - names are enough
-        if name.isdigit() and read_name(name) == NAME:
-            said = read_variable(name, _DEVICES)
-            devices = [] if said is None else said.decode(errors="replace").split(",")
-            if said is None or any(device.isdigit() or gpu.uuid.startswith(device) for device in devices if device):
-                yield int(name)
+        if not name.isdigit() or read_name(name) != NAME or not has_environment(name):
+            continue
+        said = read_variable(name, _DEVICES)
+        is_daemon = not _DAEMON_OPTIONS.isdisjoint(read_command(int(name)).split())
+        if is_daemon and may_see(None if said is None else said.decode(errors="replace"), gpu.uuid):
+            yield int(name)
+
+
+def may_see(devices: str | None, gpu_uuid: str) -> bool:
+    """Whether a process with that CUDA_VISIBLE_DEVICES, None where it is not set, may see the GPU.
+
+    Numbers are counted in an order of CUDA's own, so that any may mean this GPU; UUIDs may be cut short.
+    """
+    if devices is None:
+        return True
+    names = [name.strip() for name in devices.split(",")]
+    return any(name.isdigit() or (name != "" and gpu_uuid.startswith(name)) for name in names)
