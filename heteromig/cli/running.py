@@ -213,7 +213,13 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
         ),
     ] = None,
     gpu: Annotated[
-        _Text, _option("--gpu", metavar="GPU", panel=_WHERE, help="UUID or index. [the one with the most slices]")
+        _Text,
+        _option(
+            "--gpu",
+            metavar="GPU",
+            panel=_WHERE,
+            help="UUID or index. [the one with the most slices; to share, the first without MIG]",
+        ),
     ] = None,
     layout: Annotated[
         _Text,
