@@ -122,7 +122,10 @@ class VerdictRecord(Struct, frozen=True):
 
 
 class RunRecord(Struct, frozen=True):
-    """All of `run.json`. `heartbeat_at` tells a run that goes on from one whose controller died."""
+    """All of `run.json`. `heartbeat_at` tells a run that goes on from one whose controller died.
+
+    `isolation` is what keeps the slices apart, see `Isolation`.
+    """
 
     schema_version: int
     tool: Tool
@@ -134,6 +137,7 @@ class RunRecord(Struct, frozen=True):
     goal: str
     harness: str
     simulated: bool
+    isolation: str
     lenient: bool
     host: HostRecord
     gpus: tuple[GpuRecord, ...]

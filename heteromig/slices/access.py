@@ -19,19 +19,21 @@ from heteromig.slices.telemetry import take_sample
 _WATCHED_S = 1.5 * SHORTEST_NS / NS_PER_S
 
 
-def enumerate_slices(slices: str, runs_dir: Path, *, activity: bool = False) -> tuple[Inventory, DeviceSample]:
-    """What there is to run on, and who uses it now. `slices` is the value of `--slices`.
+def enumerate_slices(
+    slices: str, runs_dir: Path, gpu: str | None = None, *, activity: bool = False
+) -> tuple[Inventory, DeviceSample]:
+    """What there is to run on, and who uses it now. `slices` is the value of `--slices`, `gpu` that of `--gpu`.
 
     With `activity`, also what they do: where the GPU has counters for that, they are watched for a tenth of a second.
 
     Raises:
-        UsageError: it is no such value.
+        UsageError: it is no such value, or there is no such GPU.
         PreflightError: there is nothing of the kind here, or the driver fails.
     """
     source = parse_slices(slices)
     library = open_library(source, runs_dir)
     try:
-        inventory = take_inventory(library, source)
+        inventory = take_inventory(library, source, gpu)
         return inventory, _read(library, inventory, activity=activity)
     except NVMLError as error:
         raise PreflightError(

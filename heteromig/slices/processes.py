@@ -35,6 +35,11 @@ def read_stat(pid: int | str) -> ProcessStat | None:
     return _parse_stat(_read(f"/proc/{pid}/stat", _STAT_BYTES))
 
 
+def read_name(pid: int | str) -> str:
+    """What the kernel calls the process: the first 15 bytes of its program's name; empty when it is gone."""
+    return _read(f"/proc/{pid}/comm", _COMMAND_BYTES).rstrip(b"\n").decode(errors="replace")
+
+
 def is_there(pid: int) -> bool:
     """Whether there is a process of that id, be it a zombie."""
     return os.path.exists(f"/proc/{pid}")  # noqa: PTH110 - as for `_read`
@@ -101,6 +106,11 @@ def read_variable(pid: int | str, name: bytes) -> bytes | None:
     if at < 0:
         return None
     return environment[at + len(name) + 2 :].partition(b"\0")[0]
+
+
+def has_environment(pid: int | str) -> bool:
+    """Whether the environment that the process was started with can be read: it is alive, ours to read, and has any."""
+    return bool(_read(f"/proc/{pid}/environ", 1))
 
 
 def read_command(pid: int) -> str:

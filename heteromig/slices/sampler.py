@@ -1,6 +1,7 @@
 """The process that talks to the devices, so that a hanging driver can hold up nobody else.
 
-`python -m heteromig.slices.sampler --slices SOURCE --runs-dir DIR --period-ms N [--sim-faults FILE] [--cpus 0,1]`
+`python -m heteromig.slices.sampler --slices SOURCE --runs-dir DIR --period-ms N [--gpu GPU]
+[--sim-faults FILE] [--cpus 0,1]`
 
 It writes messages (see `messages`) to its standard output, one JSON object a line: `Discovered` or `Refused`, after
 the latter it exits with 0; then `Sampled` once a period, and `Faulted` when a device misbehaves.
@@ -182,7 +183,7 @@ def _run(options: argparse.Namespace, outbox: _Outbox) -> int:
         _pin(options.cpus)
         source = parse_slices(options.slices)
         library = open_library(source, options.runs_dir, options.sim_faults)
-        inventory = take_inventory(library, source)
+        inventory = take_inventory(library, source, options.gpu)
     except HeteromigError as error:
         return _refuse(lifeline, outbox, str(error), error.exit_code)
     except NVMLError as error:
@@ -230,6 +231,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--slices", required=True, metavar="SOURCE")
     parser.add_argument("--runs-dir", required=True, type=Path, metavar="DIR")
     parser.add_argument("--period-ms", required=True, type=_positive, metavar="N")
+    parser.add_argument("--gpu", metavar="GPU")
     parser.add_argument("--sim-faults", type=Path, metavar="FILE")
     parser.add_argument("--cpus", type=_cpu_list, default=(), metavar="0,1")
     return parser.parse_args(argv)

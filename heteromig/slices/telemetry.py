@@ -5,9 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Container
 
-from heteromig.core.devices import Activity, DeviceSample, GpuSample, Inventory, Occupant, Reading, SliceSample
+from heteromig.core.devices import (
+    Activity,
+    DeviceSample,
+    GpuSample,
+    Inventory,
+    Occupant,
+    Reading,
+    SliceKind,
+    SliceSample,
+)
 from heteromig.slices import nvml
-from heteromig.slices.discovery import OpenGpu, OpenSlice, geometry_digest, read_gpu, read_slices
+from heteromig.slices.discovery import OpenGpu, geometry_digest, read_gpu, read_slices
 from heteromig.slices.gpm import PARTS
 from heteromig.slices.nvml import Handle, Library, Unread
 from heteromig.slices.processes import Ancestry, read_command
@@ -44,8 +53,10 @@ def take_sample(
     series = series or Series(library, inventory)
     kind = inventory.slices[0].kind
     gpus = [read_gpu(library, library.nvmlDeviceGetHandleByUUID(gpu.uuid)) for gpu in inventory.gpus]
-    slices = [one for gpu in gpus for one in read_slices(library, gpu, kind)]
-    handles = {one.slice.uuid: one.handle for one in slices}
+    found = [one for gpu in gpus for one in read_slices(library, gpu, kind)]
+    handles = {one.slice.uuid: one.handle for one in found}
+    # Shares under MPS are nothing that a driver knows of: they stay what they were, each alone cannot be observed.
+    slices = inventory.slices if kind is SliceKind.MPS else tuple(one.slice for one in found)
     activities: dict[str, Activity] = {}
     for gpu in gpus if not alone else ():
         activities |= _activities(series, gpu, handles)
@@ -57,16 +68,12 @@ def take_sample(
     gpu_samples = tuple(_sample_gpu(library, series, gpu, energy=energy) for gpu in gpus)
     return DeviceSample(
         taken_ns=time.monotonic_ns(),
-        geometry=_digest(gpus, slices),
+        geometry=geometry_digest((one.gpu for one in gpus), slices),
         slices=slice_samples,
         gpus=gpu_samples,
         unavailable=series.unavailable(),
         shared=series.shared(),
     )
-
-
-def _digest(gpus: list[OpenGpu], slices: list[OpenSlice]) -> str:
-    return geometry_digest((one.gpu for one in gpus), (one.slice for one in slices))
 
 
 def _activities(series: Series, gpu: OpenGpu, present: Container[str]) -> dict[str, Activity]:

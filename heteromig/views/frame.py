@@ -12,6 +12,7 @@ from rich.style import Style
 
 from heteromig.core.machine import Run
 from heteromig.core.phases import Phase
+from heteromig.core.spec import Isolation
 from heteromig.core.units import NS_PER_S, MonotonicNs, format_duration_s
 from heteromig.core.verdict import Verdict
 from heteromig.core.view import View
@@ -21,6 +22,7 @@ from heteromig.views.rows import BAD, BOLD, DIM, GOOD, PLAIN, WAIT, Line, Piece
 from heteromig.views.text import cells, crop, fit, printable, wrap
 
 BADGE = " SIMULATED "
+SOFT_BADGE = " SOFT ISOLATION "
 _BADGE_STYLE = Style(color="black", bgcolor="yellow", bold=True)
 _CURRENT_STYLE = Style(color="cyan", bold=True)
 
@@ -85,12 +87,13 @@ def render(
 def _title(view: View, moments: Moments, now_ns: MonotonicNs, width: int) -> Line:
     simulated = view.spec.simulated or (view.inventory is not None and view.inventory.simulated)
     elapsed = format_duration_s(max(0, now_ns - moments.begun_ns) / NS_PER_S)
-    badge = f"  {BADGE}" if simulated else ""
-    name = crop(f"heteromig {printable(moments.run_id)}", max(10, width - len(badge) - len(elapsed) - 2))
+    badge = BADGE if simulated else SOFT_BADGE if view.spec.isolation is Isolation.SOFT else ""
+    badge_width = len(badge) + 2 if badge else 0
+    name = crop(f"heteromig {printable(moments.run_id)}", max(10, width - badge_width - len(elapsed) - 2))
     pieces: list[Piece] = [(name, BOLD)]
-    if simulated:
-        pieces += [("  ", PLAIN), (BADGE, _BADGE_STYLE)]
-    pieces.append((elapsed.rjust(max(0, width - len(name) - len(badge))), PLAIN))
+    if badge:
+        pieces += [("  ", PLAIN), (badge, _BADGE_STYLE)]
+    pieces.append((elapsed.rjust(max(0, width - len(name) - badge_width)), PLAIN))
     return tuple(pieces)
 
 

@@ -218,7 +218,7 @@ def test_it_ends_when_nobody_reads(start: Start) -> None:
     [
         ("sim:a31", 2, "did you mean a30?"),
         ("sim:a30/5x1g.6gb", 2, "write 4x1g.6gb or less"),
-        ("mps:7x14", 7, "not available in this version"),
+        ("mps:7x14", 7, "NVML (libnvidia-ml.so.1) is not on this machine"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(start: Start, slices: str, exit_code: int, says: str) -> None:
