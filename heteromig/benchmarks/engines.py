@@ -22,7 +22,7 @@ from heteromig.benchmarks.runtimes import Device, runtime_version
 if TYPE_CHECKING:
     import os
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of the manifest; a manifest with another number is stale."""
 
 MANIFEST = "manifest.json"
@@ -61,9 +61,9 @@ class Manifest(Struct, frozen=True):
 
     `definition` is a hash of the sources that define the model; `model_sha256` of the model before
     optimisation; `runtime` is the distribution and version that made the engine. `gpu` is the product that it is for,
-    as NVML calls it, and `compute_capability` what it was built on; empty and None where it computes on a CPU. `batch`
-    is how many samples one call takes at most, `group` how many inputs a sample holds, `accuracy_percent` what the
-    whole set showed when it was built.
+    as NVML calls it, and `compute_capability` what it was built on; empty and None where it computes on a CPU.
+    `precision` is int8, fp16 or fp32. `batch` is how many samples one call takes at most, `group` how many inputs a
+    sample holds, `accuracy_percent` the least that the whole set showed in any size of call when it was built.
     """
 
     schema_version: int
@@ -76,6 +76,7 @@ class Manifest(Struct, frozen=True):
     compute_capability: str | None
     definition: str
     runtime: str
+    precision: str
     batch: int
     group: int
     accuracy_percent: float

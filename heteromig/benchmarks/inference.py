@@ -46,8 +46,12 @@ class Engine(Protocol):
         """How many samples one call may take, in ascending order from the least; a build chooses among them."""
         ...
 
-    def build(self, model: bytes, accuracy: str, scratch: Path, engine: Path) -> None:
-        """Write an engine for an ONNX model at an accuracy level; `scratch` is an empty folder."""
+    def precisions(self, accuracy: str) -> tuple[str, ...]:
+        """What to compute in for an accuracy level, the fastest first; the others are for where it answers wrongly."""
+        ...
+
+    def build(self, model: bytes, precision: str, scratch: Path, engine: Path) -> None:
+        """Write an engine for an ONNX model in one of `precisions`; `scratch` is an empty folder."""
         ...
 
     def load(self, engine: Path, samples: Mapping[str, NDArray[Any]], batches: tuple[int, ...]) -> Answer:

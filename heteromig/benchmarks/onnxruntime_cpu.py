@@ -41,15 +41,19 @@ class OnnxRuntimeCpu:
         """The catalog's: it was chosen for one core."""
         return (spec.batch,)
 
-    def build(self, model: bytes, accuracy: str, scratch: Path, engine: Path) -> None:
+    def precisions(self, accuracy: str) -> tuple[str, ...]:
+        """One for each level."""
+        return ("int8",) if accuracy == "99" else ("fp32",)
+
+    def build(self, model: bytes, precision: str, scratch: Path, engine: Path) -> None:
         """Write the optimised form of `model` to `engine`; `scratch` is an empty folder for what lies between.
 
-        99.9 is the optimised fp32 graph. For 99 the graph is first simplified (batch norms folded into convolutions),
+        fp32 is the optimised graph. For int8 the graph is first simplified (batch norms folded into convolutions),
         then quantised: weights to int8 now, activations at run time with a scale of their own. The saved file holds
         no optimisation that depends on this processor; those are applied on loading.
         """
         level = onnxruntime.GraphOptimizationLevel
-        if accuracy == "99":
+        if precision == "int8":
             from heteromig.benchmarks.quantisation import quantise  # noqa: PLC0415 - imports onnx, which a run does not
 
             simple, int8 = scratch / "simple.onnx", scratch / "int8.onnx"
