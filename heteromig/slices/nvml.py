@@ -8,7 +8,8 @@ implements it too. What the calls return is `pynvml`'s own (ctypes structures wi
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import pynvml
@@ -302,15 +303,20 @@ def supported(call: Callable[..., _T], *args: Any) -> _T | None:
     return None if isinstance(found, Unread) else found
 
 
-def gpm_request(first: Any, second: Any, metrics: Sequence[int]) -> Any:
+def gpm_request(first: Any, second: Any, metrics: tuple[int, ...]) -> Any:
     """A question for `nvmlGpmMetricsGet`, good for one time: what it does not answer must not look answered.
 
     The answer has `.metrics` in the order asked for: `.nvmlReturn`, `.value`, and `.metricInfo.shortName`, which is
     None where the board does not have that metric.
     """
-    asked = pynvml.c_nvmlGpmMetricsGet_t(
-        version=pynvml.NVML_GPM_METRICS_GET_VERSION, numMetrics=len(metrics), sample1=first, sample2=second
-    )
+    asked = pynvml.c_nvmlGpmMetricsGet_t.from_buffer_copy(_blank_request(metrics))
+    asked.sample1, asked.sample2 = first, second
+    return asked
+
+
+@lru_cache
+def _blank_request(metrics: tuple[int, ...]) -> Any:
+    asked = pynvml.c_nvmlGpmMetricsGet_t(version=pynvml.NVML_GPM_METRICS_GET_VERSION, numMetrics=len(metrics))
     for place, metric in enumerate(metrics):
         asked.metrics[place].metricId = metric
     return asked

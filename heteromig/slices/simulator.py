@@ -263,11 +263,11 @@ class SimulatedLibrary:
         first, second = (self._usages[self._usage_number(one)] for one in (metricsGet.sample1, metricsGet.sample2))
         if first is None or second is None:
             raise NVMLError(nvml.ERROR_INVALID_ARGUMENT)
-        for metric in metricsGet.metrics[: metricsGet.numMetrics]:
-            metric.nvmlReturn = 0
+        for metric in metricsGet.metrics[: metricsGet.numMetrics]:  # which all say success, and no more yet
             if metric.metricId == nvml.GPM_SM:
                 metric.value = 100 * min(second.since(first), 1.0)  # in this order: what is no number stays none
                 metric.metricInfo.shortName = b"smutil"
+                break
         return metricsGet
 
     # Events

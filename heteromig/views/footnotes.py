@@ -22,6 +22,7 @@ _WORDS = {
     Reading.THROTTLE_REASONS: "throttle reasons",
 }
 """What the table would show; of energy and PCIe it shows nothing."""
+_NAMED_AT_MOST = 3
 
 
 def footnotes(view: View) -> list[str]:
@@ -46,7 +47,8 @@ def _missing(one: Unavailable, whose: str, count: int) -> Iterator[str]:
 
 
 def _in_common(one: Shared) -> str:
-    slices = ", ".join(short_uuid(uuid) for uuid in one.slices)
+    few = len(one.slices) <= _NAMED_AT_MOST
+    slices = ", ".join(map(short_uuid, one.slices)) if few else f"{len(one.slices)} slices"
     head, _, gpu = one.of.rpartition(" ")
     what = "memory and activity" if Reading.MEMORY in one.readings else "activity"
     return f"{slices} share {head} {short_uuid(gpu)}: what is shown of {what} is that of all of it"

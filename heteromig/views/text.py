@@ -28,7 +28,7 @@ _LONGEST_LINE = 1000
 """Characters looked at, at most: nobody has a terminal that wide, and a log may hold a line of megabytes."""
 
 _SHORT_UUID = 8
-_UUID_PREFIXES = ("SIM-", "MIG-", "GPU-")  # in the order in which they can follow each other
+_UUID_PREFIXES = ("SIM-", "MPS-", "MIG-", "GPU-")  # in the order in which they can follow each other
 
 
 def printable(text: str) -> str:
@@ -75,11 +75,12 @@ def wrap(text: str, width: int, *, lines: int) -> list[str]:
 
 
 def short_uuid(uuid: str) -> str:
-    """The first eight characters after the prefix that all UUIDs of a kind share."""
+    """The first eight characters after the prefix that all UUIDs of a kind share, and the number of a share."""
     uuid = printable(uuid)
+    _, slash, share = uuid.partition("/") if uuid.startswith("MPS-") else ("", "", "")
     for prefix in _UUID_PREFIXES:
         uuid = uuid.removeprefix(prefix)
-    return uuid[:_SHORT_UUID]
+    return f"{uuid[:_SHORT_UUID]}{slash}{share}"
 
 
 def format_cpus(cpus: Iterable[int]) -> str:

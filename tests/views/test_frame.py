@@ -282,6 +282,15 @@ def test_counters_of_some_slices_only_are_shown_and_the_others_explained() -> No
     assert "beef:" in lines_of(story, width=110, height=13)[-1]  # slices come first
 
 
+def test_many_slices_that_share_a_gpu_are_counted() -> None:
+    story = measuring()
+    uuids = tuple(place.uuid for place in story.inventory.slices)
+    story.miss(shared=(Shared(uuids, (Reading.MEMORY, Reading.ACTIVITY), f"GPU {story.inventory.gpus[0].uuid}"),))
+    assert lines_of(story, width=110)[-1] == (
+        " 7 slices share GPU 00c0ffee: what is shown of memory and activity is that of all of it"
+    )
+
+
 def test_readings_that_a_real_gpu_lacks_are_explained() -> None:
     story = measuring()
     uuid = story.inventory.gpus[0].uuid

@@ -12,6 +12,7 @@ from heteromig.views.text import (
     fit,
     format_cpus,
     format_rate,
+    format_short_bytes,
     printable,
     shell_quote,
     short_uuid,
@@ -108,3 +109,25 @@ def test_quoted_words_come_back_from_a_shell_unchanged() -> None:
     assert line.isprintable()
     done = subprocess.run(["bash", "-c", line], capture_output=True, check=True)
     assert done.stdout.decode().split("\0")[:-1] == words
+
+
+def test_shares_of_one_gpu_are_told_apart() -> None:
+    uuid = "MPS-GPU-2f43bbff-e640-45b4-936d-bfd496c72a8f/{}"
+    assert [short_uuid(uuid.format(number)) for number in (0, 11)] == ["2f43bbff/0", "2f43bbff/11"]
+    assert short_uuid("MIG-GPU-2f43bbff-e640-45b4-936d-bfd496c72a8f/3/0") == "2f43bbff"
+
+
+@pytest.mark.parametrize(
+    ("count_bytes", "text"),
+    [
+        (0, "0"),
+        (1 << 20, "1M"),
+        (999 << 20, "999M"),
+        (1000 << 20, "1.0G"),
+        (80896 << 20, "79.0G"),
+        (99 << 30, "99.0G"),
+        (143_360 << 20, "140G"),
+    ],
+)
+def test_memory_in_few_characters(count_bytes: int, text: str) -> None:
+    assert format_short_bytes(count_bytes) == text
