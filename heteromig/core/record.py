@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from heteromig.core.device_guards import DeviceFinding
 from heteromig.core.overlap import BackgroundOverlap
 from heteromig.core.verdict import Reason
 
@@ -122,7 +123,10 @@ class VerdictRecord(Struct, frozen=True):
 
 
 class RunRecord(Struct, frozen=True):
-    """All of `run.json`. `heartbeat_at` tells a run that goes on from one whose controller died."""
+    """All of `run.json`. `heartbeat_at` tells a run that goes on from one whose controller died.
+
+    `device_guards` are there once everything was drained. What they remark comes first among the `notes`.
+    """
 
     schema_version: int
     tool: Tool
@@ -144,4 +148,5 @@ class RunRecord(Struct, frozen=True):
     observer: ObserverRecord
     phases: tuple[PhaseRecord, ...]
     notes: tuple[str, ...]
+    device_guards: tuple[DeviceFinding, ...]
     verdict: VerdictRecord | None

@@ -148,7 +148,7 @@ class SamplerLink:
             case messages.Sampled():
                 return [ev.SampleTaken(at_ns=at_ns, sample=message.sample)]
             case messages.Faulted():
-                return [ev.DeviceFaulted(at_ns=at_ns, message=message.message)]
+                return [ev.DeviceFaulted(at_ns=at_ns, message=message.message, gpu_uuid=message.gpu_uuid)]
 
     def _replace(self, at_ns: MonotonicNs, why: str) -> list[ev.AnyEvent]:
         """The sampler is lost: start another one, once."""

@@ -29,13 +29,20 @@ __all__ = [
     "ERROR_NO_PERMISSION",
     "ERROR_TIMEOUT",
     "ERROR_UNINITIALIZED",
+    "EVENT_DOUBLE_BIT_ECC",
     "EVENT_GPU_UNAVAILABLE",
     "EVENT_MIG_CONFIG_CHANGE",
     "EVENT_XID",
+    "FIELD_HW_POWER_BRAKE",
+    "FIELD_HW_THERMAL",
+    "FIELD_POWER_CAP",
+    "FIELD_SW_THERMAL",
+    "FIELD_THERMAL",
     "TEMPERATURE_GPU",
     "Handle",
     "Library",
     "NVMLError",
+    "field_integer",
     "load",
     "reopen",
     "supported",
@@ -58,10 +65,22 @@ CLOCK_SM: int = pynvml.NVML_CLOCK_SM
 CLOCK_MEMORY: int = pynvml.NVML_CLOCK_MEM
 
 EVENT_XID: int = pynvml.nvmlEventTypeXidCriticalError
+EVENT_DOUBLE_BIT_ECC: int = pynvml.nvmlEventTypeDoubleBitEccError
 EVENT_MIG_CONFIG_CHANGE = 0x100
 """nvml.h; older releases of pynvml have no name for it."""
 EVENT_GPU_UNAVAILABLE = 0x4000
 """nvml.h; older releases of pynvml have no name for it."""
+
+# nvml.h, NVML_FI_DEV_PERF_POLICY_* and NVML_FI_DEV_CLOCKS_EVENT_REASON_*; older releases of pynvml name none of the
+# latter. Each counts nanoseconds for which clocks were lowered for that reason.
+FIELD_POWER_CAP = 74
+FIELD_THERMAL = 75
+FIELD_SW_THERMAL = 269
+FIELD_HW_THERMAL = 270
+FIELD_HW_POWER_BRAKE = 271
+
+_INTEGERS = {1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}
+"""Members of nvmlValue_t by nvmlValueType_t."""
 
 _CANNOT_SAY = frozenset(
     {
@@ -143,6 +162,13 @@ class Library(Protocol):
         """`.pid` and `.usedGpuMemory` of each process with a context there."""
         ...
 
+    def nvmlDeviceGetMPSComputeRunningProcesses(self, handle: Handle) -> list[Any]:
+        """The same for clients of an MPS server."""
+        ...
+
+    def nvmlDeviceGetFieldValues(self, handle: Handle, fieldIds: list[int]) -> Any:
+        """`.fieldId`, `.nvmlReturn`, `.valueType` and `.value` of each field."""
+
     def nvmlDeviceGetPowerUsage(self, handle: Handle) -> int:
         """Milliwatts."""
         ...
@@ -217,6 +243,12 @@ def reopen(library: Library) -> None:
 def text(value: str | bytes) -> str:
     """NVML's strings are bytes in some releases of `pynvml`."""
     return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def field_integer(field: Any) -> int | None:
+    """The integer that a field holds, such as nanoseconds; None where this board or driver does not have it."""
+    member = _INTEGERS.get(field.valueType)
+    return int(getattr(field.value, member)) if field.nvmlReturn == 0 and member is not None else None
 
 
 def supported(call: Callable[..., _T], *args: Any) -> _T | None:

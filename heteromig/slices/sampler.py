@@ -128,7 +128,7 @@ class _Watch:
         try:
             heard = self._faults.heard()
             for fault in heard.faults:
-                self._outbox.put(Faulted(fault))
+                self._outbox.put(Faulted(fault.message, fault.gpu_uuid))
             now_ns = time.monotonic_ns()
             thorough = requested or heard.repartitioned or now_ns >= self._reopen_at_ns
             if thorough:
@@ -137,10 +137,10 @@ class _Watch:
                 nvml.reopen(self._library)
                 self._faults.arm()
                 self._reopen_at_ns = now_ns + _REOPEN_PERIOD_NS
-            self._outbox.put(Sampled(take_sample(self._library, self._inventory, energy=thorough)))
+            listened = self._faults.listened
+            self._outbox.put(Sampled(take_sample(self._library, self._inventory, energy=thorough, listened=listened)))
         except NVMLError as error:
-            gpus = ", ".join(gpu.uuid for gpu in self._inventory.gpus)
-            self._report(f"NVML cannot read the GPU any more ({gpus}): it says {str(error)!r}; see the kernel's log.")
+            self._report(f"NVML cannot read any GPU any more: it says {str(error)!r}; see the kernel's log.")
         except HeteromigError as error:
             self._report(str(error))
 
