@@ -113,6 +113,8 @@ class View(Struct, frozen=True):
     """Timed workers that the last sample did not show on their own slice."""
     absent_twice: frozenset[int] = frozenset()
     """Those that the sample before did not show either."""
+    draining: bool = False
+    """Whether workers are only stopped and reaped: who else is on the slices is no concern of the result any more."""
     notes: tuple[str, ...] = ()
     """What was seen that changes no verdict, but that whoever reads the result should know."""
     sampler_alive: bool = True
@@ -301,6 +303,8 @@ class View(Struct, frozen=True):
     def _faulted(self, event: ev.DeviceFaulted) -> View:
         if not self.uses_gpu(event.gpu_uuid):
             return self.noting(f"Not part of the run: {event.message}")
+        if self.certificate is not None:
+            return self
         gpus = tuple(
             watch.faulted(event.message) if event.gpu_uuid in {None, watch.gpu.uuid} else watch for watch in self.gpus
         )
@@ -344,14 +348,13 @@ class View(Struct, frozen=True):
             and worker.index not in shown
         )
         main = self.main
-        over = main is not None and main.state is WorkerState.EXITED
         view = msgspec.structs.replace(
             self,
             sample=sample,
             earlier=self.sample,
             after_main=sample if self._is_first_after_main(sample) else self.after_main,
             gpus=self._watched(sample),
-            places=self.places if over else tuple(self._looked(sample, place) for place in self.places),
+            places=self.places if self.draining else tuple(self._looked(sample, place) for place in self.places),
             absent=absent,
             absent_twice=absent & self.absent,
         ).noting(*self._bystanders(sample))
@@ -378,8 +381,10 @@ class View(Struct, frozen=True):
         return self.after_main is None or self.after_main.taken_ns < end_ns
 
     def _watched(self, sample: DeviceSample) -> tuple[GpuWatch, ...]:
+        if self.certificate is not None:
+            return self.gpus  # the verdict is on its way to the disk
         readings = {reading.gpu_uuid: reading for reading in sample.gpus}
-        return tuple(watch.after(readings.get(watch.gpu.uuid)) for watch in self.gpus)
+        return tuple(watch.after(readings.get(watch.gpu.uuid), draining=self.draining) for watch in self.gpus)
 
     def _looked(self, sample: DeviceSample, place: PlaceWatch) -> PlaceWatch:
         occupants = self.occupants(sample, place)

@@ -37,13 +37,16 @@ class GpuWatch(Struct, frozen=True):
             return self
         return msgspec.structs.replace(self, faults=(*self.faults, sentence)[:MAX_FAULTS])
 
-    def after(self, reading: GpuSample | None) -> GpuWatch:
-        """The same after one more sample."""
+    def after(self, reading: GpuSample | None, *, draining: bool) -> GpuWatch:
+        """The same after one more sample; how the GPU is cut matters until draining."""
         seen = read(self.gpu.uuid, reading)
         if isinstance(seen, str):
             return self.faulted(seen)
         modes = (seen.mig_current, seen.mig_pending)
         listened = seen.listened or 0
+        listened = listened if self.listened is None else self.listened & listened
+        if draining:
+            return msgspec.structs.replace(self, readings=self.readings + 1, listened=listened)
         return msgspec.structs.replace(
             self,
             readings=self.readings + 1,
@@ -51,14 +54,14 @@ class GpuWatch(Struct, frozen=True):
             recut=self.recut or (seen.geometry if is_recut(self.gpu, seen) else None),
             modes=modes,
             unsettled=self.unsettled or (modes if is_unsettled(seen) else None),
-            listened=listened if self.listened is None else self.listened & listened,
+            listened=listened,
         )
 
 
 class PlaceWatch(Struct, frozen=True):
     """Where processes are looked for: a slice of the plan or, of shares under MPS, the GPU that they share.
 
-    `shown` and `hidden` count the samples, until main was over, that did and did not show who was there; `stranger` is
+    `shown` and `hidden` count the samples, until draining, that did and did not show who was there; `stranger` is
     the first who had no business there.
     """
 

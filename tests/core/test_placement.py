@@ -19,12 +19,11 @@ HOST = inventory(2, 4, 3, profiles=("3g.40gb", "2g.20gb", "1g.10gb"))
 
 WHOLE = Inventory(
     simulated=False,
-    gpus=tuple(Gpu(uuid=gpu_uuid(number), name="NVIDIA A30", driver="535") for number in range(3)),
+    gpus=tuple(Gpu(uuid=gpu_uuid(number), name="NVIDIA A30", driver="535", index=number) for number in range(3)),
     slices=tuple(
         Slice(uuid=gpu_uuid(number), kind=SliceKind.GPU, profile="nvidia-a30", gpu_uuid=gpu_uuid(number))
         for number in range(3)
     ),
-    geometry="whole",
 )
 
 
