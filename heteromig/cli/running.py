@@ -212,6 +212,23 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
     gpu: Annotated[
         _Text, _option("--gpu", metavar="GPU", panel=_WHERE, help="UUID or index. [the one with the most slices]")
     ] = None,
+    layout: Annotated[
+        _Text,
+        _option(
+            "--layout",
+            metavar="LAYOUT",
+            panel=_WHERE,
+            help="Cut the GPU so for this run, 7x1g.10gb or as in mig apply, and back afterwards. [as it is]",
+        ),
+    ] = None,
+    enable_mig_mode: Annotated[
+        _Switch,
+        _option(
+            "--enable-mig-mode/--no-enable-mig-mode",
+            panel=_WHERE,
+            help="With --layout: turn MIG on where it is off, unless that takes a reset of the GPU.",
+        ),
+    ] = None,
     harness: Annotated[
         _Text,
         _option(
@@ -358,6 +375,8 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
         harness=harness,
         harness_dir=harness_dir,
         gpu=gpu,
+        layout=layout,
+        enable_mig_mode=enable_mig_mode,
         start_from_device=start_from_device,
         verbose=verbose,
         verbose_all=verbose_all,

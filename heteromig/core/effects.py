@@ -17,6 +17,14 @@ class Effect(Struct, frozen=True, tag_field="effect"):
     """Common part of all effects."""
 
 
+class PrepareDevices(Effect, frozen=True, tag=True):
+    """Start the keeper: it locks the GPU and cuts or shares it, and takes that back when its lifeline closes."""
+
+
+class RestoreDevices(Effect, frozen=True, tag=True):
+    """End the sampler, then have the keeper take back what it did."""
+
+
 class StartSampler(Effect, frozen=True, tag=True):
     """Start the sampler process; it enumerates first, then samples each period."""
 
@@ -107,6 +115,8 @@ class RecordRejection(Effect, frozen=True, tag=True):
 
 
 AnyEffect = Union[  # noqa: UP007 - msgspec decodes this union at run time on 3.10 too
+    PrepareDevices,
+    RestoreDevices,
     StartSampler,
     RequestSample,
     LockGpus,

@@ -38,6 +38,8 @@ class Timer(Enum):
     """Workers that got KILL should have been reaped long ago."""
     SETTLE = "settle"
     """The slices should be empty again by now."""
+    RESTORED = "restored"
+    """The GPU should be as it was before the run by now."""
 
 
 class Event(Struct, frozen=True, tag_field="event"):
@@ -51,6 +53,44 @@ class RunStarted(Event, frozen=True, tag=True):
 
     at_utc_ns: UtcNs
     controller_pid: int
+
+
+class DevicesPrepared(Event, frozen=True, tag=True):
+    """The keeper has cut or shared the GPU as the run wants it, and holds its lock.
+
+    `what` is a sentence. `environment` is what every worker needs to see. `replaced` are (UUID before, UUID now) of MIG
+    slices; None on one side for a slice that is new or gone.
+    """
+
+    gpu_uuid: str
+    what: str
+    environment: dict[str, str] = {}
+    replaced: tuple[tuple[str | None, str | None], ...] = ()
+
+
+class PreparationFailed(Event, frozen=True, tag=True):
+    """The GPU cannot be cut or shared so, and is as it was; `exit_code` is that of the kind of error."""
+
+    message: str
+    exit_code: int
+
+
+class KeeperLost(Event, frozen=True, tag=True):
+    """The process that keeps the GPU prepared died, or said something unreadable."""
+
+    message: str
+
+
+class DevicesRestored(Event, frozen=True, tag=True):
+    """The GPU is as it was before the run; `what` is a sentence."""
+
+    what: str
+
+
+class RestorationFailed(Event, frozen=True, tag=True):
+    """The GPU is not as it was; `message` says why and what to do."""
+
+    message: str
 
 
 class SlicesDiscovered(Event, frozen=True, tag=True):
@@ -206,6 +246,11 @@ class VerdictWritten(Event, frozen=True, tag=True):
 
 AnyEvent = Union[  # noqa: UP007 - msgspec decodes this union at run time on 3.10 too
     RunStarted,
+    DevicesPrepared,
+    PreparationFailed,
+    KeeperLost,
+    DevicesRestored,
+    RestorationFailed,
     SlicesDiscovered,
     DiscoveryFailed,
     GpusLocked,

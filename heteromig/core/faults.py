@@ -51,6 +51,10 @@ def _faults(view: View, event: ev.AnyEvent, phase: Phase) -> Iterator[Fault]:  #
                 yield _stop(SIGNAL_BASE + event.signum, f"{_capital(name)} was received during {phase.value}.")
         case ev.DiscoveryFailed() | ev.LockRefused():
             yield _stop(ExitCode.DEVICE, event.message)
+        case ev.PreparationFailed():
+            yield _stop(event.exit_code, event.message)
+        case ev.KeeperLost() | ev.RestorationFailed():
+            yield _stop(ExitCode.DEVICE, event.message)
         case ev.SlicesDiscovered():
             if view.plan_failure is not None:
                 yield Fault(view.plan_failure, stops=True)
@@ -254,7 +258,7 @@ def _sampler_lost(message: str, phase: Phase) -> Iterator[Fault]:
         yield Fault(Reason(ExitCode.INCONCLUSIVE, sentence), stops=False)
 
 
-def _deadline(view: View, event: ev.DeadlinePassed, phase: Phase) -> Iterator[Fault]:
+def _deadline(view: View, event: ev.DeadlinePassed, phase: Phase) -> Iterator[Fault]:  # noqa: C901 - one arm a timer
     timing = view.spec.timing
     match event.timer, phase:
         case ev.Timer.PHASE_TIMEOUT, Phase.DISCOVERING:
@@ -298,6 +302,11 @@ def _deadline(view: View, event: ev.DeadlinePassed, phase: Phase) -> Iterator[Fa
                 )
         case ev.Timer.SETTLE, Phase.DRAINING:
             yield from _still_busy(view)
+        case ev.Timer.RESTORED, Phase.DRAINING:
+            yield _stop(
+                ExitCode.DEVICE,
+                "The GPU was not taken back in time; does the driver hang? See keeper.log, and heteromig mig show.",
+            )
         case _:
             return
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from heteromig.core import events as ev
 from heteromig.core.devices import DeviceSample
-from heteromig.core.phases import WorkerState
+from heteromig.core.phases import Keeping, WorkerState
 from heteromig.core.units import NS_PER_MS
 from heteromig.core.view import View
 from heteromig.core.watch import is_recut, is_unsettled, read
@@ -192,6 +192,27 @@ def slices_empty(view: View, _event: ev.AnyEvent) -> Finding:
     if sample is None or sample.taken_ns < view.last_exit_ns:
         return _unobservable(slices_empty, passed=False, why="no sample since the last worker was reaped")
     return _nobody_on(slices_empty, view, sample)
+
+
+def devices_restored(view: View, _event: ev.AnyEvent) -> Finding:
+    """The GPU is cut and shared as before the run, or will not be, which is a fault of its own."""
+    over = view.keeping in {Keeping.NONE, Keeping.ENDED}
+    if view.prepared is None and over:
+        return _finding(devices_restored, passed=True, evidence="the GPU was taken as it is")
+    return _finding(devices_restored, over, "taken back" if over else "what was done to the GPU is not taken back yet")
+
+
+def devices_kept(view: View, _event: ev.AnyEvent) -> Finding:
+    """There is something to take back, and nobody was told to."""
+    kept = view.keeping in {Keeping.ASKED, Keeping.KEPT}
+    return _finding(devices_kept, kept, f"the keeper is {view.keeping.value}")
+
+
+def restore_answered(view: View, event: ev.AnyEvent) -> Finding:
+    """The keeper said how taking back came out, or let its time pass."""
+    late = isinstance(event, ev.DeadlinePassed) and event.timer is ev.Timer.RESTORED
+    answered = view.restore_asked and view.keeping is Keeping.ENDED
+    return _finding(restore_answered, late or answered, "answered" if answered else "not answered")
 
 
 def gave_up_waiting(view: View, event: ev.AnyEvent) -> Finding:

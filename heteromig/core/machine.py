@@ -25,7 +25,7 @@ from heteromig.core import effects as ef
 from heteromig.core import events as ev
 from heteromig.core import guards
 from heteromig.core.faults import faults
-from heteromig.core.phases import ACTIVE_PHASES, Phase, Role
+from heteromig.core.phases import ACTIVE_PHASES, Keeping, Phase, Role
 from heteromig.core.plan import Assignment, build_assignment, build_batches
 from heteromig.core.spec import Drain, Goal, RunSpec
 from heteromig.core.units import MonotonicNs
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 logging.getLogger("transitions").setLevel(logging.ERROR)
 
 _DISCOVERY_LIMIT_S = 30.0
+_PREPARATION_LIMIT_S = 60.0
+"""Making or destroying an instance takes a real GPU a second or two, and there are at most seven of each."""
 _BUFFER_EXTRA_S = 30.0
 _KILLED_LIMIT_S = 10.0
 _SETTLE_LIMIT_S = 10.0
@@ -138,8 +140,17 @@ class Run:
 
 
 def _begin(run: Run, _event: ev.AnyEvent) -> None:
+    if run.view.spec.preparation is None:
+        run.request(ef.StartSampler())
+        run.arm(ev.Timer.PHASE_TIMEOUT, _DISCOVERY_LIMIT_S)
+    else:
+        run.view = msgspec.structs.replace(run.view, keeping=Keeping.ASKED)
+        run.request(ef.PrepareDevices())
+        run.arm(ev.Timer.PHASE_TIMEOUT, _PREPARATION_LIMIT_S + _DISCOVERY_LIMIT_S)
+
+
+def _start_sampler(run: Run, _event: ev.AnyEvent) -> None:
     run.request(ef.StartSampler())
-    run.arm(ev.Timer.PHASE_TIMEOUT, _DISCOVERY_LIMIT_S)
 
 
 def _lock(run: Run, _event: ev.AnyEvent) -> None:
@@ -275,6 +286,12 @@ def _settle(run: Run) -> None:
         run.arm(ev.Timer.RECHECK, 0.0)
 
 
+def _restore(run: Run, _event: ev.AnyEvent) -> None:
+    run.view = msgspec.structs.replace(run.view, keeping=Keeping.RESTORING, restore_asked=True)
+    run.request(ef.RestoreDevices())
+    run.arm(ev.Timer.RESTORED, _PREPARATION_LIMIT_S)
+
+
 def _drain_exit(run: Run, event: ev.AnyEvent) -> None:
     if run.view.live_workers:
         _drain_fault(run, event)
@@ -401,7 +418,8 @@ def _row(  # noqa: PLR0917 - a row of a table reads by position
 
 _STARTED = (guards.all_backgrounds_timed, guards.backgrounds_on_their_slices)
 _SETTLED = (guards.buffer_elapsed, guards.backgrounds_still_timed, guards.geometry_unchanged)
-_DRAINED = (guards.all_reaped, guards.slices_empty)
+_EMPTY = (guards.all_reaped, guards.slices_empty)
+_DRAINED = (*_EMPTY, guards.devices_restored)
 _READY = (guards.slices_locked, guards.slices_idle)
 
 TABLE: list[TransitionConfigDict] = [
@@ -409,6 +427,7 @@ TABLE: list[TransitionConfigDict] = [
     *(_row(event, ACTIVE_PHASES, Phase.DRAINING, [guards.run_must_stop], quiet=True) for event in FACTS),
     # The way of a good run.
     _row(ev.RunStarted, Phase.DISCOVERING, None, action=_begin),
+    _row(ev.DevicesPrepared, Phase.DISCOVERING, None, action=_start_sampler),
     _row(ev.SlicesDiscovered, Phase.DISCOVERING, None, action=_lock),
     _row(ev.GpusLocked, Phase.DISCOVERING, Phase.BUILDING, _READY),
     _row(ev.SampleTaken, Phase.DISCOVERING, Phase.BUILDING, _READY),
@@ -441,9 +460,30 @@ TABLE: list[TransitionConfigDict] = [
     _row(ev.WorkerExited, Phase.DRAINING, Phase.VALIDATING, _DRAINED),
     _row(ev.WorkerExited, Phase.DRAINING, None, action=_drain_exit),
     _row(ev.SampleTaken, Phase.DRAINING, Phase.VALIDATING, _DRAINED),
+    _row(ev.SampleTaken, Phase.DRAINING, None, [*_EMPTY, guards.devices_kept], action=_restore, quiet=True),
     _row(ev.SamplerLost, Phase.DRAINING, Phase.VALIDATING, _DRAINED),
-    _row(ev.DeadlinePassed, Phase.DRAINING, Phase.VALIDATING, [guards.gave_up_waiting], quiet=True),
+    _row(ev.SamplerLost, Phase.DRAINING, None, [*_EMPTY, guards.devices_kept], action=_restore, quiet=True),
+    _row(
+        ev.DeadlinePassed,
+        Phase.DRAINING,
+        Phase.VALIDATING,
+        [guards.gave_up_waiting, guards.devices_restored],
+        quiet=True,
+    ),
+    _row(ev.DeadlinePassed, Phase.DRAINING, Phase.VALIDATING, [guards.restore_answered], quiet=True),
     _row(ev.DeadlinePassed, Phase.DRAINING, Phase.VALIDATING, _DRAINED),
+    _row(
+        ev.DeadlinePassed,
+        Phase.DRAINING,
+        None,
+        [guards.gave_up_waiting, guards.devices_kept],
+        action=_restore,
+        quiet=True,
+    ),
+    _row(ev.DeadlinePassed, Phase.DRAINING, None, [*_EMPTY, guards.devices_kept], action=_restore, quiet=True),
+    _row(ev.DevicesRestored, Phase.DRAINING, Phase.VALIDATING, [guards.restore_answered], quiet=True),
+    _row(ev.RestorationFailed, Phase.DRAINING, Phase.VALIDATING, [guards.restore_answered], quiet=True),
+    _row(ev.PreparationFailed, Phase.DRAINING, Phase.VALIDATING, _DRAINED),
     _row(ev.DeadlinePassed, Phase.DRAINING, None, action=_drain_deadline),
     _row(ev.DeviceFaulted, Phase.DRAINING, None, action=_drain_fault),
     _row(ev.SignalReceived, Phase.DRAINING, None, action=_drain_signal),

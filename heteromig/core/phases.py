@@ -62,6 +62,21 @@ class WorkerState(Enum):
     """Reaped."""
 
 
+class Keeping(Enum):
+    """How far the keeper of the GPU has come."""
+
+    NONE = "none"
+    """There is nothing to take back."""
+    ASKED = "asked"
+    """The keeper may be at work."""
+    KEPT = "kept"
+    """The GPU is as the run wants it."""
+    RESTORING = "restoring"
+    """The keeper was told to take it back."""
+    ENDED = "ended"
+    """It was taken back, or will not be."""
+
+
 TIMED_STATES = frozenset({WorkerState.TIMED, WorkerState.BUSY})
 LIVE_STATES = frozenset(WorkerState) - {WorkerState.PLANNED, WorkerState.EXITED}
 

@@ -53,6 +53,15 @@ class Drain(Enum):
     """Let them finish."""
 
 
+class Preparation(Enum):
+    """What is done to a GPU before its slices are discovered, and taken back in the end."""
+
+    LAYOUT = "layout"
+    """It is cut into the MIG slices of `RunSpec.layout`."""
+    MPS = "mps"
+    """It is shared by a CUDA MPS daemon of the run's own."""
+
+
 class BenchmarkInfo(Struct, frozen=True, rename="kebab"):
     """What a harness knows about one benchmark.
 
@@ -177,7 +186,8 @@ class RunSpec(Struct, frozen=True, rename="kebab"):
     for any. `uses_gpu` says whether the harness computes on a GPU; one that does not is refused on real slices, because
     it would measure something else. `batch_builds`: one build makes all engines of a configuration version. `gpu` is
     the UUID or the index of the GPU to run on; None for the one with the most slices. `harness_dir` and `commands` are
-    what the harnesses of these names need.
+    what the harnesses of these names need. `preparation` says what is done to the GPU first; `layout` is the MIG layout
+    to cut it into, and `enable_mig_mode` allows to turn MIG on for that.
     """
 
     goal: Goal
@@ -200,6 +210,9 @@ class RunSpec(Struct, frozen=True, rename="kebab"):
     uses_gpu: bool = False
     batch_builds: bool = False
     gpu: str | None = None
+    preparation: Preparation | None = None
+    layout: str = ""
+    enable_mig_mode: bool = False
     systems: tuple[SystemSpec, ...] = ()
     harness_dir: str = ""
     commands: tuple[CommandSpec, ...] = ()

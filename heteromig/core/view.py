@@ -14,7 +14,7 @@ from heteromig.core import events as ev
 from heteromig.core.devices import DeviceSample, Inventory, Occupant, SliceKind
 from heteromig.core.errors import HeteromigError
 from heteromig.core.overlap import CertificateSummary
-from heteromig.core.phases import LIVE_STATES, TIMED_STATES, Role, WorkerState
+from heteromig.core.phases import LIVE_STATES, TIMED_STATES, Keeping, Role, WorkerState
 from heteromig.core.plan import Assignment, EngineNeed, Plan, make_plan
 from heteromig.core.spec import RunSpec
 from heteromig.core.units import NS_PER_MS, MonotonicNs, UtcNs
@@ -89,6 +89,9 @@ class View(Struct, frozen=True):
 
     spec: RunSpec
     controller_pid: int | None = None
+    keeping: Keeping = Keeping.NONE
+    restore_asked: bool = False
+    prepared: ev.DevicesPrepared | None = None
     inventory: Inventory | None = None
     cpus: tuple[int, ...] = ()
     plan: Plan | None = None
@@ -231,11 +234,17 @@ class View(Struct, frozen=True):
         slices = self.inventory.slices if self.inventory is not None else ()
         return next((one.gpu_uuid for one in slices if one.uuid == worker.assignment.slice_uuid), None)
 
-    def after(self, event: ev.AnyEvent) -> View:  # noqa: C901, PLR0911 - one arm an event, no logic
+    def after(self, event: ev.AnyEvent) -> View:  # noqa: C901, PLR0911, PLR0912 - one arm an event, no logic
         """This view and one more fact."""
         match event:
             case ev.RunStarted():
                 return msgspec.structs.replace(self, controller_pid=event.controller_pid)
+            case ev.DevicesPrepared():
+                return msgspec.structs.replace(self, keeping=self._kept(Keeping.KEPT), prepared=event)
+            case ev.PreparationFailed():
+                return msgspec.structs.replace(self, keeping=Keeping.NONE)
+            case ev.DevicesRestored() | ev.RestorationFailed():
+                return msgspec.structs.replace(self, keeping=Keeping.ENDED)
             case ev.SlicesDiscovered():
                 return self._discovered(event)
             case ev.GpusLocked():
@@ -275,14 +284,21 @@ class View(Struct, frozen=True):
             case _:
                 return self
 
+    def _kept(self, keeping: Keeping) -> Keeping:
+        """The keeper may say that it is done after it was told to take it back."""
+        return Keeping.RESTORING if self.keeping is Keeping.RESTORING else keeping
+
     def _discovered(self, event: ev.SlicesDiscovered) -> View:
         if self.inventory is not None:
             return self  # the plan rests on the first enumeration; samples show whether the geometry has changed
         view = msgspec.structs.replace(self, inventory=event.inventory, cpus=event.cpus).noting(
             *(f"No run can use it: {gpu.message}" for gpu in event.inventory.unusable)
         )
+        spec = self.spec
+        if self.prepared is not None:
+            spec = msgspec.structs.replace(spec, gpu=self.prepared.gpu_uuid)
         try:
-            plan = make_plan(self.spec, event.inventory, event.cpus)
+            plan = make_plan(spec, event.inventory, event.cpus)
         except HeteromigError as error:
             return msgspec.structs.replace(view, plan_failure=Reason(error.exit_code, str(error)))
         ours = {worker.slice_uuid for worker in plan.workers}

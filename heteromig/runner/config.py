@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from heteromig.core.devices import SliceKind
 from heteromig.core.errors import UsageError
 from heteromig.core.phases import EvidenceLevel
 from heteromig.core.spec import (
@@ -26,6 +27,7 @@ from heteromig.core.spec import (
     Goal,
     MainSpec,
     Mode,
+    Preparation,
     RunSpec,
     SystemSpec,
     TimingSpec,
@@ -40,7 +42,7 @@ from heteromig.harnesses.make.arguments import (
     split_arguments,
 )
 from heteromig.harnesses.make.tree import find_tree
-from heteromig.slices.source import parse_slices
+from heteromig.slices.source import SliceSource, parse_slices
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -131,6 +133,8 @@ class Config(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     harness: str | None = None
     harness_dir: str | None = None
     gpu: str | int | None = None
+    layout: str | None = None
+    enable_mig_mode: bool | None = None
     start_from_device: bool | None = None
     verbose: bool | None = None
     verbose_all: bool | None = None
@@ -221,6 +225,9 @@ def resolve(config: Config, *, goal: Goal = Goal.RUN) -> RunSpec:
         batch_builds=harness.batches_builds,
         engines_dir=_directory("--engines-dir", config.engines_dir or str(Path(runs_dir) / ".engines")),
         gpu=None if config.gpu is None else str(config.gpu),
+        preparation=_preparation(config, source),
+        layout=config.layout or "",
+        enable_mig_mode=bool(config.enable_mig_mode),
         systems=harness.systems(),
         harness_dir=options.harness_dir,
         commands=options.commands,
@@ -230,6 +237,21 @@ def resolve(config: Config, *, goal: Goal = Goal.RUN) -> RunSpec:
     except UnicodeEncodeError as error:  # bytes of the command line or the environment
         raise UsageError(f"{error.object!r} is no text in UTF-8: say it in other letters.") from None
     return spec
+
+
+def _preparation(config: Config, source: SliceSource) -> Preparation | None:
+    if source.kind is SliceKind.MPS:
+        if config.layout:
+            raise UsageError(
+                f"--layout {config.layout} cuts a GPU into MIG slices, and --slices {source} shares one without MIG: "
+                "leave one of them out."
+            )
+        return Preparation.MPS
+    if not config.layout:
+        return None
+    if source.kind not in {SliceKind.MIG, SliceKind.SIM}:
+        raise UsageError(f"--layout {config.layout} makes MIG slices, and --slices is {source}: use --slices mig.")
+    return Preparation.LAYOUT
 
 
 def _harness_options(config: Config) -> tuple[str, HarnessOptions]:
@@ -467,6 +489,8 @@ def to_toml(spec: RunSpec) -> str:
         engines_dir=spec.engines_dir,
         harness_dir=spec.harness_dir or None,
         gpu=spec.gpu,
+        layout=spec.layout or None,
+        enable_mig_mode=spec.enable_mig_mode or None,
         systems=[
             SystemConfig(gpu=one.gpu, benchmarks={name: list(scenarios) for name, scenarios in one.benchmarks})
             for one in spec.systems

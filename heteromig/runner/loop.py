@@ -31,6 +31,7 @@ from heteromig.harnesses import Harness
 from heteromig.runner.clock import Clock
 from heteromig.runner.evidence import certify_run
 from heteromig.runner.journal import Asked, Follower, Header, Heard, Journal
+from heteromig.runner.keeper_link import KeeperLink
 from heteromig.runner.observer import Observer, process_cpu_s
 from heteromig.runner.recording import Recorder
 from heteromig.runner.rundir import TELEMETRY
@@ -97,6 +98,9 @@ class Loop:
             cpus=self._shared_cpus,
             faults=faults,
         )
+        self._keeper = None if self._spec.preparation is None else KeeperLink(self._spec, run_dir)
+        self._keeper_fd: int | None = None
+        self._keeper_pid: int | None = None
         self._sampler_fd: int | None = None
         self._sampler_pid: int | None = None
         self._sampler_cpu_s: float | None = None
@@ -219,6 +223,14 @@ class Loop:
         self._put(*self._sampler.read(self._clock.monotonic_ns()))
         self._watch_sampler()
 
+    def _end_sampler(self) -> None:
+        """Without an event: it is not lost."""
+        self._sampler_cpu_s = process_cpu_s(self._sampler.pid) or self._sampler_cpu_s
+        if self._sampler_fd is not None:
+            self._selector.unregister(self._sampler_fd)
+        self._sampler.close()
+        self._sampler_fd = self._sampler_pid = None
+
     def _watch_sampler(self) -> None:
         """Wait for the sampler there is now; a restart brings another pipe, possibly under the number of the old."""
         if self._sampler.pid != self._sampler_pid:
@@ -229,11 +241,36 @@ class Loop:
             if self._sampler_fd is not None:
                 self._selector.register(self._sampler_fd, selectors.EVENT_READ, self._hear_sampler)
 
+    def _hear_keeper(self) -> None:
+        assert self._keeper is not None  # noqa: S101 - it is being heard
+        self._put(*self._keeper.read(self._clock.monotonic_ns()))
+        self._watch_keeper()
+
+    def _watch_keeper(self) -> None:
+        """As for the sampler; a keeper may have a successor."""
+        assert self._keeper is not None  # noqa: S101 - it has been started
+        if self._keeper.pid != self._keeper_pid:
+            if self._keeper_fd is not None:
+                self._selector.unregister(self._keeper_fd)
+            self._keeper_fd = self._keeper.fd
+            self._keeper_pid = self._keeper.pid
+            if self._keeper_fd is not None:
+                self._selector.register(self._keeper_fd, selectors.EVENT_READ, self._hear_keeper)
+
     # --- doing --------------------------------------------------------------------------------------------------------
 
     def _perform(self, effect: ef.AnyEffect, at_ns: MonotonicNs) -> None:  # noqa: C901, PLR0912 - one arm an effect
         now_ns = self._clock.monotonic_ns()
         match effect:
+            case ef.PrepareDevices():
+                assert self._keeper is not None  # noqa: S101 - the spec asks for a preparation
+                self._put(*self._keeper.prepare(now_ns))
+                self._watch_keeper()
+            case ef.RestoreDevices():
+                assert self._keeper is not None  # noqa: S101 - as above
+                self._end_sampler()  # what is done to the GPU now is no concern of the run, and it may be in the way
+                self._put(*self._keeper.restore(now_ns))
+                self._watch_keeper()
             case ef.StartSampler():
                 self._put(*self._sampler.start(now_ns))
                 self._watch_sampler()
@@ -298,8 +335,10 @@ class Loop:
 
     def _lock(self, gpu_uuids: tuple[str, ...]) -> ev.AnyEvent:
         try:
+            prepared = self.run.view.prepared
+            others = set(gpu_uuids) - {prepared.gpu_uuid if prepared is not None else None}  # which the keeper locks
             directory = lock_directory(parse_slices(self._spec.slices), self.run_dir.parent)
-            self._locks = lock_gpus(gpu_uuids, directory)
+            self._locks = lock_gpus(others, directory)
         except HeteromigError as error:
             return ev.LockRefused(at_ns=self._clock.monotonic_ns(), message=str(error))
         return ev.GpusLocked(at_ns=self._clock.monotonic_ns())
@@ -316,6 +355,9 @@ class Loop:
     def _spawn(self, assignment: Assignment) -> None:
         directory = self.run_dir / assignment.directory
         command = self._harness.command(assignment, self._spec, self.run_dir)
+        prepared = self.run.view.prepared
+        if prepared is not None:
+            command = msgspec.structs.replace(command, env={**command.env, **prepared.environment})
         self._recorder.spawned(assignment, command)
         worker = Worker(
             index=assignment.index,
@@ -415,6 +457,8 @@ class Loop:
             worker.close()
         self._collect(tuple(self._prepared))
         self._sampler.close()
+        if self._keeper is not None:
+            self._keeper.close()
         if self._locks is not None:
             self._locks.close()
         self._reporter.end()

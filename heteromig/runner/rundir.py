@@ -21,6 +21,7 @@ REPORT = "report.html"
 TELEMETRY = "telemetry.jsonl"
 PLAN = "plan.toml"
 SAMPLER_LOG = "sampler.log"
+KEEPER_LOG = "keeper.log"
 LATEST = "latest"
 
 UNSEALED = frozenset({CERTIFICATE, REPORT})

@@ -1,0 +1,162 @@
+"""The controller's end of the keeper: its messages as events, and its lifeline."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from heteromig.core import events as ev
+from heteromig.core.errors import HeteromigError
+from heteromig.core.spec import RunSpec
+from heteromig.core.units import MonotonicNs
+from heteromig.runner.rundir import KEEPER_LOG
+from heteromig.slices import keeping
+from heteromig.slices.keeper import RESTORE_PATIENCE_S
+from heteromig.workers.spawn import Helper, spawn_helper
+
+LEAVING_LIMIT_S = RESTORE_PATIENCE_S + 30.0
+"""How long a controller that ends without draining, by an error of its own, waits for the GPU to be taken back."""
+
+
+class KeeperLink:
+    """At most one keeper at a time; one that was lost has a successor, which only takes back what was done."""
+
+    def __init__(self, spec: RunSpec, run_dir: Path) -> None:
+        assert spec.preparation is not None  # noqa: S101 - there is something to keep
+        self._argv = (
+            sys.executable, "-m", "heteromig.slices.keeper",
+            "--preparation", spec.preparation.value,
+            "--slices", spec.slices,
+            "--runs-dir", str(Path(spec.runs_dir).absolute()),
+            "--run-dir", str(run_dir.absolute()),
+            *(("--gpu", spec.gpu) if spec.gpu is not None else ()),
+            *(("--layout", spec.layout) if spec.layout else ()),
+            *(("--enable-mig-mode",) if spec.enable_mig_mode else ()),
+        )  # fmt: skip
+        self._run_dir = run_dir
+        self._helper: Helper | None = None
+        self._text = b""
+        self._asked = False
+        """Whether it was started, so that there may be something to take back."""
+        self._restoring = False
+
+    @property
+    def fd(self) -> int | None:
+        """To wait for; None while there is no keeper."""
+        return None if self._helper is None else self._helper.stdout.fileno()
+
+    @property
+    def pid(self) -> int | None:
+        """The keeper's pid."""
+        return None if self._helper is None else self._helper.pid
+
+    def prepare(self, at_ns: MonotonicNs) -> list[ev.AnyEvent]:
+        """Start the keeper."""
+        try:
+            self._start(self._argv)
+        except HeteromigError as error:
+            return [ev.PreparationFailed(at_ns=at_ns, message=str(error), exit_code=error.exit_code)]
+        self._asked = True
+        return []
+
+    def order(self, line: str) -> None:
+        """Have the keeper do something with what it keeps."""
+        if self._helper is not None and not self._restoring:
+            with contextlib.suppress(OSError):  # a dead keeper is noticed by the end of its output
+                os.write(self._helper.stdin.fileno(), line.encode() + b"\n")
+
+    def restore(self, at_ns: MonotonicNs) -> list[ev.AnyEvent]:
+        """Have it taken back what was done; the answer comes as an event."""
+        if self._helper is None:
+            try:
+                self._start((*self._argv, "--only-restore"))
+            except HeteromigError as error:
+                return [ev.RestorationFailed(at_ns=at_ns, message=str(error))]
+        assert self._helper is not None  # noqa: S101 - it was just started
+        self._restoring = True
+        self._helper.stdin.close()
+        return []
+
+    def read(self, at_ns: MonotonicNs) -> list[ev.AnyEvent]:
+        """Everything it said since the last call; the end of its output means that it ended."""
+        found: list[ev.AnyEvent] = []
+        while (helper := self._helper) is not None:
+            try:
+                chunk = os.read(helper.stdout.fileno(), 1 << 16)
+            except BlockingIOError:
+                break
+            if not chunk:
+                self._helper = None
+                helper.close()
+                found.append(self._lost(at_ns, "ended"))
+                break
+            *lines, self._text = (self._text + chunk).split(b"\n")
+            for line in lines:
+                found.extend(self._event(line, at_ns))
+        return found
+
+    def close(self) -> None:
+        """Nothing is left behind, if need be by waiting."""
+        if not self._asked:
+            return
+        deadline_s = time.monotonic() + LEAVING_LIMIT_S
+        if not self._restoring:
+            self.restore(0)
+        while self._helper is not None and (left_s := deadline_s - time.monotonic()) > 0:
+            select.select([self._helper.stdout.fileno()], [], [], left_s)
+            self.read(0)
+        if self._helper is not None:
+            self._helper.close()
+            self._helper = None
+
+    def _start(self, argv: tuple[str, ...]) -> None:
+        self._text = b""
+        # In a directory of our own, as the sampler is.
+        self._helper = spawn_helper(argv, stderr=self._run_dir / KEEPER_LOG, cwd=self._run_dir)
+        os.set_blocking(self._helper.stdout.fileno(), False)
+
+    def _event(self, line: bytes, at_ns: MonotonicNs) -> list[ev.AnyEvent]:
+        try:
+            message = keeping.decode_line(line)
+        except msgspec.DecodeError as error:
+            self._end()
+            return [self._lost(at_ns, f"said something unreadable ({error})")]
+        match message:
+            case keeping.Prepared():
+                return [
+                    ev.DevicesPrepared(
+                        at_ns=at_ns,
+                        gpu_uuid=message.gpu_uuid,
+                        what=message.what,
+                        environment=message.environment,
+                        replaced=message.replaced,
+                    )
+                ]
+            case keeping.Refused():
+                self._end()
+                return [ev.PreparationFailed(at_ns=at_ns, message=message.message, exit_code=message.exit_code)]
+            case keeping.Restored():
+                self._end()
+                return [ev.DevicesRestored(at_ns=at_ns, what=message.what)]
+            case keeping.NotRestored():
+                self._end()
+                return [ev.RestorationFailed(at_ns=at_ns, message=message.message)]
+
+    def _end(self) -> None:
+        """It has said its last word."""
+        self._asked = False
+        if self._helper is not None:
+            self._helper.close()
+            self._helper = None
+
+    def _lost(self, at_ns: MonotonicNs, how: str) -> ev.AnyEvent:
+        message = f"The process that kept the GPU prepared {how}; see {KEEPER_LOG}."
+        if self._restoring:
+            return ev.RestorationFailed(at_ns=at_ns, message=f"{message} Look with heteromig mig show.")
+        return ev.KeeperLost(at_ns=at_ns, message=message)

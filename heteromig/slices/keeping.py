@@ -1,0 +1,82 @@
+"""What a keeper keeps, and what it says to the controller: one JSON object a line."""
+
+from __future__ import annotations
+
+from typing import Protocol, Union
+
+import msgspec
+from msgspec import Struct
+
+
+class Prepared(Struct, frozen=True, tag="Prepared"):
+    """The GPU is as the run wants it; see `events.DevicesPrepared`."""
+
+    gpu_uuid: str
+    what: str
+    environment: dict[str, str] = {}
+    replaced: tuple[tuple[str | None, str | None], ...] = ()
+
+
+class Refused(Struct, frozen=True, tag="Refused"):
+    """It cannot be, and is as it was: a sentence for the user, and the exit code of its kind of error."""
+
+    message: str
+    exit_code: int
+
+
+class Restored(Struct, frozen=True, tag="Restored"):
+    """It is as it was before; `what` is a sentence."""
+
+    what: str
+
+
+class NotRestored(Struct, frozen=True, tag="NotRestored"):
+    """It is not, for that reason."""
+
+    message: str
+
+
+Message = Union[Prepared, Refused, Restored, NotRestored]  # noqa: UP007 - msgspec decodes this union at run time on 3.10 too
+
+_ENCODER = msgspec.json.Encoder()
+_DECODER = msgspec.json.Decoder(Message)
+
+
+def encode_line(message: Message) -> bytes:
+    """The message as one line, newline included."""
+    return _ENCODER.encode(message) + b"\n"
+
+
+def decode_line(line: bytes) -> Message:
+    """The message in one line.
+
+    Raises:
+        msgspec.DecodeError: the line is no message.
+    """
+    message: Message = _DECODER.decode(line)
+    return message
+
+
+class Kept(Protocol):
+    """Something that is done to one GPU for the time of a run. Whoever calls holds the lock on the GPU."""
+
+    @property
+    def gpu_uuid(self) -> str:
+        """The GPU that it is about."""
+
+    def prepare(self) -> Prepared:
+        """Do it.
+
+        Raises:
+            HeteromigError: it cannot be done, and nothing is changed; or the message says what is.
+        """
+
+    def obey(self, order: str) -> None:
+        """Carry out a line from the controller."""
+
+    def restore(self) -> str:
+        """Take it back, also what a predecessor did that was killed at any moment; a sentence on what was done.
+
+        Raises:
+            HeteromigError: that is not possible now.
+        """
