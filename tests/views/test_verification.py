@@ -3,6 +3,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
+from heteromig.core.device_guards import DeviceFinding
 from heteromig.core.overlap import CertificateSummary
 from heteromig.core.verdict import Reason, Verdict
 from heteromig.views.verification import verification
@@ -13,6 +14,7 @@ class Found(Struct, frozen=True):
     verdict: Verdict
     certificate: CertificateSummary | None = None
     notes: tuple[str, ...] = ()
+    device_guards: tuple[DeviceFinding, ...] = ()
     run_id: str = "20260401T120000Z-resnet50"
     simulated: bool = True
 
