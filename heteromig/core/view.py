@@ -169,7 +169,7 @@ class View(Struct, frozen=True):
     def why_hidden(self) -> str:
         """Why samples do not show who is on a slice."""
         if self.inventory is not None and self.inventory.pids_resolve is False:
-            return "the driver's pids are those of another pid namespace"
+            return "the driver lists processes by other pids than they have here, in a pid namespace of their own"
         return "the device does not show processes per slice"
 
     def with_workers(self, indices: Iterable[int], change: Callable[[WorkerView], WorkerView]) -> View:

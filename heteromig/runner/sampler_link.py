@@ -77,7 +77,8 @@ class SamplerLink:
         try:
             # In a directory of our own: `python -m` looks for modules in the current one first, and the user's may
             # hold a random.py.
-            self._helper = spawn_helper(self._argv, stderr=self._log, cpus=self._cpus, cwd=self._run_dir)
+            first = () if self._lost else ("--probe-pids",)  # a later one would find, or disturb, what is measured
+            self._helper = spawn_helper((*self._argv, *first), stderr=self._log, cpus=self._cpus, cwd=self._run_dir)
         except HeteromigError as error:
             return [ev.SamplerLost(at_ns=at_ns, restarted=False, message=str(error))]
         os.set_blocking(self._helper.stdout.fileno(), False)
