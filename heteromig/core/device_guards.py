@@ -26,6 +26,7 @@ _EVENT_NAMES = {
     DriverEvent.DOUBLE_BIT_ECC: "double-bit ECC",
     DriverEvent.GPU_UNAVAILABLE: "GPU unavailable",
 }
+_ONE_DECIMAL_S = 0.1
 _NO_MAIN = "main's timed section never began"
 
 
@@ -79,10 +80,11 @@ def _geometry(watch: GpuWatch) -> DeviceFinding:
 
 def _mode(watch: GpuWatch) -> DeviceFinding:
     before = _modes(watch.gpu.mig_current, watch.gpu.mig_pending)
-    after = _modes(*(watch.unsettled or watch.modes)) if watch.readings else None
+    modes = watch.unsettled or watch.modes
+    after = None if modes is None else _modes(*modes)
     if watch.unsettled is not None:
         status, evidence = Status.VIOLATED, "somebody else changed it, and it waits for a reset"
-    elif not watch.readings:
+    elif modes is None:
         status, evidence = Status.NOT_OBSERVABLE, "it was never read"
     else:
         status, evidence = Status.OK, f"current and pending the same in {_samples(watch.readings)}"
@@ -105,7 +107,7 @@ def _events(view: View, watch: GpuWatch) -> DeviceFinding:
         again = f"nobody listened until a lost sampler was replaced; {listened} otherwise"
         status, evidence = Status.NOT_OBSERVABLE, again if view.sampler_alive else lost
     else:
-        status, evidence = Status.OK, f"{listened} in {_samples(watch.readings)}, and heard none"
+        status, evidence = Status.OK, f"{listened} all along, and heard none"
     after = None if watch.listened is None and not watch.faults else f"{len(watch.faults)} reported"
     before = None if after is None else "0 reported"
     return DeviceFinding("no_fault_reported", watch.gpu.uuid, status, before, after, evidence)
@@ -264,4 +266,6 @@ def _samples(count: int) -> str:
 
 
 def _seconds(ns: int) -> str:
-    return f"{ns / NS_PER_S:.1f} s" if ns >= NS_PER_S / 10 else f"{ns / NS_PER_S:.6f} s".rstrip("0")
+    """Short ones as well, because any is one too many."""
+    seconds = ns / NS_PER_S
+    return f"{seconds:.1f} s" if seconds >= _ONE_DECIMAL_S else f"{seconds:.6f}".rstrip("0") + " s"

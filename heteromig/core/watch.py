@@ -15,7 +15,7 @@ MAX_FAULTS = 5
 
 
 class GpuWatch(Struct, frozen=True):
-    """One GPU of the plan.
+    """One GPU of the plan. `readings` counts the samples, until draining, that told of it.
 
     `recut` is the first geometry that was not that of the inventory, `unsettled` the first (current, pending) MIG modes
     that differed. `listened` are the bits of `DriverEvent` that were listened to at every sample, None before the
@@ -26,7 +26,7 @@ class GpuWatch(Struct, frozen=True):
     readings: int = 0
     geometry: str | None = None
     recut: str | None = None
-    modes: tuple[bool | None, bool | None] = (None, None)
+    modes: tuple[bool | None, bool | None] | None = None
     unsettled: tuple[bool | None, bool | None] | None = None
     listened: int | None = None
     faults: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ class GpuWatch(Struct, frozen=True):
         listened = seen.listened or 0
         listened = listened if self.listened is None else self.listened & listened
         if draining:
-            return msgspec.structs.replace(self, readings=self.readings + 1, listened=listened)
+            return msgspec.structs.replace(self, listened=listened)
         return msgspec.structs.replace(
             self,
             readings=self.readings + 1,

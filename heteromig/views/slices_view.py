@@ -18,12 +18,12 @@ def slices_tree(inventory: Inventory, sample: DeviceSample | None) -> Text:
     Where there are other GPUs each has its index, which `--gpu` takes.
     """
     readings = {reading.slice_uuid: reading for reading in sample.slices} if sample is not None else {}
-    indices = [*(gpu.index for gpu in inventory.gpus), *(gpu.index for gpu in inventory.unusable)]
-    width = max((len(str(index)) for index in indices), default=0)
+    indices = [*map(_index, inventory.gpus), *(str(gpu.index) for gpu in inventory.unusable)]
+    width = max(map(len, indices), default=0)
     text = Text()
     for gpu in inventory.gpus:
-        if indices not in ([0], [None]):
-            text.append(f"GPU {'?' if gpu.index is None else gpu.index:>{width}}  ")
+        if indices != ["0"]:
+            text.append(f"GPU {_index(gpu):>{width}}  ")
         _append_gpu(text, gpu, simulated=inventory.simulated)
         slices = [place for place in inventory.slices if place.gpu_uuid == gpu.uuid]
         ids = [_instance(place) for place in slices]
@@ -47,6 +47,10 @@ def slices_tree(inventory: Inventory, sample: DeviceSample | None) -> Text:
     if inventory.simulated:
         text.append("; SIMULATED: no GPU is involved", "yellow")
     return text
+
+
+def _index(gpu: Gpu) -> str:
+    return "?" if gpu.index is None else str(gpu.index)
 
 
 def _append_gpu(text: Text, gpu: Gpu, *, simulated: bool) -> None:

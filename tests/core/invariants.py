@@ -108,7 +108,7 @@ def _shows_trouble(step: Step) -> bool:
     view = step.view
     if not isinstance(step.event, ev.SampleTaken) or view.plan is None or view.inventory is None:
         return False
-    ours = {worker.slice_uuid for worker in view.plan.workers}
+    ours = {worker.slice_uuid for worker in view.plan.workers} if view.inventory.pids_resolve is not False else set()
     strangers = [
         occupant
         for reading in step.event.sample.slices
@@ -148,7 +148,7 @@ def _used_gpus(view: View) -> dict[str, str | None]:
 def _gpus_are_well(view: View, sample: DeviceSample) -> bool:
     """Whether each GPU of the plan is readable and cut as it was."""
     seen = {reading.gpu_uuid: reading.geometry for reading in sample.gpus if reading.unreadable is None}
-    return all(seen.get(uuid, "gone") == geometry for uuid, geometry in _used_gpus(view).items())
+    return all(seen.get(uuid, "gone") == geometry or geometry is None for uuid, geometry in _used_gpus(view).items())
 
 
 class _Heard:
@@ -266,7 +266,9 @@ def devices_were_seen(spec: RunSpec, history: History) -> None:
 
 
 def _neighbours_are_seen(step: Step, heard: ev.SampleTaken) -> None:
-    shown = {reading.slice_uuid: reading.occupants for reading in heard.sample.slices}
+    assert step.view.inventory is not None
+    resolve = step.view.inventory.pids_resolve is not False
+    shown = {reading.slice_uuid: reading.occupants for reading in heard.sample.slices if resolve}
     for worker in step.view.backgrounds:
         occupants = shown.get(worker.assignment.slice_uuid)
         if occupants is not None and worker.live:
@@ -375,6 +377,8 @@ def what_happens_elsewhere_is_noted(history: History) -> None:
     """Once there is a plan, whatever befalls what is not part of it is in the notes, up to twenty; nothing else is."""
     seen: list[str] = []
     for step in history:
+        if isinstance(step.event, ev.SlicesDiscovered) and not seen and step.view.inventory is not None:
+            seen += [f"No run can use it: {gpu.message}" for gpu in step.view.inventory.unusable]
         if step.view.plan is None:
             continue
         match step.event:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from heteromig.core.devices import DeviceSample, Inventory, Occupant, SliceKind, SliceSample
+from heteromig.core.devices import DeviceSample, Inventory, Occupant, SliceKind, SliceSample, UnusableGpu
 from heteromig.slices.access import enumerate_slices
 from heteromig.views.slices_view import slices_tree
 from tests.views.stories import make_inventory
@@ -69,6 +69,23 @@ def test_what_is_not_known_is_not_shown_as_nothing() -> None:
     assert "  GI  8  CI ?  9.5 GiB  " in lines[2]
     assert lines[2].endswith("use unknown (not read)")
     assert lines[3] == "2 slices on 1 GPU(s)"
+
+
+def test_gpus_that_cannot_be_used_are_named_with_their_index() -> None:
+    inventory = make_inventory(slices=1, simulated=False)
+    gpu = msgspec.structs.replace(inventory.gpus[0], index=11)
+    lost = UnusableGpu(2, None, "NVML cannot read GPU 2: it says 'GPU is lost'.")
+    inventory = msgspec.structs.replace(inventory, gpus=(gpu,), unusable=(lost,))
+    lines = lines_of(inventory, None)
+    assert lines[0].startswith("GPU 11  NVIDIA A100-SXM4-80GB  ")
+    assert lines[2:] == [
+        "GPU  2  not usable: NVML cannot read GPU 2: it says 'GPU is lost'.",
+        "1 slice on 1 GPU(s)",
+    ]
+    alone = msgspec.structs.replace(inventory, unusable=())
+    assert lines_of(alone, None)[0].startswith("GPU 11  "), "it is what --gpu takes"
+    unknown = msgspec.structs.replace(gpu, index=None)
+    assert lines_of(msgspec.structs.replace(inventory, gpus=(unknown,)), None)[0].startswith("GPU ?  ")
 
 
 def test_gpus_without_slices_and_machines_without_gpus() -> None:
