@@ -125,7 +125,8 @@ class VerdictRecord(Struct, frozen=True):
 class RunRecord(Struct, frozen=True):
     """All of `run.json`. `heartbeat_at` tells a run that goes on from one whose controller died.
 
-    `device_guards` are there once everything was drained. What they remark comes first among the `notes`.
+    `isolation` is what keeps the slices apart, see `Isolation`. `device_guards` are there once everything was drained;
+    what they remark comes first among the `notes`.
     """
 
     schema_version: int
@@ -138,6 +139,7 @@ class RunRecord(Struct, frozen=True):
     goal: str
     harness: str
     simulated: bool
+    isolation: str
     lenient: bool
     host: HostRecord
     gpus: tuple[GpuRecord, ...]

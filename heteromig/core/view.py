@@ -366,7 +366,7 @@ class View(Struct, frozen=True):
         main = self.main
         view = msgspec.structs.replace(
             self,
-            sample=sample,
+            sample=sample.after(self.sample),
             earlier=self.sample,
             after_main=sample if self._is_first_after_main(sample) else self.after_main,
             gpus=self._watched(sample),

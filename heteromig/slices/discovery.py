@@ -12,6 +12,7 @@ import msgspec
 from heteromig.core.devices import Gpu, Inventory, Slice, SliceKind, UnusableGpu
 from heteromig.core.errors import PreflightError
 from heteromig.slices import nvml
+from heteromig.slices.mps.shares import choose_gpu, share_out
 from heteromig.slices.nvml import Handle, Library, NVMLError
 from heteromig.slices.source import EXAMPLE_SIMULATOR, SliceSource
 
@@ -36,21 +37,18 @@ class OpenSlice(NamedTuple):
     handle: Handle
 
 
-def take_inventory(library: Library, source: SliceSource) -> Inventory:
+def take_inventory(library: Library, source: SliceSource, gpu: str | None = None) -> Inventory:
     """Enumerate every slice of the source, in a new session of the library, which is left open.
 
     Only GPUs that have slices to run on are part of it; those that cannot be used are said to be, and keep nobody from
     the others. Slices come in the order of NVML, GPU by GPU, which for a simulated board is that of their placement.
+    `gpu` is the UUID or index of the one to share under MPS, and means nothing for other sources.
 
     Raises:
+        UsageError: there is no such GPU to share.
         PreflightError: there is nothing to run on; says what is missing.
         NVMLError: the driver is in trouble.
     """
-    if source.kind is SliceKind.MPS:
-        raise PreflightError(
-            f"--slices {source}: shares of a GPU under CUDA MPS are not available in this version: use MIG slices "
-            f"(--slices mig), whole GPUs (--slices gpu) or the simulator ({EXAMPLE_SIMULATOR})."
-        )
     nvml.reopen(library)
     count = library.nvmlDeviceGetCount()
     if not count:
@@ -58,30 +56,35 @@ def take_inventory(library: Library, source: SliceSource) -> Inventory:
             "NVIDIA's driver is loaded and sees no GPU: check nvidia-smi (in a container, that it was started with "
             f"GPUs), or, to see a run without a GPU, use {EXAMPLE_SIMULATOR}."
         )
-    found: list[OpenGpu] = []
-    slices: list[OpenSlice] = []
-    unusable: list[UnusableGpu] = []
-    for index in range(count):
-        seen = _look(library, index, source.kind)
-        match seen:
-            case UnusableGpu():
-                unusable.append(seen)
-            case _Seen():
-                found.append(seen.gpu)
-                slices += seen.slices
+    seen = [_look(library, index, source.kind) for index in range(count)]
+    found = [one.gpu for one in seen if isinstance(one, _Seen)]
+    unusable = tuple(one for one in seen if isinstance(one, UnusableGpu))
+    if source.kind is SliceKind.MPS and found:
+        return _share(source, [one.gpu for one in found], unusable, gpu)
+    slices = [place for one in seen if isinstance(one, _Seen) for place in one.slices]
     if not slices:
         raise PreflightError(_why_none(found, unusable, count, source.kind))
-    by_gpu = {gpu.uuid: [one.slice for one in slices if one.slice.gpu_uuid == gpu.uuid] for gpu, _ in found}
+    by_gpu = {one.gpu.uuid: [each.slice for each in slices if each.slice.gpu_uuid == one.gpu.uuid] for one in found}
     return Inventory(
         simulated=source.simulated,
-        gpus=tuple(
-            msgspec.structs.replace(gpu, geometry=geometry_digest(gpu, by_gpu[gpu.uuid]))
-            for gpu, _ in found
-            if by_gpu[gpu.uuid]
-        ),
+        gpus=tuple(_with_geometry(one.gpu, by_gpu[one.gpu.uuid]) for one in found if by_gpu[one.gpu.uuid]),
         slices=tuple(one.slice for one in slices),
-        unusable=tuple(unusable),
+        unusable=unusable,
     )
+
+
+def _share(source: SliceSource, gpus: list[Gpu], unusable: tuple[UnusableGpu, ...], wanted: str | None) -> Inventory:
+    """One GPU, shared by nobody else."""
+    for one in unusable:
+        if wanted is not None and wanted in {one.uuid, str(one.index)}:
+            raise PreflightError(one.message)
+    chosen = choose_gpu([(gpu.index or 0, gpu) for gpu in gpus], wanted)
+    shares = share_out(source, chosen)
+    return Inventory(simulated=False, gpus=(_with_geometry(chosen, shares),), slices=shares, unusable=unusable)
+
+
+def _with_geometry(gpu: Gpu, slices: Iterable[Slice]) -> Gpu:
+    return msgspec.structs.replace(gpu, geometry=geometry_digest(gpu, slices))
 
 
 class _Seen(NamedTuple):
@@ -101,6 +104,8 @@ def _look(library: Library, index: int, kind: SliceKind) -> _Seen | UnusableGpu 
         handle = library.nvmlDeviceGetHandleByIndex(index)
         one = read_gpu(library, handle, index)
         uuid = one.gpu.uuid
+        if kind is SliceKind.MPS:
+            return _Seen(one, [])  # which GPU is shared, and whether it can be, is chosen among all
         if one.gpu.mig_current != one.gpu.mig_pending:
             return UnusableGpu(index, uuid, _pending(one.gpu))
         usable = bool(one.gpu.mig_current) is not (kind is SliceKind.GPU)
@@ -119,11 +124,11 @@ def _look(library: Library, index: int, kind: SliceKind) -> _Seen | UnusableGpu 
         )
 
 
-def _why_none(found: list[OpenGpu], unusable: list[UnusableGpu], count: int, kind: SliceKind) -> str:
+def _why_none(found: list[OpenGpu], unusable: tuple[UnusableGpu, ...], count: int, kind: SliceKind) -> str:
     """Why there is nothing to run on: what is wrong with those that cannot be used, and what with those that can."""
     reasons = [gpu.message for gpu in unusable]
     if found:
-        reasons.append(_why_not_whole() if kind is SliceKind.GPU else _why_no_mig([gpu for gpu, _ in found]))
+        reasons.append(_why_not_whole() if kind is SliceKind.GPU else _why_no_mig([one.gpu for one in found]))
     return " ".join(reasons) or (
         f"This user may use none of the {count} GPUs of this machine: have them made accessible (in a container or "
         f"a batch job, by asking for GPUs), or, to see a run without a GPU, use {EXAMPLE_SIMULATOR}."
@@ -191,7 +196,9 @@ def read_gpu(library: Library, handle: Handle, index: int | None = None) -> Open
 
 
 def read_slices(library: Library, parent: OpenGpu, kind: SliceKind) -> list[OpenSlice]:
-    """The places to run on one GPU: its MIG devices, or itself."""
+    """The places to run on one GPU as NVML shows them: its MIG devices, or itself. It shows no shares under MPS."""
+    if kind is SliceKind.MPS:
+        return []
     if kind is SliceKind.GPU:
         return [OpenSlice(_whole(parent.gpu), parent.handle)]
     found = []

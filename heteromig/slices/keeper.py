@@ -3,10 +3,11 @@
 `python -m heteromig.slices.keeper --preparation KIND --slices SOURCE --runs-dir DIR --run-dir DIR [--gpu GPU]
 [--layout LAYOUT] [--enable-mig-mode] [--only-restore]`
 
-It locks the GPU, prepares it, and writes one line, `Prepared` or `Refused`; after the latter it exits with 0. Its
-standard input is its lifeline: the end of it, which comes with the controller's death as well, makes it take back what
-it did, say so by `Restored` or `NotRestored`, and exit. Lines that come before the end are orders for what it keeps.
-`--only-restore` is for the successor of a keeper that was killed: it prepares nothing.
+It locks the GPU, prepares it, and writes one line, `Prepared` or `Refused`; after the latter it exits with 0. `Lost`
+follows if what it keeps ends by itself. Its standard input is its lifeline: the end of it, which comes with the
+controller's death as well, makes it take back what it did, say so by `Restored` or `NotRestored`, and exit. Lines that
+come before the end are orders for what it keeps. `--only-restore` is for the successor of a keeper that was killed: it
+prepares nothing.
 
 The keyboard's signals do not end it, and TERM makes it take back what it did, as the end of its input does.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import select
 import signal
 import sys
 import time
@@ -26,9 +28,10 @@ from types import FrameType
 
 from heteromig.core.errors import HeteromigError
 from heteromig.core.spec import Preparation
-from heteromig.slices.keeping import Kept, Message, NotRestored, Refused, Restored, encode_line
+from heteromig.slices.keeping import Kept, Lost, Message, NotRestored, Refused, Restored, encode_line
 from heteromig.slices.locks import lock_directory, lock_gpus
 from heteromig.slices.mig.keeping import KeptLayout
+from heteromig.slices.mps.keeping import KeptShares
 from heteromig.slices.source import parse_slices
 
 _STDIN = 0
@@ -66,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _kept(options: argparse.Namespace) -> Kept:
+    if options.preparation is Preparation.MPS:
+        return KeptShares(slices=options.slices, runs_dir=options.runs_dir, run_dir=options.run_dir, gpu=options.gpu)
     return KeptLayout(
         slices=options.slices,
         runs_dir=options.runs_dir,
@@ -86,7 +91,7 @@ def _keep(kept: Kept) -> bool:
                 _say(Refused(str(error), error.exit_code))
                 return False
             _say(prepared)
-            for order in _orders():
+            for order in _orders(kept):
                 kept.obey(order)
     except _Ended:
         pass
@@ -103,9 +108,20 @@ def _term_raises() -> Iterator[None]:
     yield
 
 
-def _orders() -> Iterator[str]:
+def _orders(kept: Kept) -> Iterator[str]:
+    """Lines from the controller until it has no more; meanwhile it is told if what is kept is lost."""
     unread = b""
-    while said := os.read(_STDIN, 4096):
+    watched = kept.watched
+    while True:
+        ready = select.select((_STDIN, *watched), (), ())[0]
+        if ready != [_STDIN] and (why := kept.loss()) is not None:
+            _say(Lost(why))
+            watched = ()
+        if _STDIN not in ready:
+            continue
+        said = os.read(_STDIN, 4096)
+        if not said:
+            return
         *lines, unread = (unread + said).split(b"\n")
         yield from (line.decode(errors="replace") for line in lines)
 

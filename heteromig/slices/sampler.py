@@ -1,7 +1,7 @@
 """The process that talks to the devices, so that a hanging driver can hold up nobody else.
 
-`python -m heteromig.slices.sampler --slices SOURCE --runs-dir DIR --period-ms N [--sim-faults FILE] [--cpus 0,1]
-[--probe-pids]`
+`python -m heteromig.slices.sampler --slices SOURCE --runs-dir DIR --period-ms N [--gpu GPU]
+[--sim-faults FILE] [--cpus 0,1] [--probe-pids]`
 
 It writes messages (see `messages`) to its standard output, one JSON object a line: `Discovered` or `Refused`, after
 the latter it exits with 0; then `Sampled` once a period, and `Faulted` when a device misbehaves.
@@ -46,6 +46,7 @@ from heteromig.slices.libraries import open_library
 from heteromig.slices.messages import Discovered, Faulted, Message, Refused, Sampled, encode_line
 from heteromig.slices.nvml import Library, NVMLError
 from heteromig.slices.pids import in_initial_namespace, probe_pids
+from heteromig.slices.series import Series
 from heteromig.slices.source import parse_slices
 from heteromig.slices.telemetry import take_sample
 
@@ -71,12 +72,17 @@ class _Outbox:
         """Whether there is something that the pipe did not take yet."""
         return bool(self._unsent)
 
-    def put(self, message: Message) -> None:
-        """Send the message as soon as there is room. Raises BrokenPipeError when nobody reads."""
+    def put(self, message: Message) -> bool:
+        """Send the message as soon as there is room; whether it was not dropped.
+
+        Raises:
+            BrokenPipeError: nobody reads.
+        """
         if isinstance(message, Sampled) and self.congested:
-            return
+            return False
         self._unsent.append(encode_line(message))
         self.flush()
+        return True
 
     def flush(self) -> None:
         """Send what the pipe takes now. Raises BrokenPipeError when nobody reads."""
@@ -127,6 +133,7 @@ class _Watch:
         self._inventory = inventory
         self._outbox = outbox
         self._faults = FaultWatch(library, (gpu.uuid for gpu in inventory.gpus))
+        self._series = Series(library, inventory)
         self._reported: set[str] = set()
         self._reopen_at_ns = 0
 
@@ -141,11 +148,19 @@ class _Watch:
             if thorough:
                 # An Xid within the few milliseconds until `arm` goes unheard: NVML keeps nothing for later.
                 self._faults.disarm()
+                self._series.end_session(trusted=not heard.repartitioned)
                 nvml.reopen(self._library)
                 self._faults.arm()
                 self._reopen_at_ns = now_ns + _REOPEN_PERIOD_NS
-            listened = self._faults.listened
-            self._outbox.put(Sampled(take_sample(self._library, self._inventory, energy=thorough, listened=listened)))
+            sample = take_sample(
+                self._library,
+                self._inventory,
+                energy=thorough,
+                series=self._series,
+                listened=self._faults.listened,
+            )
+            if not self._outbox.put(Sampled(sample)):
+                self._series.repeat()
         except NVMLError as error:
             self._report(f"NVML cannot read any GPU any more: it says {str(error)!r}; see the kernel's log.")
         except HeteromigError as error:
@@ -179,7 +194,7 @@ def _run(options: argparse.Namespace, outbox: _Outbox) -> int:
         _pin(options.cpus)
         source = parse_slices(options.slices)
         library = open_library(source, options.runs_dir, options.sim_faults)
-        inventory = take_inventory(library, source)
+        inventory = take_inventory(library, source, options.gpu)
         if options.probe_pids and not source.simulated and not in_initial_namespace():
             inventory = msgspec.structs.replace(inventory, pids_resolve=probe_pids(library, inventory))
     except HeteromigError as error:
@@ -229,6 +244,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--slices", required=True, metavar="SOURCE")
     parser.add_argument("--runs-dir", required=True, type=Path, metavar="DIR")
     parser.add_argument("--period-ms", required=True, type=_positive, metavar="N")
+    parser.add_argument("--gpu", metavar="GPU")
     parser.add_argument("--sim-faults", type=Path, metavar="FILE")
     parser.add_argument("--probe-pids", action="store_true")
     parser.add_argument("--cpus", type=_cpu_list, default=(), metavar="0,1")

@@ -1,150 +1,268 @@
-"""Reading devices: who is on each slice, how much memory is in use, and how the GPU is doing."""
+"""Reading devices: who is on each slice, how much memory is in use, what it does, and how the GPU is doing."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import NamedTuple
 
-import msgspec
-
-from heteromig.core.devices import DeviceSample, GpuSample, Inventory, Occupant, Slice, SliceKind, SliceSample
+from heteromig.core.devices import (
+    Activity,
+    DeviceSample,
+    GpuSample,
+    Inventory,
+    Occupant,
+    Reading,
+    Slice,
+    SliceSample,
+)
 from heteromig.slices import nvml
 from heteromig.slices.discovery import OF_THE_DRIVER, OpenGpu, geometry_digest, read_gpu, read_slices
-from heteromig.slices.nvml import Handle, Library, NVMLError
+from heteromig.slices.gpm import PARTS, SIMULATED
+from heteromig.slices.nvml import Handle, Library, NVMLError, Unread
 from heteromig.slices.processes import Ancestry, read_command
+from heteromig.slices.series import Series
 
-_J_PER_MJ = 1e-3
-_W_PER_MW = 1e-3
-_SLOWDOWNS = (
-    nvml.FIELD_SW_THERMAL,
-    nvml.FIELD_HW_THERMAL,
-    nvml.FIELD_THERMAL,
-    nvml.FIELD_HW_POWER_BRAKE,
-    nvml.FIELD_POWER_CAP,
-)
-_NOBODY_LISTENS: Mapping[str, int] = {}
+_MJ_PER_J = 1000
+_MW_PER_W = 1000
 _LOOKS = 3
 """How often a slice is looked at where somebody on it ends at that very moment."""
+_GONE = "the slice is not there any more"
+_UNSEEN = "NVML does not show shares under MPS one by one"
+_LOST = "the GPU cannot be read any more"
+_FOREIGN = "the driver lists processes by other pids than they have in this pid namespace"
+
+_SLOWDOWNS = {
+    Reading.SW_THERMAL: nvml.FIELD_SW_THERMAL,
+    Reading.HW_THERMAL: nvml.FIELD_HW_THERMAL,
+    Reading.THERMAL: nvml.FIELD_THERMAL,
+    Reading.POWER_BRAKE: nvml.FIELD_HW_POWER_BRAKE,
+    Reading.POWER_CAP: nvml.FIELD_POWER_CAP,
+}
+_OF_SLICES = (Reading.OCCUPANTS, Reading.MEMORY, Reading.ACTIVITY)
+_OF_GPUS = (
+    *(Reading.POWER, Reading.ENERGY, Reading.TEMPERATURE, Reading.SM_CLOCK, Reading.MEMORY_CLOCK),
+    *(Reading.THROTTLE_REASONS, *_SLOWDOWNS),
+)
+_NOBODY_LISTENS: Mapping[str, int] = {}
 
 
 def take_sample(
-    library: Library, inventory: Inventory, *, energy: bool = True, listened: Mapping[str, int] = _NOBODY_LISTENS
+    library: Library,
+    inventory: Inventory,
+    *,
+    energy: bool = True,
+    series: Series | None = None,
+    listened: Mapping[str, int] = _NOBODY_LISTENS,
 ) -> DeviceSample:
     """Read all devices of the inventory in the session that is open.
 
     The partitioning is as NVML sees it in this session (see `nvml.reopen`). A slice of the inventory that is gone has
     unknown occupants and memory; one that was not there is only seen in the geometry. What a board cannot report is
-    None. A GPU that cannot be read says why, and keeps nobody from reading the others.
+    None, and the sample says why. A GPU that cannot be read says so, and keeps nobody from reading the others.
 
     Args:
         library: an open library.
         inventory: what was enumerated at the start of the run.
         energy: read the energy counter as well, which takes the driver 3 ms of processor time on an H100, as long as
             everything else together; None is reported otherwise.
+        series: what the samples before this one left. Activity takes two of them: a sample alone has none.
         listened: which errors are listened to, by GPU; see `GpuSample`.
 
     Raises:
         NVMLError: the driver is in trouble.
     """
-    ancestry = Ancestry()
-    places: dict[str, list[Slice]] = {}
+    taker = _Taker(library, inventory, series or Series(library, inventory), alone=series is None)
+    places: dict[str, list[Slice]] = {gpu.uuid: [] for gpu in inventory.gpus}
     for one in inventory.slices:
-        places.setdefault(one.gpu_uuid, []).append(one)
-    readings = [
-        _sample(library, inventory, gpu.uuid, places.get(gpu.uuid, []), ancestry, energy=energy)
-        for gpu in inventory.gpus
-    ]
-    slices = {one.slice_uuid: one for reading in readings for one in reading.slices}
+        places[one.gpu_uuid].append(one)
+    gpus: list[GpuSample] = []
+    slices: dict[str, SliceSample] = {}
+    for uuid, on_it in places.items():
+        gpu, found = taker.take(uuid, on_it, energy=energy, listened=listened.get(uuid))
+        gpus.append(gpu)
+        slices.update(zip((one.uuid for one in on_it), found, strict=True))
     return DeviceSample(
         taken_ns=time.monotonic_ns(),
         slices=tuple(slices[one.uuid] for one in inventory.slices),
-        gpus=tuple(
-            msgspec.structs.replace(reading.gpu, listened=listened.get(reading.gpu.gpu_uuid)) for reading in readings
-        ),
+        gpus=tuple(gpus),
+        unavailable=taker.series.unavailable(),
+        shared=taker.series.shared(),
     )
 
 
-class _Reading(NamedTuple):
+class _Read(NamedTuple):
     """One GPU and the places on it."""
 
     gpu: GpuSample
     slices: list[SliceSample]
 
 
-def _sample(
-    library: Library, inventory: Inventory, uuid: str, places: list[Slice], ancestry: Ancestry, *, energy: bool
-) -> _Reading:
-    try:
-        one = read_gpu(library, library.nvmlDeviceGetHandleByUUID(uuid))
-        kind = places[0].kind
-        shared = kind is SliceKind.MPS
-        found = [] if shared else read_slices(library, one, kind)
+class _Taker:
+    """One sample in the making. `alone`: no other comes after it, so that counters need not be begun with."""
+
+    def __init__(self, library: Library, inventory: Inventory, series: Series, *, alone: bool) -> None:
+        self.series = series
+        self._library = library
+        self._simulated = inventory.simulated
+        self._shows = inventory.pids_resolve is not False
+        self._alone = alone
+        self._ancestry = Ancestry()
+
+    def take(self, uuid: str, places: list[Slice], *, energy: bool, listened: int | None) -> _Read:
+        """Read a GPU, or say why it cannot be."""
+        try:
+            return self._read(uuid, places, energy=energy, listened=listened)
+        except NVMLError as error:
+            if error.value in OF_THE_DRIVER:
+                raise
+            for scope, readings in ((uuid, _OF_GPUS), *((one.uuid, _OF_SLICES) for one in places)):
+                for what in readings:
+                    self.series.note(scope, what, _LOST)
+            why = f"NVML cannot read GPU {uuid} any more: it says {str(error)!r}; see the kernel's log."
+            return _Read(GpuSample(uuid, unreadable=why), [SliceSample(one.uuid, None) for one in places])
+
+    def _read(self, uuid: str, places: list[Slice], *, energy: bool, listened: int | None) -> _Read:
+        one = read_gpu(self._library, self._library.nvmlDeviceGetHandleByUUID(uuid))
+        # Shares under MPS are nothing that a driver knows of: each alone cannot be observed.
+        found = [] if self.series.are_shares else read_slices(self._library, one, places[0].kind)
         handles = {each.slice.uuid: each.handle for each in found}
-        shows = inventory.pids_resolve is not False
-        slices = [
-            _sample_slice(library, place.uuid, handles.get(place.uuid), ancestry, shows=shows) for place in places
-        ]
-        gpu = _sample_gpu(library, one, energy=energy, counted=not inventory.simulated)
-        return _Reading(
-            msgspec.structs.replace(
-                gpu,
-                geometry=geometry_digest(one.gpu, (each.slice for each in found)),
-                mig_current=one.gpu.mig_current,
-                mig_pending=one.gpu.mig_pending,
-                occupants=_occupants(library, one.handle, ancestry, _sharing) if shared and shows else None,
-            ),
-            slices,
+        activities = {} if self._alone else _activities(self.series, one, handles)
+        slices = [self._slice(place.uuid, handles.get(place.uuid), activities.get(place.uuid)) for place in places]
+        sharers = self._occupants(uuid, one.handle, _sharing) if self.series.are_shares else None
+        geometry = geometry_digest(one.gpu, (each.slice for each in found))
+        return _Read(self._gpu(one, geometry, sharers, energy=energy, listened=listened), slices)
+
+    def _slice(self, uuid: str, handle: Handle | None, activity: Activity | None) -> SliceSample:
+        series = self.series
+        if handle is None:
+            series.note(uuid, Reading.OCCUPANTS, _UNSEEN if series.are_shares else _GONE)
+            series.note(uuid, Reading.MEMORY, _UNSEEN if series.are_shares else _GONE)
+            if not series.are_shares:
+                series.note(uuid, Reading.ACTIVITY, _GONE)
+            return SliceSample(slice_uuid=uuid, occupants=None, activity=activity)
+        memory = series.value(uuid, Reading.MEMORY, self._library.nvmlDeviceGetMemoryInfo, handle)
+        return SliceSample(
+            slice_uuid=uuid,
+            occupants=self._occupants(uuid, handle, _computing),
+            memory_used_bytes=None if memory is None else memory.used,
+            memory_total_bytes=None if memory is None else memory.total,
+            activity=activity,
         )
-    except NVMLError as error:
-        if error.value in OF_THE_DRIVER:
-            raise
-        why = f"NVML cannot read GPU {uuid} any more: it says {str(error)!r}; see the kernel's log."
-        return _Reading(GpuSample(uuid, unreadable=why), [SliceSample(place.uuid, None) for place in places])
+
+    def _occupants(self, uuid: str, handle: Handle, listing: _Listing) -> tuple[Occupant, ...] | None:
+        if not self._shows:
+            self.series.note(uuid, Reading.OCCUPANTS, _FOREIGN)
+            return None
+        return self.series.value(uuid, Reading.OCCUPANTS, _occupants, self._library, handle, self._ancestry, listing)
+
+    def _gpu(
+        self,
+        one: OpenGpu,
+        geometry: str,
+        occupants: tuple[Occupant, ...] | None,
+        *,
+        energy: bool,
+        listened: int | None,
+    ) -> GpuSample:
+        library, value, uuid, handle = self._library, self.series.value, one.gpu.uuid, one.handle
+        power_mw = value(uuid, Reading.POWER, library.nvmlDeviceGetPowerUsage, handle)
+        energy_mj = value(uuid, Reading.ENERGY, library.nvmlDeviceGetTotalEnergyConsumption, handle) if energy else None
+        temperature_c = value(uuid, Reading.TEMPERATURE, library.nvmlDeviceGetTemperature, handle, nvml.TEMPERATURE_GPU)
+        slowed_ns = self._slowdowns(uuid, handle)
+        return GpuSample(
+            gpu_uuid=uuid,
+            power_w=None if power_mw is None else power_mw / _MW_PER_W,
+            energy_j=None if energy_mj is None else energy_mj / _MJ_PER_J,
+            temperature_c=None if temperature_c is None else float(temperature_c),
+            sm_clock_mhz=value(uuid, Reading.SM_CLOCK, library.nvmlDeviceGetClockInfo, handle, nvml.CLOCK_SM),
+            memory_clock_mhz=value(
+                uuid, Reading.MEMORY_CLOCK, library.nvmlDeviceGetClockInfo, handle, nvml.CLOCK_MEMORY
+            ),
+            throttle_reasons=value(
+                uuid, Reading.THROTTLE_REASONS, library.nvmlDeviceGetCurrentClocksEventReasons, handle
+            ),
+            geometry=geometry,
+            mig_current=one.gpu.mig_current,
+            mig_pending=one.gpu.mig_pending,
+            listened=listened,
+            occupants=occupants,
+            sw_thermal_slowdown_ns=slowed_ns.get(Reading.SW_THERMAL),
+            hw_thermal_slowdown_ns=slowed_ns.get(Reading.HW_THERMAL),
+            thermal_slowdown_ns=slowed_ns.get(Reading.THERMAL),
+            power_brake_ns=slowed_ns.get(Reading.POWER_BRAKE),
+            power_cap_ns=slowed_ns.get(Reading.POWER_CAP),
+        )
+
+    def _slowdowns(self, uuid: str, handle: Handle) -> dict[Reading, int]:
+        """For how long clocks were lowered since the driver was loaded; without what it does not count.
+
+        The one counter for all heat is of interest where the two others are not there.
+        """
+        found: dict[Reading, int] = {}
+        missing: dict[Reading, str] = {}
+        # One question for all, and none to a simulator, which costs a raised error each time.
+        fields = (
+            Unread(nvml.ERROR_NOT_SUPPORTED, SIMULATED)
+            if self._simulated
+            else nvml.reading(self._library.nvmlDeviceGetFieldValues, handle, list(_SLOWDOWNS.values()))
+        )
+        for number, what in enumerate(_SLOWDOWNS):
+            value = fields if isinstance(fields, Unread) else nvml.field_integer(fields[number])
+            if isinstance(value, Unread):
+                missing[what] = value.reason
+            else:
+                found[what] = value
+        if found.keys() >= {Reading.SW_THERMAL, Reading.HW_THERMAL}:
+            found.pop(Reading.THERMAL, None)
+            missing.pop(Reading.THERMAL, None)
+        for what in _SLOWDOWNS:
+            self.series.note(uuid, what, missing.get(what))
+        return found
 
 
-def _sample_slice(
-    library: Library, uuid: str, handle: Handle | None, ancestry: Ancestry, *, shows: bool
-) -> SliceSample:
-    if handle is None:
-        return SliceSample(slice_uuid=uuid, occupants=None)
-    memory = nvml.supported(library.nvmlDeviceGetMemoryInfo, handle)
-    return SliceSample(
-        slice_uuid=uuid,
-        occupants=_occupants(library, handle, ancestry) if shows else None,
-        memory_used_bytes=None if memory is None else memory.used,
-    )
+_Listing = Callable[[Library, Handle], Iterable[int]]
 
 
-_List = Callable[[Library, Handle], Iterable[int] | None]
+def _computing(library: Library, handle: Handle) -> Iterable[int]:
+    return [process.pid for process in library.nvmlDeviceGetComputeRunningProcesses(handle)]
 
 
-def _computing(library: Library, handle: Handle) -> Iterable[int] | None:
-    listed = nvml.supported(library.nvmlDeviceGetComputeRunningProcesses, handle)
-    return None if listed is None else [process.pid for process in listed]
-
-
-def _sharing(library: Library, handle: Handle) -> Iterable[int] | None:
+def _sharing(library: Library, handle: Handle) -> Iterable[int]:
     """Those on a GPU and the clients of its MPS server, of which drivers list some, or all, in both places."""
-    clients = nvml.supported(library.nvmlDeviceGetMPSComputeRunningProcesses, handle)
-    computing = _computing(library, handle)
-    return None if computing is None else dict.fromkeys((*computing, *(process.pid for process in clients or ())))
+    clients = nvml.supported(library.nvmlDeviceGetMPSComputeRunningProcesses, handle) or ()
+    return dict.fromkeys((*_computing(library, handle), *(process.pid for process in clients)))
 
 
-def _occupants(
-    library: Library, handle: Handle, ancestry: Ancestry, listing: _List = _computing
-) -> tuple[Occupant, ...] | None:
+def _activities(series: Series, gpu: OpenGpu, present: Container[str]) -> dict[str, Activity]:
+    """What the slices of a GPU did that are there, as shares under MPS always are: NVML knows nothing of them."""
+    found: dict[str, Activity] = {}
+    for scope in series.scopes_of(gpu.gpu.uuid):
+        slices = [uuid for uuid in scope.slices if series.are_shares or uuid in present]
+        measured = series.gpm.measure(scope, gpu.handle) if slices else None
+        for uuid in slices if measured is not None else ():
+            if isinstance(measured, Unread):
+                series.note(uuid, Reading.ACTIVITY, measured.reason)
+            elif measured is not None:
+                found[uuid] = measured.activity
+                series.note(uuid, Reading.ACTIVITY, None)
+                for part in PARTS:
+                    series.note(uuid, part, measured.missing.get(part))
+    return found
+
+
+def _occupants(library: Library, handle: Handle, ancestry: Ancestry, listing: _Listing) -> tuple[Occupant, ...]:
     """Who is on a slice, and is still there once its line of ancestors was read.
 
     Processes end between being listed and being looked at, and without its ancestors one of ours is a stranger: where a
     line is cut, all is read again. Orphans have another parent by then. What stays unreadable is of another namespace.
+
+    Raises:
+        NVMLError: the list cannot be had, or the device is in trouble.
     """
     found: tuple[Occupant, ...] = ()
     for _ in range(_LOOKS):
-        listed = listing(library, handle)
-        if listed is None:
-            return None
-        found = tuple(_occupant(pid, ancestry) for pid in listed)
+        found = tuple(_occupant(pid, ancestry) for pid in listing(library, handle))
         if not any(ancestry.is_cut(one.pid) for one in found):
             break
         ancestry = Ancestry()
@@ -153,32 +271,3 @@ def _occupants(
 
 def _occupant(pid: int, ancestry: Ancestry) -> Occupant:
     return Occupant(pid=pid, ancestors=ancestry.of(pid), command=read_command(pid))
-
-
-def _sample_gpu(library: Library, one: OpenGpu, *, energy: bool, counted: bool) -> GpuSample:
-    power_mw = nvml.supported(library.nvmlDeviceGetPowerUsage, one.handle)
-    energy_mj = nvml.supported(library.nvmlDeviceGetTotalEnergyConsumption, one.handle) if energy else None
-    temperature_c = nvml.supported(library.nvmlDeviceGetTemperature, one.handle, nvml.TEMPERATURE_GPU)
-    slowed_ns = _slowdowns(library, one.handle) if counted else {}
-    told_apart = nvml.FIELD_SW_THERMAL in slowed_ns and nvml.FIELD_HW_THERMAL in slowed_ns
-    return GpuSample(
-        gpu_uuid=one.gpu.uuid,
-        power_w=None if power_mw is None else power_mw * _W_PER_MW,
-        energy_j=None if energy_mj is None else energy_mj * _J_PER_MJ,
-        temperature_c=None if temperature_c is None else float(temperature_c),
-        sm_clock_mhz=nvml.supported(library.nvmlDeviceGetClockInfo, one.handle, nvml.CLOCK_SM),
-        memory_clock_mhz=nvml.supported(library.nvmlDeviceGetClockInfo, one.handle, nvml.CLOCK_MEMORY),
-        throttle_reasons=nvml.supported(library.nvmlDeviceGetCurrentClocksEventReasons, one.handle),
-        sw_thermal_slowdown_ns=slowed_ns.get(nvml.FIELD_SW_THERMAL),
-        hw_thermal_slowdown_ns=slowed_ns.get(nvml.FIELD_HW_THERMAL),
-        thermal_slowdown_ns=None if told_apart else slowed_ns.get(nvml.FIELD_THERMAL),
-        power_brake_ns=slowed_ns.get(nvml.FIELD_HW_POWER_BRAKE),
-        power_cap_ns=slowed_ns.get(nvml.FIELD_POWER_CAP),
-    )
-
-
-def _slowdowns(library: Library, handle: Handle) -> dict[int, int]:
-    """For how long clocks were lowered since the driver was loaded, by field; without those it does not have."""
-    fields = nvml.supported(library.nvmlDeviceGetFieldValues, handle, list(_SLOWDOWNS)) or ()
-    values = {field.fieldId: nvml.field_integer(field) for field in fields}
-    return {number: value_ns for number, value_ns in values.items() if value_ns is not None}

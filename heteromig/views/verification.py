@@ -9,10 +9,11 @@ from rich.text import Text
 
 from heteromig.core.device_guards import DeviceFinding
 from heteromig.core.overlap import CertificateSummary
+from heteromig.core.spec import Isolation
 from heteromig.core.verdict import Verdict
 from heteromig.views.guards_view import append_guards, append_remarks
 from heteromig.views.text import printable
-from heteromig.views.verdict_text import SIMULATED_NOTE, append_block, append_overlap, append_verdict
+from heteromig.views.verdict_text import SIMULATED_NOTE, SOFT_NOTE, append_block, append_overlap, append_verdict
 
 
 class Verified(Protocol):
@@ -26,6 +27,11 @@ class Verified(Protocol):
     @property
     def simulated(self) -> bool:
         """Whether the run was."""
+        ...
+
+    @property
+    def isolation(self) -> Isolation:
+        """What kept its slices apart."""
         ...
 
     @property
@@ -58,6 +64,8 @@ def verification(found: Verified, run_directory: str, width: int) -> Text:
     append_remarks(text, found.device_guards, width)
     if found.simulated:
         append_block(text, "", SIMULATED_NOTE, width, indent=0)
+    if found.isolation is Isolation.SOFT:
+        append_block(text, "", SOFT_NOTE, width, indent=0)
     text.append("\n")
     append_block(
         text, "Verified", f"{printable(found.run_id)}, from the logs and the journal in {run_directory}", width

@@ -133,6 +133,7 @@ def test_the_record_of_a_run_keeps_what_is_unknown_as_null() -> None:
         goal="run",
         harness="loadgen",
         simulated=True,
+        isolation="simulated",
         lenient=False,
         host=HostRecord("here", "6.1", "3.11.7", cpu_model=None, cpus=(0, 1), memory_bytes=None),
         gpus=(),

@@ -34,9 +34,9 @@ Run = Callable[..., RunCommand]
 
 
 @pytest.fixture
-def machine(make_state: MakeState) -> State:
-    """Two GPUs, of which runs take the first."""
-    return make_state("a30/4x1g.6gb", "a30/4x1g.6gb")
+def machine(make_state: MakeState, request: pytest.FixtureRequest) -> State:
+    """Two GPUs, of which runs take the first; or the one that a test names."""
+    return make_state(*getattr(request, "param", "a30/4x1g.6gb a30/4x1g.6gb").split())
 
 
 @pytest.fixture

@@ -40,6 +40,14 @@ class KeptLayout:
         replaced = tuple((one.before, one.after) for one in outcome.replaced)
         return Prepared(self.gpu_uuid, _sentence(outcome, "cut"), replaced=replaced)
 
+    @property
+    def watched(self) -> tuple[int, ...]:
+        """Nothing: a GPU stays as it is cut, and the sampler sees it where somebody cuts it anew."""
+        return ()
+
+    def loss(self) -> str | None:
+        """Nothing can be lost."""
+
     def obey(self, order: str) -> None:
         """There are no orders for a layout."""
 
