@@ -5,7 +5,7 @@ Unknown is None, never 0. Slices are keyed by UUID; indices are not stable in NV
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, IntFlag
 
 import msgspec
 from msgspec import Struct
@@ -25,7 +25,9 @@ class SliceKind(Enum):
 class Gpu(Struct, frozen=True):
     """One physical (or simulated) GPU.
 
-    `mig_current` and `mig_pending` are MIG modes as NVML says them, None where the board has no MIG.
+    `mig_current` and `mig_pending` are MIG modes as NVML says them, None where the board has no MIG. `index` is NVML's,
+    as nvidia-smi shows it. `geometry` is a digest over (parent UUID, GPU instance, compute instance, profile, UUID) of
+    its slices and its current MIG mode: the same as long as nobody changed how it is cut, None where that is unknown.
     """
 
     uuid: str
@@ -34,6 +36,19 @@ class Gpu(Struct, frozen=True):
     memory_bytes: int | None = None
     mig_current: bool | None = None
     mig_pending: bool | None = None
+    index: int | None = None
+    geometry: str | None = None
+
+
+class UnusableGpu(Struct, frozen=True):
+    """A GPU that is there and that no run can use: lost, or with a MIG mode that waits for a reset.
+
+    `uuid` is None where it did not even say that; `message` is a sentence with a remedy.
+    """
+
+    index: int
+    uuid: str | None
+    message: str
 
 
 class Slice(Struct, frozen=True):
@@ -52,14 +67,15 @@ class Slice(Struct, frozen=True):
 class Inventory(Struct, frozen=True):
     """Every slice that the run may use, as enumerated at one moment.
 
-    `geometry` is a digest over (parent UUID, GPU instance, compute instance, profile, UUID) of all slices and the MIG
-    modes; it is the same as long as nobody changed the partitioning.
+    `pids_resolve` says whether the pids that the driver lists mean processes of our own pid namespace: False where a
+    probe showed that they do not, None where it could not tell.
     """
 
     simulated: bool
     gpus: tuple[Gpu, ...]
     slices: tuple[Slice, ...]
-    geometry: str
+    unusable: tuple[UnusableGpu, ...] = ()
+    pids_resolve: bool | None = None
 
 
 class Occupant(Struct, frozen=True):
@@ -91,6 +107,11 @@ class Reading(Enum):
     SM_CLOCK = "sm_clock_mhz"
     MEMORY_CLOCK = "memory_clock_mhz"
     THROTTLE_REASONS = "throttle_reasons"
+    SW_THERMAL = "sw_thermal_slowdown_ns"
+    HW_THERMAL = "hw_thermal_slowdown_ns"
+    THERMAL = "thermal_slowdown_ns"
+    POWER_BRAKE = "power_brake_ns"
+    POWER_CAP = "power_cap_ns"
 
 
 class Unavailable(Struct, frozen=True):
@@ -136,8 +157,23 @@ class SliceSample(Struct, frozen=True):
     activity: Activity | None = None
 
 
+class DriverEvent(IntFlag):
+    """Errors that a driver reports of a GPU, by NVML's bits (nvml.h: nvmlEventType...)."""
+
+    DOUBLE_BIT_ECC = 0x2
+    XID = 0x8
+    GPU_UNAVAILABLE = 0x4000
+
+
 class GpuSample(Struct, frozen=True):
-    """One reading of a whole GPU; under MIG, power, temperature and clocks exist only here."""
+    """One reading of a whole GPU; under MIG, power, temperature and clocks exist only here.
+
+    `unreadable` is the sentence that says why there is no reading, None where there is one. `geometry` and the MIG
+    modes as in `Gpu`, read anew. `listened` are the bits of `DriverEvent` that are being listened to, None where that
+    is unknown. `occupants` are the processes on all of the GPU, None unless they were read, which is done for shares
+    under MPS alone. Each `_ns` counter says for how long clocks were lowered for that reason since the driver was
+    loaded; `thermal_slowdown_ns` is the one for all thermal reasons of drivers that do not tell them apart.
+    """
 
     gpu_uuid: str
     power_w: float | None = None
@@ -146,17 +182,28 @@ class GpuSample(Struct, frozen=True):
     sm_clock_mhz: int | None = None
     memory_clock_mhz: int | None = None
     throttle_reasons: int | None = None
+    unreadable: str | None = None
+    geometry: str | None = None
+    mig_current: bool | None = None
+    mig_pending: bool | None = None
+    listened: int | None = None
+    occupants: tuple[Occupant, ...] | None = None
+    sw_thermal_slowdown_ns: int | None = None
+    hw_thermal_slowdown_ns: int | None = None
+    thermal_slowdown_ns: int | None = None
+    power_brake_ns: int | None = None
+    power_cap_ns: int | None = None
 
 
 class DeviceSample(Struct, frozen=True, omit_defaults=True):
     """One consistent reading of everything; `taken_ns` is when it was complete, on the shared monotonic clock.
 
-    `geometry` as in `Inventory`, read anew. `unavailable` says why readings are None, and `shared` which of them are
-    not of the slice alone; each is left out, None, while it is what the sample before said.
+    Each GPU is read on its own: what one cannot say does not keep others from being read. `unavailable` says why
+    readings are None, and `shared` which of them are not of the slice alone; each is left out, None, while it is what
+    the sample before said.
     """
 
     taken_ns: MonotonicNs
-    geometry: str
     slices: tuple[SliceSample, ...]
     gpus: tuple[GpuSample, ...]
     unavailable: tuple[Unavailable, ...] | None = None

@@ -207,9 +207,13 @@ class SampleTaken(Event, frozen=True, tag=True):
 
 
 class DeviceFaulted(Event, frozen=True, tag=True):
-    """An Xid, a lost GPU: `message` names the GPU and what NVML said."""
+    """An Xid, a driver that went away: `message` names the GPU and what NVML said.
+
+    `gpu_uuid` is None where it concerns all of them.
+    """
 
     message: str
+    gpu_uuid: str | None = None
 
 
 class SamplerLost(Event, frozen=True, tag=True):

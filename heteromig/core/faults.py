@@ -16,6 +16,7 @@ from heteromig.core.spec import Isolation, Mode, RunSpec
 from heteromig.core.units import NS_PER_MS, NS_PER_S, MonotonicNs, format_duration_s
 from heteromig.core.verdict import SIGNAL_BASE, ExitCode, Reason
 from heteromig.core.view import View, WorkerView
+from heteromig.core.watch import is_recut, is_unsettled, read
 
 
 class Fault(Struct, frozen=True):
@@ -66,10 +67,12 @@ def _faults(view: View, event: ev.AnyEvent, phase: Phase) -> Iterator[Fault]:  #
         case ev.TimedSectionEnded() | ev.FinishAnnounced():
             yield from _left_timed_section(view, event, phase)
         case ev.SampleTaken():
-            yield from _device(view, phase)
+            yield from _gpus(view, phase)
+            yield from _processes(view, phase)
             yield from _stalled(view, event.at_ns, phase)
         case ev.DeviceFaulted():
-            yield _stop(ExitCode.DEVICE, event.message)
+            if view.uses_gpu(event.gpu_uuid):
+                yield _stop(ExitCode.DEVICE, event.message)
         case ev.SamplerLost():
             if not event.restarted and phase in ACTIVE_PHASES:
                 yield from _sampler_lost(event.message, phase)
@@ -193,33 +196,48 @@ def _left_timed_section(view: View, event: ev.TimedSectionEnded | ev.FinishAnnou
     )
 
 
-def _device(view: View, phase: Phase) -> Iterator[Fault]:
-    sample, inventory, plan = view.sample, view.inventory, view.plan
-    if sample is None or inventory is None or plan is None or phase not in ACTIVE_PHASES:
-        return
-    if sample.geometry != inventory.geometry:
-        yield _stop(
-            ExitCode.DEVICE,
-            f"The partitioning of the GPU changed during {phase.value}: somebody else reconfigured it. "
-            "Keep other tools away from the GPU while a run is going on.",
-        )
-    ours = {worker.slice_uuid for worker in plan.workers}
-    for reading in sample.slices:
-        if reading.slice_uuid not in ours:
-            continue
-        for occupant in reading.occupants or ():
-            owner = view.owner(occupant)
-            if owner is not None and owner.assignment.slice_uuid != reading.slice_uuid:
+def _gpus(view: View, phase: Phase) -> Iterator[Fault]:
+    """What a sample says of the GPUs of the plan; that one cannot be read is a fault in every phase."""
+    assert view.sample is not None  # noqa: S101 - this event brought it
+    readings = {reading.gpu_uuid: reading for reading in view.sample.gpus}
+    for gpu in (watch.gpu for watch in view.gpus):
+        reading = read(gpu.uuid, readings.get(gpu.uuid))
+        if isinstance(reading, str):
+            yield _stop(ExitCode.DEVICE, reading)
+        elif phase in ACTIVE_PHASES:
+            if is_recut(gpu, reading):
                 yield _stop(
                     ExitCode.DEVICE,
-                    f"{_capital(owner.name)} runs on slice {reading.slice_uuid} instead of its own "
-                    f"({owner.assignment.slice_uuid}), as pid {occupant.pid} ({occupant.command}).",
+                    f"The partitioning of GPU {gpu.uuid} changed during {phase.value}: somebody else reconfigured it. "
+                    "Keep other tools away from the GPU while a run is going on.",
                 )
-            elif owner is None and not view.is_ours(occupant):
+            if is_unsettled(reading):
                 yield _stop(
                     ExitCode.DEVICE,
-                    f"Slice {reading.slice_uuid} is used by a process that is not part of this run: pid "
-                    f"{occupant.pid} ({occupant.command}). End it, or use other slices.",
+                    f"The MIG mode of GPU {gpu.uuid} is not settled any more during {phase.value}: somebody else "
+                    "changed it, and it waits for a reset. Set it back, and keep other tools away from the GPU.",
+                )
+
+
+def _processes(view: View, phase: Phase) -> Iterator[Fault]:
+    sample = view.sample
+    if sample is None or phase not in ACTIVE_PHASES:
+        return
+    for place in view.places:
+        for occupant in view.occupants(sample, place) or ():
+            misplaced = view.misplaced(occupant, place.uuid)
+            if misplaced is not None:
+                yield _stop(
+                    ExitCode.DEVICE,
+                    f"{_capital(misplaced.name)} runs on {place.name} instead of its own "
+                    f"({misplaced.assignment.slice_uuid}), as pid {occupant.pid} ({occupant.command}).",
+                )
+            elif view.owner(occupant) is None and not view.is_ours(occupant):
+                yield _stop(
+                    ExitCode.DEVICE,
+                    f"{_capital(place.name)} is used by a process that is not part of this run: pid "
+                    f"{occupant.pid} ({occupant.command}). End it, or use "
+                    f"{'another GPU' if place.shared else 'other slices'}.",
                 )
     if phase in MEASURING_PHASES:
         for index in sorted(view.absent_twice):
@@ -322,14 +340,14 @@ def _not_started(view: View) -> tuple[WorkerView, ...]:
 
 
 def _still_busy(view: View) -> Iterator[Fault]:
-    sample, plan = view.sample, view.plan
-    if view.live_workers or sample is None or plan is None or sample.taken_ns < view.last_exit_ns:
+    sample = view.sample
+    if view.live_workers or sample is None or sample.taken_ns < view.last_exit_ns:
         return
-    ours = {worker.slice_uuid for worker in plan.workers}
-    for reading in sample.slices:
-        if reading.slice_uuid in ours and reading.occupants:
-            pids = ", ".join(str(occupant.pid) for occupant in reading.occupants)
-            yield _stop(ExitCode.DEVICE, f"Slice {reading.slice_uuid} is not empty after draining: pid {pids}.")
+    for place in view.places:
+        left = [one for one in view.occupants(sample, place) or () if not (place.shared and view.serves(one))]
+        if left:
+            pids = ", ".join(str(occupant.pid) for occupant in left)
+            yield _stop(ExitCode.DEVICE, f"{_capital(place.name)} is not empty after draining: pid {pids}.")
 
 
 def _capital(sentence: str) -> str:

@@ -16,6 +16,7 @@ from heteromig.core.devices import DeviceSample
 from heteromig.core.phases import Keeping, WorkerState
 from heteromig.core.units import NS_PER_MS
 from heteromig.core.view import View
+from heteromig.core.watch import is_recut, is_unsettled, read
 
 STALE_AFTER_PERIODS = 3
 
@@ -127,7 +128,7 @@ def backgrounds_on_their_slices(view: View, event: ev.AnyEvent) -> Finding:
     if missing:
         return _finding(guard, passed=False, evidence=f"not seen on its slice: {', '.join(missing)}")
     if blind:
-        return _unobservable(guard, passed=True, why="the device does not show processes per slice")
+        return _unobservable(guard, passed=True, why=view.why_hidden)
     return _finding(guard, passed=True, evidence="each is seen on its own slice")
 
 
@@ -148,9 +149,24 @@ def geometry_unchanged(view: View, event: ev.AnyEvent) -> Finding:
     if stale is not None:
         return stale
     assert view.sample is not None  # noqa: S101 - a fresh sample exists
-    assert view.inventory is not None  # noqa: S101 - samples come after the inventory
-    same = view.sample.geometry == view.inventory.geometry
-    return _finding(geometry_unchanged, same, f"{view.inventory.geometry[:12]} then, {view.sample.geometry[:12]} now")
+    readings = {reading.gpu_uuid: reading for reading in view.sample.gpus}
+    seen: list[str] = []
+    for gpu in (watch.gpu for watch in view.gpus):
+        reading = read(gpu.uuid, readings.get(gpu.uuid))
+        if isinstance(reading, str):
+            return _unobservable(geometry_unchanged, passed=False, why=reading)
+        if is_unsettled(reading):
+            return _finding(geometry_unchanged, passed=False, evidence=f"the MIG mode of {gpu.uuid} waits for a reset")
+        seen.append(f"{_short(gpu.geometry)} then, {_short(reading.geometry)} now")
+        if is_recut(gpu, reading):
+            return _finding(geometry_unchanged, passed=False, evidence=seen[-1])
+        if gpu.geometry is None or reading.geometry is None:
+            return _unobservable(geometry_unchanged, passed=True, why=f"how {gpu.uuid} is cut cannot be read")
+    return _finding(geometry_unchanged, passed=True, evidence="; ".join(seen))
+
+
+def _short(geometry: str | None) -> str:
+    return "unknown" if geometry is None else geometry[:12]
 
 
 def main_exited(view: View, _event: ev.AnyEvent) -> Finding:
@@ -208,18 +224,21 @@ def gave_up_waiting(view: View, event: ev.AnyEvent) -> Finding:
 
 def _nobody_on(guard: Callable[..., Finding], view: View, sample: DeviceSample) -> Finding:
     """Whether the slices of the plan are empty; one that is seen to be busy weighs more than one that is not seen."""
-    planned = frozenset(worker.slice_uuid for worker in view.plan.workers) if view.plan else frozenset()
-    readings = [reading for reading in sample.slices if reading.slice_uuid in planned]
-    busy = [
-        reading.slice_uuid
-        for reading in readings
+    busy: list[str] = []
+    hidden = False
+    for place in view.places:
+        occupants = view.occupants(sample, place)
+        hidden = hidden or occupants is None
         # The controller itself computes nothing, though its user may have started it with a slice in its environment.
-        if any(occupant.pid != view.controller_pid for occupant in reading.occupants or ())
-    ]
+        if any(
+            occupant.pid != view.controller_pid and not (place.shared and view.serves(occupant))
+            for occupant in occupants or ()
+        ):
+            busy.append(place.uuid)
     if busy:
         return _finding(guard, passed=False, evidence=f"busy: {', '.join(busy)}")
-    if any(reading.occupants is None for reading in readings):
-        return _unobservable(guard, passed=True, why="the device does not show processes per slice")
+    if hidden:
+        return _unobservable(guard, passed=True, why=view.why_hidden)
     return _finding(guard, passed=True, evidence="every slice is empty")
 
 

@@ -238,6 +238,7 @@ def _expect_main_exit(run: Run, event: ev.AnyEvent) -> None:
 
 
 def _enter_draining(run: Run, _event: ev.AnyEvent) -> None:
+    run.view = msgspec.structs.replace(run.view, draining=True)
     view = run.view
     live = tuple(worker.index for worker in view.live_workers)
     timed = tuple(worker.index for worker in view.backgrounds if worker.live)

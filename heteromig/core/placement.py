@@ -14,7 +14,8 @@ def place(spec: RunSpec, inventory: Inventory) -> tuple[Slice, ...]:
 
     Raises:
         UsageError: `--gpu` or `--main-slice` names nothing that there is.
-        PreflightError: the harness does not support this kind of GPU, or not the benchmarks on it.
+        PreflightError: the harness does not support this kind of GPU, or not the benchmarks on it; or the GPU that
+            `--gpu` names cannot be used.
     """
     slices = _slices(spec, inventory)
     if not slices:
@@ -55,18 +56,21 @@ def _slices(spec: RunSpec, inventory: Inventory) -> tuple[Slice, ...]:
         return inventory.slices  # of the one GPU that was chosen to be shared
     groups = {gpu.uuid: tuple(one for one in inventory.slices if one.gpu_uuid == gpu.uuid) for gpu in inventory.gpus}
     if spec.gpu is not None:
-        return groups[_gpu(spec.gpu, inventory.gpus).uuid]
+        return groups[_gpu(spec.gpu, inventory).uuid]
     wanted = spec.main.slice
     fitting = [group for group in groups.values() if wanted is None or _matching(wanted, group)]
     # The first of those with the most slices, so that the same host gives the same GPU every time.
     return max(fitting or groups.values(), key=len, default=())
 
 
-def _gpu(wanted: str, gpus: tuple[Gpu, ...]) -> Gpu:
-    for index, gpu in enumerate(gpus):
-        if wanted in {str(index), gpu.uuid}:
+def _gpu(wanted: str, inventory: Inventory) -> Gpu:
+    for gpu in inventory.gpus:
+        if wanted in {gpu.uuid, str(gpu.index)}:
             return gpu
-    known = ", ".join(f"{index} ({gpu.uuid})" for index, gpu in enumerate(gpus))
+    for unusable in inventory.unusable:
+        if wanted in {unusable.uuid, str(unusable.index)}:
+            raise PreflightError(unusable.message)
+    known = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in inventory.gpus)
     raise UsageError(f"--gpu {wanted} is none of the GPUs with slices: {known}.")
 
 
@@ -85,7 +89,14 @@ def _main_slice(spec: RunSpec, slices: tuple[Slice, ...]) -> Slice:
 
 
 def _matching(wanted: str, slices: tuple[Slice, ...]) -> list[Slice]:
-    return [one for index, one in enumerate(slices) if wanted in {str(index), one.uuid, one.profile}]
+    return [one for index, one in enumerate(slices) if wanted in {str(index), one.uuid, one.profile, _older_name(one)}]
+
+
+def _older_name(one: Slice) -> str | None:
+    """What drivers before R470 call a MIG device, which newer ones understand still (NVIDIA's MIG user guide)."""
+    if one.gpu_instance_id is None:
+        return None
+    return f"MIG-{one.gpu_uuid}/{one.gpu_instance_id}/{one.compute_instance_id}"
 
 
 def _require_supported(spec: RunSpec, gpu: Gpu) -> None:

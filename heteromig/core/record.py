@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from heteromig.core.device_guards import DeviceFinding
 from heteromig.core.overlap import BackgroundOverlap
 from heteromig.core.verdict import Reason
 
@@ -124,7 +125,8 @@ class VerdictRecord(Struct, frozen=True):
 class RunRecord(Struct, frozen=True):
     """All of `run.json`. `heartbeat_at` tells a run that goes on from one whose controller died.
 
-    `isolation` is what keeps the slices apart, see `Isolation`.
+    `isolation` is what keeps the slices apart, see `Isolation`. `device_guards` are there once everything was drained;
+    what they remark comes first among the `notes`.
     """
 
     schema_version: int
@@ -148,4 +150,5 @@ class RunRecord(Struct, frozen=True):
     observer: ObserverRecord
     phases: tuple[PhaseRecord, ...]
     notes: tuple[str, ...]
+    device_guards: tuple[DeviceFinding, ...]
     verdict: VerdictRecord | None

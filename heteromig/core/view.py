@@ -11,17 +11,22 @@ import msgspec
 from msgspec import Struct
 
 from heteromig.core import events as ev
-from heteromig.core.devices import DeviceSample, Inventory, Occupant
+from heteromig.core.devices import DeviceSample, Inventory, Occupant, SliceKind
 from heteromig.core.errors import HeteromigError
 from heteromig.core.overlap import CertificateSummary
 from heteromig.core.phases import LIVE_STATES, TIMED_STATES, Keeping, Role, WorkerState
 from heteromig.core.plan import Assignment, EngineNeed, Plan, make_plan
 from heteromig.core.spec import RunSpec
-from heteromig.core.units import MonotonicNs, UtcNs
+from heteromig.core.units import NS_PER_MS, MonotonicNs, UtcNs
 from heteromig.core.verdict import Reason
+from heteromig.core.watch import GpuWatch, PlaceWatch, is_recut
 
 MAX_NOTES = 20
 """A host where more than that goes on is described well enough by the first of them."""
+
+HEARD_WITHIN_NS = 500 * NS_PER_MS
+"""How much later than it happened the beginning of a timed section can be heard: the slowest tick, and a busy
+machine. A sample that is younger than that may have been taken within it."""
 
 
 class WorkerView(Struct, frozen=True):
@@ -51,6 +56,12 @@ class WorkerView(Struct, frozen=True):
     reported_valid: bool | None = None
     still_timed_ns: MonotonicNs | None = None
     still_timed_utc_ns: UtcNs | None = None
+    shown: int = 0
+    """How many samples in main's timed section showed its process on its slice."""
+    missed: int = 0
+    """How many could have shown it, and did not."""
+    missed_twice: bool = False
+    """Whether two in a row did not."""
 
     @property
     def index(self) -> int:
@@ -89,13 +100,29 @@ class View(Struct, frozen=True):
     locked: bool = False
     missing_engines: tuple[tuple[EngineNeed, str], ...] | None = None
     sample: DeviceSample | None = None
+    earlier: DeviceSample | None = None
+    """The sample before the last."""
+    baseline: DeviceSample | None = None
+    """The last sample before anything was spawned."""
+    before_main: DeviceSample | None = None
+    """The last sample that was surely taken before main's timed section began."""
+    after_main: DeviceSample | None = None
+    """The first sample that was taken after it ended."""
+    gpus: tuple[GpuWatch, ...] = ()
+    """The GPUs of the plan."""
+    places: tuple[PlaceWatch, ...] = ()
+    """Where the processes of the plan are looked for."""
     absent: frozenset[int] = frozenset()
     """Timed workers that the last sample did not show on their own slice."""
     absent_twice: frozenset[int] = frozenset()
     """Those that the sample before did not show either."""
+    draining: bool = False
+    """Whether workers are only stopped and reaped: who else is on the slices is no concern of the result any more."""
     notes: tuple[str, ...] = ()
     """What was seen that changes no verdict, but that whoever reads the result should know."""
     sampler_alive: bool = True
+    sampler_losses: int = 0
+    """How often nobody watched the devices until another sampler did."""
     buffer_elapsed: bool = False
     signals: int = 0
     reasons: tuple[Reason, ...] = ()
@@ -138,6 +165,13 @@ class View(Struct, frozen=True):
         """When the last worker so far was reaped; 0 where none was."""
         return max((worker.exited_ns or 0 for worker in self.workers), default=0)
 
+    @property
+    def why_hidden(self) -> str:
+        """Why samples do not show who is on a slice."""
+        if self.inventory is not None and self.inventory.pids_resolve is False:
+            return "the driver lists processes by other pids than they have here, in a pid namespace of their own"
+        return "the device does not show processes per slice"
+
     def with_workers(self, indices: Iterable[int], change: Callable[[WorkerView], WorkerView]) -> View:
         """The same view with some workers changed."""
         chosen = frozenset(indices)
@@ -157,8 +191,13 @@ class View(Struct, frozen=True):
         if all(worker.index != assignment.index for worker in self.workers):
             grown = (*self.workers, WorkerView(assignment=assignment))
             return msgspec.structs.replace(self, workers=grown).spawning(assignment)
-        return self.with_workers(
+        view = self.with_workers(
             [assignment.index], lambda worker: msgspec.structs.replace(worker, state=WorkerState.SPAWNING)
+        )
+        return msgspec.structs.replace(
+            view,
+            baseline=self.sample if self.baseline is None and self.last_exit_ns == 0 else self.baseline,
+            before_main=self.sample if assignment.role is Role.MAIN else self.before_main,
         )
 
     def owner(self, occupant: Occupant) -> WorkerView | None:
@@ -169,6 +208,31 @@ class View(Struct, frozen=True):
     def is_ours(self, occupant: Occupant) -> bool:
         """Whether the process descends from this run's controller, or is it."""
         return self.controller_pid == occupant.pid or self.controller_pid in occupant.ancestors
+
+    def serves(self, occupant: Occupant) -> bool:
+        """Whether the process is ours and no worker's, as those are that share a GPU out."""
+        return self.is_ours(occupant) and self.owner(occupant) is None
+
+    def misplaced(self, occupant: Occupant, place_uuid: str) -> WorkerView | None:
+        """The worker whose process this is, where it belongs on another slice than this one."""
+        owner = self.owner(occupant)
+        if owner is None or owner.assignment.slice_uuid == place_uuid:
+            return None
+        return None if self._gpu_of(owner) == place_uuid else owner
+
+    def occupants(self, sample: DeviceSample, place: PlaceWatch) -> tuple[Occupant, ...] | None:
+        """Who a sample shows there; None where it does not."""
+        if place.shared:
+            return next((reading.occupants for reading in sample.gpus if reading.gpu_uuid == place.uuid), None)
+        return next((reading.occupants for reading in sample.slices if reading.slice_uuid == place.uuid), None)
+
+    def uses_gpu(self, uuid: str | None) -> bool:
+        """Whether what befalls this GPU concerns the run: all do where none is named, or nothing was planned yet."""
+        return uuid is None or self.plan is None or any(watch.gpu.uuid == uuid for watch in self.gpus)
+
+    def _gpu_of(self, worker: WorkerView) -> str | None:
+        slices = self.inventory.slices if self.inventory is not None else ()
+        return next((one.gpu_uuid for one in slices if one.uuid == worker.assignment.slice_uuid), None)
 
     def after(self, event: ev.AnyEvent) -> View:  # noqa: C901, PLR0911, PLR0912 - one arm an event, no logic
         """This view and one more fact."""
@@ -191,7 +255,11 @@ class View(Struct, frozen=True):
                 return self._sampled(event.sample)
             case ev.SamplerLost():
                 alive = self.sampler_alive and event.restarted  # one that was lost for good stays lost
-                return msgspec.structs.replace(self, sampler_alive=alive, sample=None)
+                return msgspec.structs.replace(
+                    self, sampler_alive=alive, sampler_losses=self.sampler_losses + 1, sample=None, earlier=None
+                )
+            case ev.DeviceFaulted():
+                return self._faulted(event)
             case ev.SignalReceived():
                 return msgspec.structs.replace(self, signals=self.signals + 1)
             case ev.DeadlinePassed(timer=ev.Timer.BUFFER):
@@ -210,7 +278,9 @@ class View(Struct, frozen=True):
                 | ev.StillTimed()
                 | ev.WorkerExited()
             ):
-                return self.with_workers([event.worker], lambda worker: _worker_after(worker, event))
+                return self.with_workers([event.worker], lambda worker: _worker_after(worker, event)).with_main_begun(
+                    event, first=self.main is not None and self.main.timed_ns is None
+                )
             case _:
                 return self
 
@@ -221,27 +291,60 @@ class View(Struct, frozen=True):
     def _discovered(self, event: ev.SlicesDiscovered) -> View:
         if self.inventory is not None:
             return self  # the plan rests on the first enumeration; samples show whether the geometry has changed
+        view = msgspec.structs.replace(self, inventory=event.inventory, cpus=event.cpus).noting(
+            *(f"No run can use it: {gpu.message}" for gpu in event.inventory.unusable)
+        )
         spec = self.spec
         if self.prepared is not None:
             spec = msgspec.structs.replace(spec, gpu=self.prepared.gpu_uuid)
         try:
             plan = make_plan(spec, event.inventory, event.cpus)
         except HeteromigError as error:
-            return msgspec.structs.replace(
-                self,
-                inventory=event.inventory,
-                cpus=event.cpus,
-                plan_failure=Reason(error.exit_code, str(error)),
-            )
+            return msgspec.structs.replace(view, plan_failure=Reason(error.exit_code, str(error)))
+        ours = {worker.slice_uuid for worker in plan.workers}
+        slices = [one for one in event.inventory.slices if one.uuid in ours]
+        used = {one.gpu_uuid for one in slices}
+        shared = dict.fromkeys(one.gpu_uuid for one in slices if one.kind is SliceKind.MPS)
         return msgspec.structs.replace(
-            self,
-            inventory=event.inventory,
-            cpus=event.cpus,
+            view,
             plan=plan,
             workers=tuple(WorkerView(assignment=assignment) for assignment in plan.workers),
+            gpus=tuple(GpuWatch(gpu) for gpu in event.inventory.gpus if gpu.uuid in used),
+            places=(
+                *(PlaceWatch(uuid, shared=True) for uuid in shared),
+                *(PlaceWatch(one.uuid) for one in slices if one.kind is not SliceKind.MPS),
+            ),
         )
 
+    def _faulted(self, event: ev.DeviceFaulted) -> View:
+        if not self.uses_gpu(event.gpu_uuid):
+            return self.noting(f"Not part of the run: {event.message}")
+        if self.certificate is not None:
+            return self
+        gpus = tuple(
+            watch.faulted(event.message) if event.gpu_uuid in {None, watch.gpu.uuid} else watch for watch in self.gpus
+        )
+        return msgspec.structs.replace(self, gpus=gpus)
+
+    def noting(self, *notes: str) -> View:
+        """This view and remarks, each once."""
+        return msgspec.structs.replace(self, notes=tuple(dict.fromkeys((*self.notes, *notes)))[:MAX_NOTES])
+
+    def with_main_begun(self, event: WorkerEvent, *, first: bool) -> View:
+        """What was known before main's timed section, if it is that which began: the `first`, where it has several."""
+        began = isinstance(event, ev.StartAnnounced | ev.TimedSectionBegan)
+        if self.main is None or not began or not first or event.worker != self.main.index:
+            return self
+        surely = [
+            sample
+            for sample in (self.before_main, self.earlier, self.sample)
+            if sample is not None and (sample is self.before_main or sample.taken_ns <= event.at_ns - HEARD_WITHIN_NS)
+        ]
+        return msgspec.structs.replace(self, before_main=max(surely, key=lambda one: one.taken_ns, default=None))
+
     def _sampled(self, sample: DeviceSample) -> View:
+        if self.inventory is not None and self.inventory.pids_resolve is False:
+            sample = _without_occupants(sample)
         shown: set[int] = set()
         observable: set[str] = set()
         for reading in sample.slices:
@@ -260,18 +363,70 @@ class View(Struct, frozen=True):
             and worker.assignment.slice_uuid in observable
             and worker.index not in shown
         )
-        return msgspec.structs.replace(
+        main = self.main
+        view = msgspec.structs.replace(
             self,
             sample=sample.after(self.sample),
+            earlier=self.sample,
+            after_main=sample if self._is_first_after_main(sample) else self.after_main,
+            gpus=self._watched(sample),
+            places=self.places if self.draining else tuple(self._looked(sample, place) for place in self.places),
             absent=absent,
             absent_twice=absent & self.absent,
-            notes=tuple(dict.fromkeys((*self.notes, *self._bystanders(sample))))[:MAX_NOTES],
+        ).noting(*self._bystanders(sample))
+        if main is None or not self.spec.start_evidence.reached_by(main.state):
+            return view
+        return view.with_workers(
+            [worker.index for worker in self.workers if worker.live and worker.assignment.slice_uuid in observable],
+            lambda worker: msgspec.structs.replace(
+                worker,
+                shown=worker.shown + (worker.index in shown),
+                missed=worker.missed + (worker.index not in shown),
+                missed_twice=worker.missed_twice or worker.index in view.absent_twice,
+            ),
         )
 
+    def _is_first_after_main(self, sample: DeviceSample) -> bool:
+        """Whether no sample before this one was taken after main's (last) timed section."""
+        main = self.main
+        if main is None or main.spawned_ns is None:
+            return False
+        end_ns = main.ended_ns or main.exited_ns
+        if end_ns is None or sample.taken_ns < end_ns:
+            return False
+        return self.after_main is None or self.after_main.taken_ns < end_ns
+
+    def _watched(self, sample: DeviceSample) -> tuple[GpuWatch, ...]:
+        if self.certificate is not None:
+            return self.gpus  # the verdict is on its way to the disk
+        readings = {reading.gpu_uuid: reading for reading in sample.gpus}
+        return tuple(watch.after(readings.get(watch.gpu.uuid), draining=self.draining) for watch in self.gpus)
+
+    def _looked(self, sample: DeviceSample, place: PlaceWatch) -> PlaceWatch:
+        occupants = self.occupants(sample, place)
+        strangers = (self._stranger(occupant, place.uuid) for occupant in occupants or ())
+        return place.after(occupants, next((one for one in strangers if one is not None), None))
+
+    def _stranger(self, occupant: Occupant, place_uuid: str) -> str | None:
+        misplaced = self.misplaced(occupant, place_uuid)
+        if misplaced is None and (self.owner(occupant) is not None or self.is_ours(occupant)):
+            return None
+        whose = "" if misplaced is None else f" of {misplaced.name}"
+        return f"pid {occupant.pid} ({occupant.command}){whose}"
+
     def _bystanders(self, sample: DeviceSample) -> Iterator[str]:
-        """Strangers on slices that the run does not use: they share the host with it, and perhaps the GPU."""
-        if self.plan is None:
+        """What befalls what the run does not use: it shares the host with it, and perhaps the GPU."""
+        if self.plan is None or self.inventory is None:
             return
+        gpus = {gpu.uuid: gpu for gpu in self.inventory.gpus}
+        for watched in sample.gpus:
+            gpu = gpus.get(watched.gpu_uuid)
+            if gpu is None or self.uses_gpu(gpu.uuid):
+                continue
+            if watched.unreadable is not None:
+                yield f"Not part of the run: {watched.unreadable}"
+            elif is_recut(gpu, watched):
+                yield f"GPU {gpu.uuid}, which is not part of the run, was cut anew meanwhile."
         ours = {worker.slice_uuid for worker in self.plan.workers}
         for reading in sample.slices:
             for occupant in reading.occupants or ():
@@ -280,6 +435,15 @@ class View(Struct, frozen=True):
                         f"Slice {reading.slice_uuid}, which is not part of the run, was used meanwhile by pid "
                         f"{occupant.pid} ({occupant.command})."
                     )
+
+
+def _without_occupants(sample: DeviceSample) -> DeviceSample:
+    """The same where the driver's pids mean nothing here."""
+    return msgspec.structs.replace(
+        sample,
+        slices=tuple(msgspec.structs.replace(reading, occupants=None) for reading in sample.slices),
+        gpus=tuple(msgspec.structs.replace(reading, occupants=None) for reading in sample.gpus),
+    )
 
 
 WorkerEvent = (

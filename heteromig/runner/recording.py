@@ -11,6 +11,7 @@ import psutil
 from msgspec import Struct
 
 from heteromig import __version__
+from heteromig.core.device_guards import DeviceFinding, device_findings
 from heteromig.core.guards import Finding
 from heteromig.core.machine import Run
 from heteromig.core.overlap import CertificateSummary
@@ -59,6 +60,7 @@ class Certificate(Struct, frozen=True):
     level: EvidenceLevel
     summary: CertificateSummary | None
     guards: tuple[GuardRecord, ...]
+    device_guards: tuple[DeviceFinding, ...]
     files: tuple[FileHash, ...]
 
 
@@ -100,6 +102,7 @@ class Recorder:
             guards=tuple(
                 GuardRecord(step.source.value, step.destination.value, step.findings) for step in run.transitions
             ),
+            device_guards=record.device_guards,
             files=hash_files(self._run_dir),
         )
         write_json(self._run_dir / CERTIFICATE, certificate, sync=True)
@@ -114,6 +117,7 @@ class Recorder:
         cpus = {worker.assignment.slice_uuid: worker.assignment.cpus for worker in view.workers}
         overlap = view.certificate.overlap if view.certificate is not None else None
         verdict = run.verdict
+        found = device_findings(view) if judged else ()
         return RunRecord(
             schema_version=SCHEMA_VERSION,
             tool=TOOL,
@@ -161,7 +165,8 @@ class Recorder:
                 )
                 for number, (phase, at_ns) in enumerate(self._entered)
             ),
-            notes=view.notes,
+            notes=(*(one.remark for one in found if one.remark), *view.notes),
+            device_guards=found,
             verdict=VerdictRecord(verdict.status, verdict.exit_code, verdict.reasons) if judged else None,
         )
 

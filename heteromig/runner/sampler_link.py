@@ -79,7 +79,8 @@ class SamplerLink:
         try:
             # In a directory of our own: `python -m` looks for modules in the current one first, and the user's may
             # hold a random.py.
-            self._helper = spawn_helper(self._argv, stderr=self._log, cpus=self._cpus, cwd=self._run_dir)
+            first = () if self._lost else ("--probe-pids",)  # a later one would find, or disturb, what is measured
+            self._helper = spawn_helper((*self._argv, *first), stderr=self._log, cpus=self._cpus, cwd=self._run_dir)
         except HeteromigError as error:
             return [ev.SamplerLost(at_ns=at_ns, restarted=False, message=str(error))]
         os.set_blocking(self._helper.stdout.fileno(), False)
@@ -150,7 +151,7 @@ class SamplerLink:
             case messages.Sampled():
                 return [ev.SampleTaken(at_ns=at_ns, sample=message.sample)]
             case messages.Faulted():
-                return [ev.DeviceFaulted(at_ns=at_ns, message=message.message)]
+                return [ev.DeviceFaulted(at_ns=at_ns, message=message.message, gpu_uuid=message.gpu_uuid)]
 
     def _replace(self, at_ns: MonotonicNs, why: str) -> list[ev.AnyEvent]:
         """The sampler is lost: start another one, once."""

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from heteromig.core import effects as ef
 from heteromig.core import events as ev
+from heteromig.core.device_guards import DeviceFinding, device_findings
 from heteromig.core.errors import EvidenceError, UsageError
 from heteromig.core.machine import REPLIES, Run
 from heteromig.core.overlap import CertificateSummary
@@ -41,13 +42,14 @@ class _Stamp(Struct, frozen=True):
 
 
 class Verification(Struct, frozen=True):
-    """What `verify` found. `certificate` is the recomputed one; `notes` are remarks that change nothing."""
+    """What `verify` found, all of it recomputed; `notes` are remarks that change nothing."""
 
     run_id: str
     simulated: bool
     isolation: Isolation
     verdict: Verdict
     certificate: CertificateSummary | None
+    device_guards: tuple[DeviceFinding, ...]
     notes: tuple[str, ...]
 
 
@@ -80,6 +82,7 @@ def verify_run(run_dir: Path) -> Verification:
         isolation=journal.header.spec.isolation,
         verdict=decide(tuple(reasons), lenient=journal.header.spec.lenient, good=good),
         certificate=run.view.certificate,
+        device_guards=device_findings(run.view),
         notes=notes,
     )
 

@@ -30,9 +30,14 @@ class Sampled(Struct, frozen=True, tag="Sampled"):
 
 
 class Faulted(Struct, frozen=True, tag="Faulted"):
-    """A device misbehaved: an Xid, a lost GPU. `message` names the GPU and what NVML said; each is said once."""
+    """A device misbehaved, as with an Xid: `message` names the GPU and what NVML said; each is said once.
+
+    `gpu_uuid` is None where all GPUs are concerned, as when the driver is gone. That one of them cannot be read is
+    said in samples.
+    """
 
     message: str
+    gpu_uuid: str | None = None
 
 
 Message = Union[Discovered, Refused, Sampled, Faulted]  # noqa: UP007 - msgspec decodes this union at run time on 3.10 too

@@ -31,9 +31,15 @@ __all__ = [
     "ERROR_NO_PERMISSION",
     "ERROR_TIMEOUT",
     "ERROR_UNINITIALIZED",
+    "EVENT_DOUBLE_BIT_ECC",
     "EVENT_GPU_UNAVAILABLE",
     "EVENT_MIG_CONFIG_CHANGE",
     "EVENT_XID",
+    "FIELD_HW_POWER_BRAKE",
+    "FIELD_HW_THERMAL",
+    "FIELD_POWER_CAP",
+    "FIELD_SW_THERMAL",
+    "FIELD_THERMAL",
     "GPM_DRAM",
     "GPM_PCIE_RX",
     "GPM_PCIE_TX",
@@ -44,6 +50,7 @@ __all__ = [
     "Library",
     "NVMLError",
     "Unread",
+    "field_integer",
     "gpm_request",
     "gpm_sample",
     "gpm_sample_number",
@@ -77,10 +84,22 @@ GPM_PCIE_TX: int = pynvml.NVML_GPM_METRIC_PCIE_TX_PER_SEC
 GPM_PCIE_RX: int = pynvml.NVML_GPM_METRIC_PCIE_RX_PER_SEC
 
 EVENT_XID: int = pynvml.nvmlEventTypeXidCriticalError
+EVENT_DOUBLE_BIT_ECC: int = pynvml.nvmlEventTypeDoubleBitEccError
 EVENT_MIG_CONFIG_CHANGE = 0x100
 """nvml.h; older releases of pynvml have no name for it."""
 EVENT_GPU_UNAVAILABLE = 0x4000
 """nvml.h; older releases of pynvml have no name for it."""
+
+# nvml.h, NVML_FI_DEV_PERF_POLICY_* and NVML_FI_DEV_CLOCKS_EVENT_REASON_*; older releases of pynvml name none of the
+# latter. Each counts nanoseconds for which clocks were lowered for that reason.
+FIELD_POWER_CAP = 74
+FIELD_THERMAL = 75
+FIELD_SW_THERMAL = 269
+FIELD_HW_THERMAL = 270
+FIELD_HW_POWER_BRAKE = 271
+
+_INTEGERS = {1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}
+"""Members of nvmlValue_t by nvmlValueType_t."""
 
 _CANNOT_SAY = frozenset(
     {
@@ -170,6 +189,13 @@ class Library(Protocol):
     def nvmlDeviceGetComputeRunningProcesses(self, handle: Handle) -> list[Any]:
         """`.pid` and `.usedGpuMemory` of each process with a context there."""
         ...
+
+    def nvmlDeviceGetMPSComputeRunningProcesses(self, handle: Handle) -> list[Any]:
+        """The same for clients of an MPS server."""
+        ...
+
+    def nvmlDeviceGetFieldValues(self, handle: Handle, fieldIds: list[int]) -> Any:
+        """`.fieldId`, `.nvmlReturn`, `.valueType` and `.value` of each field."""
 
     def nvmlDeviceGetPowerUsage(self, handle: Handle) -> int:
         """Milliwatts."""
@@ -275,6 +301,14 @@ class Unread(NamedTuple):
 def why_not(code: int) -> Unread:
     """What NVML's error says of a reading."""
     return Unread(code, _WHY_NOT.get(code) or f"NVML says: {NVMLError(code)}")
+
+
+def field_integer(field: Any) -> int | Unread:
+    """The integer that a field holds, such as nanoseconds, or why this board or driver does not have it."""
+    if field.nvmlReturn != 0:
+        return why_not(field.nvmlReturn)
+    member = _INTEGERS.get(field.valueType)
+    return Unread(ERROR_NOT_SUPPORTED, "NVML gave no integer") if member is None else int(getattr(field.value, member))
 
 
 def reading(call: Callable[..., _T], *args: Any) -> _T | Unread:

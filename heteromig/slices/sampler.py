@@ -1,7 +1,7 @@
 """The process that talks to the devices, so that a hanging driver can hold up nobody else.
 
 `python -m heteromig.slices.sampler --slices SOURCE --runs-dir DIR --period-ms N [--gpu GPU]
-[--sim-faults FILE] [--cpus 0,1]`
+[--sim-faults FILE] [--cpus 0,1] [--probe-pids]`
 
 It writes messages (see `messages`) to its standard output, one JSON object a line: `Discovered` or `Refused`, after
 the latter it exits with 0; then `Sampled` once a period, and `Faulted` when a device misbehaves.
@@ -11,6 +11,9 @@ killed by the kernel when its parent dies. That is the only way to be rid of it 
 call cannot be interrupted, and neither requests nor the end of the input are noticed meanwhile. Whoever waits for an
 answer in vain gives up and sends KILL. The keyboard's signals do not end it: the devices are still watched while
 the controller winds the run up. TERM does.
+
+`--probe-pids` has it find out, within a pid namespace of our own, whether the driver's pids mean anything here; see
+`pids`. That makes a CUDA context, and is therefore for the first sampler of a run, before anything is measured.
 
 A controller that does not read (stopped, or busy) makes the pipe fill up. The sampler never waits for it: samples that
 find unsent data before them are dropped, faults are kept.
@@ -31,6 +34,8 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from heteromig.core.devices import Inventory
 from heteromig.core.errors import HeteromigError, PreflightError, UsageError
 from heteromig.core.units import NS_PER_MS, NS_PER_S
@@ -40,6 +45,7 @@ from heteromig.slices.faultwatch import FaultWatch
 from heteromig.slices.libraries import open_library
 from heteromig.slices.messages import Discovered, Faulted, Message, Refused, Sampled, encode_line
 from heteromig.slices.nvml import Library, NVMLError
+from heteromig.slices.pids import in_initial_namespace, probe_pids
 from heteromig.slices.series import Series
 from heteromig.slices.source import parse_slices
 from heteromig.slices.telemetry import take_sample
@@ -136,7 +142,7 @@ class _Watch:
         try:
             heard = self._faults.heard()
             for fault in heard.faults:
-                self._outbox.put(Faulted(fault))
+                self._outbox.put(Faulted(fault.message, fault.gpu_uuid))
             now_ns = time.monotonic_ns()
             thorough = requested or heard.repartitioned or now_ns >= self._reopen_at_ns
             if thorough:
@@ -146,12 +152,17 @@ class _Watch:
                 nvml.reopen(self._library)
                 self._faults.arm()
                 self._reopen_at_ns = now_ns + _REOPEN_PERIOD_NS
-            sample = take_sample(self._library, self._inventory, energy=thorough, series=self._series)
+            sample = take_sample(
+                self._library,
+                self._inventory,
+                energy=thorough,
+                series=self._series,
+                listened=self._faults.listened,
+            )
             if not self._outbox.put(Sampled(sample)):
                 self._series.repeat()
         except NVMLError as error:
-            gpus = ", ".join(gpu.uuid for gpu in self._inventory.gpus)
-            self._report(f"NVML cannot read the GPU any more ({gpus}): it says {str(error)!r}; see the kernel's log.")
+            self._report(f"NVML cannot read any GPU any more: it says {str(error)!r}; see the kernel's log.")
         except HeteromigError as error:
             self._report(str(error))
 
@@ -184,6 +195,8 @@ def _run(options: argparse.Namespace, outbox: _Outbox) -> int:
         source = parse_slices(options.slices)
         library = open_library(source, options.runs_dir, options.sim_faults)
         inventory = take_inventory(library, source, options.gpu)
+        if options.probe_pids and not source.simulated and not in_initial_namespace():
+            inventory = msgspec.structs.replace(inventory, pids_resolve=probe_pids(library, inventory))
     except HeteromigError as error:
         return _refuse(lifeline, outbox, str(error), error.exit_code)
     except NVMLError as error:
@@ -233,6 +246,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--period-ms", required=True, type=_positive, metavar="N")
     parser.add_argument("--gpu", metavar="GPU")
     parser.add_argument("--sim-faults", type=Path, metavar="FILE")
+    parser.add_argument("--probe-pids", action="store_true")
     parser.add_argument("--cpus", type=_cpu_list, default=(), metavar="0,1")
     return parser.parse_args(argv)
 

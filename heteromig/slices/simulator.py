@@ -44,7 +44,7 @@ from heteromig.slices.simulated_state import (
 
 _NAMESPACE = UUID("6f0d5a52-2c1b-5a0e-9d53-8d2a5b1d7c11")  # arbitrary, and never to be changed
 _MIB_BYTES = 1 << 20
-_EVENTS = nvml.EVENT_XID | nvml.EVENT_MIG_CONFIG_CHANGE | nvml.EVENT_GPU_UNAVAILABLE
+_EVENTS = nvml.EVENT_XID | nvml.EVENT_DOUBLE_BIT_ECC | nvml.EVENT_MIG_CONFIG_CHANGE | nvml.EVENT_GPU_UNAVAILABLE
 _STILL_GOOD_NS = 10 * NS_PER_MS
 """A count of processes may be that old when a session begins: one of what a session ended with is not made twice."""
 _WHOLE_GPU = 0xFFFFFFFF  # what NVML says for "no instance"
@@ -190,6 +190,9 @@ class SimulatedLibrary:
     def nvmlDeviceGetCurrentClocksEventReasons(self, handle: Handle) -> int:
         return self._unmeasured(handle)
 
+    def nvmlDeviceGetFieldValues(self, handle: Handle, fieldIds: list[int]) -> Any:  # noqa: ARG002 - none is measured
+        return self._unmeasured(handle)
+
     # Its slices
 
     def nvmlDeviceGetMigDeviceHandleByIndex(self, device: Handle, index: int) -> Handle:
@@ -231,6 +234,10 @@ class SimulatedLibrary:
             for pid, used_bytes, *_ in self._census.processes(one.uuid)
             if is_there(pid)  # the census may be a tenth of a second old
         ]
+
+    def nvmlDeviceGetMPSComputeRunningProcesses(self, handle: Handle) -> list[Any]:
+        self._check(handle)
+        return []
 
     # Counters
 

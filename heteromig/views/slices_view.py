@@ -15,13 +15,15 @@ _LAST_BRANCH = "└─ "
 def slices_tree(inventory: Inventory, sample: DeviceSample | None) -> Text:
     """`inventory` with what `sample` says of processes and memory; UUIDs are whole, to be copied.
 
-    Where there are several GPUs each has its index, which `--gpu` takes.
+    Where there are other GPUs each has its index, which `--gpu` takes.
     """
     readings = {reading.slice_uuid: reading for reading in sample.slices} if sample is not None else {}
+    indices = [*map(_index, inventory.gpus), *(str(gpu.index) for gpu in inventory.unusable)]
+    width = max(map(len, indices), default=0)
     text = Text()
-    for index, gpu in enumerate(inventory.gpus):
-        if len(inventory.gpus) > 1:
-            text.append(f"GPU {index:>{len(str(len(inventory.gpus) - 1))}}  ")
+    for gpu in inventory.gpus:
+        if indices != ["0"]:
+            text.append(f"GPU {_index(gpu):>{width}}  ")
         _append_gpu(text, gpu, simulated=inventory.simulated)
         slices = [place for place in inventory.slices if place.gpu_uuid == gpu.uuid]
         ids = [_instance(place) for place in slices]
@@ -37,6 +39,9 @@ def slices_tree(inventory: Inventory, sample: DeviceSample | None) -> Text:
             text.append(f"{_LAST_BRANCH}no slices\n", "dim")
     if not inventory.gpus:
         text.append("no GPU\n")
+    for unusable in inventory.unusable:
+        text.append(f"GPU {unusable.index:>{width}}  ")
+        text.append(f"not usable: {printable(unusable.message)}\n", "yellow")
     count = len(inventory.slices)
     text.append(f"{count} slice{'' if count == 1 else 's'} on {len(inventory.gpus)} GPU(s)")
     if inventory.simulated:
@@ -44,6 +49,10 @@ def slices_tree(inventory: Inventory, sample: DeviceSample | None) -> Text:
     if any(place.kind is SliceKind.MPS for place in inventory.slices):
         text.append("; isolation: soft, under an MPS daemon that a run starts and ends", "yellow")
     return text
+
+
+def _index(gpu: Gpu) -> str:
+    return "?" if gpu.index is None else str(gpu.index)
 
 
 def _append_gpu(text: Text, gpu: Gpu, *, simulated: bool) -> None:

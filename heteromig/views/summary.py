@@ -15,6 +15,7 @@ from heteromig.core.phases import Phase, Role
 from heteromig.core.record import ObserverPhase, RunRecord, WorkerRecord
 from heteromig.core.spec import Goal, Isolation, Mode
 from heteromig.core.verdict import SIGNAL_BASE, ExitCode
+from heteromig.views.guards_view import append_guards, append_remarks
 from heteromig.views.text import printable
 from heteromig.views.verdict_text import SIMULATED_NOTE, SOFT_NOTE, append_block, append_overlap, append_verdict
 
@@ -58,6 +59,7 @@ def summary(record: RunRecord, run_directory: str, width: int) -> Text:
         append_verdict(
             text, verdict.status, verdict.exit_code, verdict.reasons, width, backgrounds=_backgrounds(record)
         )
+    append_remarks(text, record.device_guards, width)
     _append_nature(text, record, width)
     text.append("\n")
     main = next((worker for worker in record.workers if worker.role == Role.MAIN.value), None)
@@ -70,7 +72,10 @@ def summary(record: RunRecord, run_directory: str, width: int) -> Text:
             append_overlap(text, overlap.proven, figures, overlap.backgrounds, width)
     if record.left_out:
         append_block(text, "Left out", f"{', '.join(record.left_out)}, for want of slices", width)
-    for number, note in enumerate(_notes(record.notes)):
+    measured = main is not None and main.timed_begin is not None
+    append_guards(text, record.device_guards, width, simulated=record.simulated, measured=measured)
+    remarks = {finding.remark for finding in record.device_guards}
+    for number, note in enumerate(_notes([note for note in record.notes if note not in remarks])):
         append_block(text, "Noted" if number == 0 else "", printable(note), width)
     append_block(text, "Observer", _observer(record), width)
     # Paths and commands are not wrapped: they are there to be copied.

@@ -7,9 +7,11 @@ from typing import Protocol
 
 from rich.text import Text
 
+from heteromig.core.device_guards import DeviceFinding
 from heteromig.core.overlap import CertificateSummary
 from heteromig.core.spec import Isolation
 from heteromig.core.verdict import Verdict
+from heteromig.views.guards_view import append_guards, append_remarks
 from heteromig.views.text import printable
 from heteromig.views.verdict_text import SIMULATED_NOTE, SOFT_NOTE, append_block, append_overlap, append_verdict
 
@@ -43,6 +45,11 @@ class Verified(Protocol):
         ...
 
     @property
+    def device_guards(self) -> Sequence[DeviceFinding]:
+        """The recomputed ones."""
+        ...
+
+    @property
     def notes(self) -> Sequence[str]:
         """Remarks that change nothing."""
         ...
@@ -54,6 +61,7 @@ def verification(found: Verified, run_directory: str, width: int) -> Text:
     verdict = found.verdict
     backgrounds = found.certificate.overlap.backgrounds if found.certificate is not None else ()
     append_verdict(text, verdict.status, verdict.exit_code, verdict.reasons, width, backgrounds=len(backgrounds))
+    append_remarks(text, found.device_guards, width)
     if found.simulated:
         append_block(text, "", SIMULATED_NOTE, width, indent=0)
     if found.isolation is Isolation.SOFT:
@@ -66,6 +74,8 @@ def verification(found: Verified, run_directory: str, width: int) -> Text:
         overlap = found.certificate.overlap
         figures = (overlap.coverage, overlap.slack_before_s, overlap.slack_after_s)
         append_overlap(text, overlap.proven, figures, overlap.backgrounds, width)
+    measured = found.certificate is not None and found.certificate.main_section is not None
+    append_guards(text, found.device_guards, width, simulated=found.simulated, measured=measured)
     for note in found.notes:
         append_block(text, "Note", printable(note), width)
     text.rstrip()

@@ -10,7 +10,17 @@ import os
 from hypothesis import HealthCheck, settings
 from msgspec.structs import replace
 
-from heteromig.core.devices import DeviceSample, Gpu, Inventory, Occupant, Slice, SliceKind, SliceSample
+from heteromig.core.devices import (
+    DeviceSample,
+    DriverEvent,
+    Gpu,
+    GpuSample,
+    Inventory,
+    Occupant,
+    Slice,
+    SliceKind,
+    SliceSample,
+)
 from heteromig.core.overlap import CertificateSummary, MainResult, Overlap
 from heteromig.core.phases import EvidenceLevel
 from heteromig.core.spec import (
@@ -29,6 +39,7 @@ from heteromig.core.verdict import Reason
 
 CONTROLLER_PID = 77
 GEOMETRY = "as it was cut"
+EVERY_EVENT = int(DriverEvent.DOUBLE_BIT_ECC | DriverEvent.XID | DriverEvent.GPU_UNAVAILABLE)
 _EXAMPLES = int(os.environ.get("HETEROMIG_TEST_EXAMPLES", "0"))
 """More examples than a quick run has, chosen anew each time; e.g. 5000 before a release."""
 
@@ -128,13 +139,13 @@ def inventory(slices: int = 3, *more: int, profiles: tuple[str, ...] = ("1g.10gb
     return Inventory(
         simulated=True,
         gpus=tuple(
-            Gpu(uuid=gpu_uuid(gpu), name="NVIDIA A100-SXM4-80GB", driver="simulated") for gpu in range(1 + len(more))
+            Gpu(uuid=gpu_uuid(gpu), name="NVIDIA A100-SXM4-80GB", driver="simulated", index=gpu, geometry=GEOMETRY)
+            for gpu in range(1 + len(more))
         ),
         slices=tuple(
             Slice(uuid=slice_uuid(number), kind=SliceKind.SIM, profile=profile, gpu_uuid=gpu_uuid(gpu))
             for number, (gpu, profile) in enumerate(owners)
         ),
-        geometry=GEOMETRY,
     )
 
 
@@ -147,11 +158,23 @@ def sample(taken_ns: MonotonicNs, *occupants: tuple[Occupant, ...] | None, geome
     readings = (*occupants, *((),) * (3 - len(occupants)))
     return DeviceSample(
         taken_ns=taken_ns,
-        geometry=geometry,
         slices=tuple(
             SliceSample(slice_uuid=slice_uuid(number), occupants=each) for number, each in enumerate(readings)
         ),
-        gpus=(),
+        gpus=(gpu_sample(geometry=geometry),),
+    )
+
+
+def gpu_sample(number: int = 0, *, geometry: str | None = GEOMETRY) -> GpuSample:
+    """A GPU that does well."""
+    return GpuSample(
+        gpu_uuid=gpu_uuid(number),
+        geometry=geometry,
+        listened=EVERY_EVENT,
+        sw_thermal_slowdown_ns=0,
+        hw_thermal_slowdown_ns=0,
+        power_brake_ns=0,
+        power_cap_ns=0,
     )
 
 

@@ -12,12 +12,15 @@ import msgspec
 
 from heteromig.core import effects as ef
 from heteromig.core import events as ev
-from heteromig.core.guards import Finding
+from heteromig.core.device_guards import device_findings
+from heteromig.core.devices import DeviceSample
+from heteromig.core.guards import Finding, Status
 from heteromig.core.machine import Run
 from heteromig.core.phases import ACTIVE_PHASES, MEASURING_PHASES, EvidenceLevel, Phase, Role
 from heteromig.core.spec import Action, Drain, Goal, Mode, RunSpec
 from heteromig.core.units import NS_PER_MS
 from heteromig.core.verdict import Reason
+from heteromig.core.view import View
 from tests.core import histories
 from tests.core.world import Step
 
@@ -41,7 +44,8 @@ def check(spec: RunSpec, history: History) -> None:
     only_what_is_used_is_locked(history)
     builds_are_on_slices_of_their_profile(history)
     main_has_time_to_exit(spec, history)
-    strangers_elsewhere_are_noted(history)
+    what_happens_elsewhere_is_noted(history)
+    what_the_guards_find_is_what_ended_the_run(history)
     draining_stops_everybody(spec, history)
     the_ladder_goes_up(history)
     a_second_signal_kills(history)
@@ -77,10 +81,12 @@ def what_goes_wrong_leads_to_draining(spec: RunSpec, history: History) -> None:
         heard.hear(step)
 
 
-def _is_fatal(spec: RunSpec, step: Step, heard: _Heard) -> bool:
+def _is_fatal(spec: RunSpec, step: Step, heard: _Heard) -> bool:  # noqa: PLR0911 - one arm an event
     match step.event:
-        case ev.SignalReceived() | ev.DeviceFaulted() | ev.DiscoveryFailed() | ev.LockRefused():
+        case ev.SignalReceived() | ev.DiscoveryFailed() | ev.LockRefused():
             return True
+        case ev.DeviceFaulted():
+            return step.event.gpu_uuid is None or step.view.plan is None or step.event.gpu_uuid in _used_gpus(step.view)
         case ev.SpawnFailed(worker=worker):
             return heard.is_fatal_to_lose(worker, spec)
         case ev.WorkerExited(worker=worker) if worker not in heard.excused:
@@ -98,11 +104,11 @@ def _is_fatal(spec: RunSpec, step: Step, heard: _Heard) -> bool:
 
 
 def _shows_trouble(step: Step) -> bool:
-    """Whether the event is a sample of another geometry, or with a stranger on a slice of the plan."""
+    """Whether the event is a sample of the plan's GPUs cut anew or out of sight, or with a stranger on its slices."""
     view = step.view
     if not isinstance(step.event, ev.SampleTaken) or view.plan is None or view.inventory is None:
         return False
-    ours = {worker.slice_uuid for worker in view.plan.workers}
+    ours = {worker.slice_uuid for worker in view.plan.workers} if view.inventory.pids_resolve is not False else set()
     strangers = [
         occupant
         for reading in step.event.sample.slices
@@ -110,7 +116,39 @@ def _shows_trouble(step: Step) -> bool:
         for occupant in reading.occupants or ()
         if histories.CONTROLLER_PID not in occupant.ancestors
     ]
-    return bool(strangers) or step.event.sample.geometry != view.inventory.geometry
+    return bool(strangers) or not _gpus_are_well(view, step.event.sample)
+
+
+def what_the_guards_find_is_what_ended_the_run(history: History) -> None:
+    """A violated device guard goes with exit code 7 or with a remark, and a GPU outside the plan violates none."""
+    view = history[-1].view
+    findings = device_findings(view)
+    if view.plan is None:
+        assert not findings
+        return
+    scopes = {*_used_gpus(view), *(worker.slice_uuid for worker in view.plan.workers)}
+    assert {finding.scope for finding in findings} == scopes
+    for finding in findings:
+        violated = finding.status is Status.VIOLATED
+        assert violated or not finding.remark
+        if violated and not finding.remark:
+            assert any(reason.exit_code == 7 for reason in view.reasons), finding
+    assert len({(finding.guard, finding.scope) for finding in findings}) == len(findings)
+
+
+def _used_gpus(view: View) -> dict[str, str | None]:
+    """The GPUs of the plan, and how they were cut."""
+    assert view.inventory is not None
+    assert view.plan is not None
+    ours = {worker.slice_uuid for worker in view.plan.workers}
+    used = {one.gpu_uuid for one in view.inventory.slices if one.uuid in ours}
+    return {gpu.uuid: gpu.geometry for gpu in view.inventory.gpus if gpu.uuid in used}
+
+
+def _gpus_are_well(view: View, sample: DeviceSample) -> bool:
+    """Whether each GPU of the plan is readable and cut as it was."""
+    seen = {reading.gpu_uuid: reading.geometry for reading in sample.gpus if reading.unreadable is None}
+    return all(seen.get(uuid, "gone") == geometry or geometry is None for uuid, geometry in _used_gpus(view).items())
 
 
 class _Heard:
@@ -221,14 +259,16 @@ def devices_were_seen(spec: RunSpec, history: History) -> None:
         assert heard is not None, f"{step.after} without any sample"
         assert step.event.at_ns - heard.sample.taken_ns <= 3 * spec.sample_period_ms * NS_PER_MS, "the sample was stale"
         assert step.view.inventory is not None
-        same = heard.sample.geometry == step.view.inventory.geometry
+        same = _gpus_are_well(step.view, heard.sample)
         assert same or step.after is Phase.BUILDING, "the sample may be older than the inventory only there"
         if step.after is Phase.BUFFERING:
             _neighbours_are_seen(step, heard)
 
 
 def _neighbours_are_seen(step: Step, heard: ev.SampleTaken) -> None:
-    shown = {reading.slice_uuid: reading.occupants for reading in heard.sample.slices}
+    assert step.view.inventory is not None
+    resolve = step.view.inventory.pids_resolve is not False
+    shown = {reading.slice_uuid: reading.occupants for reading in heard.sample.slices if resolve}
     for worker in step.view.backgrounds:
         occupants = shown.get(worker.assignment.slice_uuid)
         if occupants is not None and worker.live:
@@ -333,20 +373,46 @@ def main_has_time_to_exit(spec: RunSpec, history: History) -> None:
                 assert step.event.at_ns - ended_ns >= spec.timing.main_exit_timeout_ms * NS_PER_MS
 
 
-def strangers_elsewhere_are_noted(history: History) -> None:
-    """Once there is a plan, each stranger on a slice of nobody's is in the notes, up to twenty; nobody else is."""
+def what_happens_elsewhere_is_noted(history: History) -> None:
+    """Once there is a plan, whatever befalls what is not part of it is in the notes, up to twenty; nothing else is."""
     seen: list[str] = []
     for step in history:
-        if isinstance(step.event, ev.SampleTaken) and step.view.plan is not None:
-            ours = {worker.slice_uuid for worker in step.view.plan.workers}
-            seen += [
-                f"Slice {reading.slice_uuid}, which is not part of the run, was used meanwhile by pid {occupant.pid}"
-                for reading in step.event.sample.slices
-                if reading.slice_uuid not in ours
-                for occupant in reading.occupants or ()
-                if step.view.controller_pid not in {occupant.pid, *occupant.ancestors}
-            ]
+        if isinstance(step.event, ev.SlicesDiscovered) and not seen and step.view.inventory is not None:
+            seen += [f"No run can use it: {gpu.message}" for gpu in step.view.inventory.unusable]
+        if step.view.plan is None:
+            continue
+        match step.event:
+            case ev.SampleTaken(sample=sample):
+                seen += _elsewhere(step.view, sample)
+            case ev.DeviceFaulted(gpu_uuid=str(uuid)) if uuid not in _used_gpus(step.view):
+                seen.append(f"Not part of the run: {step.event.message}")
+            case _:
+                pass
         assert [note.partition(" (")[0] for note in step.view.notes] == list(dict.fromkeys(seen))[:20]
+
+
+def _elsewhere(view: View, sample: DeviceSample) -> list[str]:
+    assert view.plan is not None
+    assert view.inventory is not None
+    cut = {gpu.uuid: gpu.geometry for gpu in view.inventory.gpus if gpu.uuid not in _used_gpus(view)}
+    ours = {worker.slice_uuid for worker in view.plan.workers}
+    others = [reading for reading in sample.gpus if reading.gpu_uuid in cut]
+    return [
+        *(
+            f"Not part of the run: {reading.unreadable}"
+            if reading.unreadable is not None
+            else f"GPU {reading.gpu_uuid}, which is not part of the run, was cut anew meanwhile."
+            for reading in others
+            if reading.unreadable is not None or reading.geometry != cut[reading.gpu_uuid]
+        ),
+        *(
+            f"Slice {place.slice_uuid}, which is not part of the run, was used meanwhile by pid {occupant.pid}"
+            for place in sample.slices
+            if place.slice_uuid not in ours
+            for occupant in place.occupants or ()
+            if view.controller_pid not in {occupant.pid, *occupant.ancestors}
+        ),
+    ]
 
 
 def draining_stops_everybody(spec: RunSpec, history: History) -> None:

@@ -60,6 +60,11 @@ def specs(draw: st.DrawFn) -> RunSpec:
     )
 
 
+_DEVICE_FAULTS = st.sampled_from([None, 0, 1]).map(
+    lambda gpu: ev.DeviceFaulted(0, f"Xid 79 on {gpu}", None if gpu is None else histories.gpu_uuid(gpu))
+)
+
+
 @st.composite
 def _habits(draw: st.DrawFn, base: Habit) -> Habit:
     """The usual, with one to three things out of order."""
@@ -130,7 +135,7 @@ def incidents() -> st.SearchStrategy[tuple[Incident, ...]]:
     facts = st.one_of(
         SIGNALS.map(lambda signum: ev.SignalReceived(0, signum)),
         st.booleans().map(lambda restarted: ev.SamplerLost(0, restarted, "it died")),
-        st.just(ev.DeviceFaulted(0, "Xid 79")),
+        _DEVICE_FAULTS,
     )
     one = st.builds(
         Incident,
@@ -178,7 +183,7 @@ def facts() -> st.SearchStrategy[ev.AnyEvent]:
         st.builds(ev.StillTimed, zero, _WORKERS, st.just(5)),
         exits,
         st.builds(ev.SampleTaken, zero, reading),
-        st.just(ev.DeviceFaulted(0, "Xid 79")),
+        _DEVICE_FAULTS,
         st.builds(ev.SamplerLost, zero, st.booleans(), st.just("it died")),
         st.builds(ev.DeadlinePassed, zero, st.sampled_from(ev.Timer), st.integers(0, 7)),
         SIGNALS.map(lambda signum: ev.SignalReceived(0, signum)),

@@ -129,6 +129,19 @@ def test_geometry_is_compared_with_the_inventory() -> None:
     assert "another now" in changed.evidence
 
 
+def test_a_gpu_out_of_sight_or_between_two_modes_does_not_let_main_start() -> None:
+    view = view_in(Phase.BUFFERING)
+    guard = guards.geometry_unchanged
+    (gpu,) = sample(9).gpus
+    gone = guard(*with_sample(view, replace(sample(9), gpus=(replace(gpu, unreadable="It is lost."),))))
+    assert (result(gone), gone.evidence) == ((Status.NOT_OBSERVABLE, False), "It is lost.")
+    assert result(guard(*with_sample(view, replace(sample(9), gpus=())))) == (Status.NOT_OBSERVABLE, False)
+    unsettled = replace(gpu, mig_current=True, mig_pending=False)
+    assert result(guard(*with_sample(view, replace(sample(9), gpus=(unsettled,))))) == (Status.VIOLATED, False)
+    unknown = guard(*with_sample(view, replace(sample(9), gpus=(replace(gpu, geometry=None),))))
+    assert result(unknown) == (Status.NOT_OBSERVABLE, True)
+
+
 def test_locked_needs_a_lock_and_a_plan() -> None:
     view = view_in(Phase.BUILDING)
     assert guards.slices_locked(view, heard(1)).passed

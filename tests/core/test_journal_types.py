@@ -10,7 +10,9 @@ from msgspec.structs import replace
 
 from heteromig.core import effects as ef
 from heteromig.core import events as ev
+from heteromig.core.device_guards import DeviceFinding
 from heteromig.core.devices import GpuSample
+from heteromig.core.guards import Status
 from heteromig.core.machine import EVENTS
 from heteromig.core.overlap import BackgroundOverlap
 from heteromig.core.phases import EvidenceLevel, Phase
@@ -146,6 +148,7 @@ def test_the_record_of_a_run_keeps_what_is_unknown_as_null() -> None:
         ),
         phases=(PhaseRecord("discovering", "2025-01-01T00:00:00Z", None),),
         notes=("Slice MIG-9 was used meanwhile.",),
+        device_guards=(DeviceFinding("memory_returned", "MIG-9", Status.OK, "13 MiB", "14 MiB", "it came back"),),
         verdict=None,
     )
     text = msgspec.json.encode(record)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from heteromig.core.devices import Gpu, Inventory, Slice, SliceKind
+from heteromig.core.devices import Gpu, Inventory, Slice, SliceKind, UnusableGpu
 from heteromig.core.errors import PreflightError, UsageError
 from heteromig.core.placement import place
 from heteromig.core.plan import make_plan
@@ -19,12 +19,11 @@ HOST = inventory(2, 4, 3, profiles=("3g.40gb", "2g.20gb", "1g.10gb"))
 
 WHOLE = Inventory(
     simulated=False,
-    gpus=tuple(Gpu(uuid=gpu_uuid(number), name="NVIDIA A30", driver="535") for number in range(3)),
+    gpus=tuple(Gpu(uuid=gpu_uuid(number), name="NVIDIA A30", driver="535", index=number) for number in range(3)),
     slices=tuple(
         Slice(uuid=gpu_uuid(number), kind=SliceKind.GPU, profile="nvidia-a30", gpu_uuid=gpu_uuid(number))
         for number in range(3)
     ),
-    geometry="whole",
 )
 
 
@@ -35,7 +34,6 @@ SHARED = Inventory(
         Slice(uuid=f"MPS-{gpu_uuid(1)}/{number}", kind=SliceKind.MPS, profile="mps-14", gpu_uuid=gpu_uuid(1))
         for number in range(3)
     ),
-    geometry="shared",
 )
 
 
@@ -73,6 +71,21 @@ def test_a_gpu_that_is_not_there_is_refused_with_those_that_are(gpu: str) -> Non
         place(asking(gpu=gpu), HOST)
 
 
+def test_an_index_is_that_of_nvidia_smi_whatever_is_in_between() -> None:
+    sparse = replace(HOST, gpus=tuple(replace(gpu, index=3 * number) for number, gpu in enumerate(HOST.gpus)))
+    assert placed(asking(gpu="3"), sparse) == [2, 3, 4, 5]
+    with pytest.raises(UsageError, match=r"slices: 0 \(GPU-0\), 3 \(GPU-1\), 6 \(GPU-2\)\."):
+        place(asking(gpu="1"), sparse)
+
+
+@pytest.mark.parametrize("gpu", ["3", "GPU-9"])
+def test_a_gpu_that_cannot_be_used_says_why_when_it_is_asked_for(gpu: str) -> None:
+    host = replace(HOST, unusable=(UnusableGpu(2, None, "Another."), UnusableGpu(3, "GPU-9", "It is lost.")))
+    with pytest.raises(PreflightError, match=r"^It is lost\.$"):
+        place(asking(gpu=gpu), host)
+    assert placed(asking(), host) == [2, 3, 4, 5], "and keeps nobody from the others"
+
+
 def test_a_gpu_without_slices_has_too_few() -> None:
     bare = replace(HOST, slices=HOST.slices[2:])
     assert place(asking(gpu="0"), bare) == ()
@@ -97,6 +110,19 @@ def test_main_has_the_first_slice_unless_somebody_says_otherwise() -> None:
 @pytest.mark.parametrize("wanted", ["2", slice_uuid(4), "1g.10gb"])
 def test_main_is_put_on_a_slice_by_index_uuid_or_profile(wanted: str) -> None:
     assert placed(asking(gpu="1", main_slice=wanted)) == [4, 2, 3, 5], "the others stay in their order"
+
+
+def test_a_slice_has_an_older_name_that_tells_its_place() -> None:
+    places = [(7, 0), (8, 0), (1, 0), (1, 1), (2, 0), (5, 0), (7, 0), (8, 0), (9, 0)]
+    slices = tuple(
+        replace(one, gpu_instance_id=instance, compute_instance_id=compute)
+        for one, (instance, compute) in zip(HOST.slices, places, strict=True)
+    )
+    host = replace(HOST, slices=slices)
+    assert placed(asking(main_slice="MIG-GPU-1/1/1"), host) == [3, 2, 4, 5]
+    assert placed(asking(main_slice="MIG-GPU-2/8/0"), host) == [7, 6, 8]
+    with pytest.raises(UsageError, match="MIG-GPU-2/1/1 is none of"):
+        place(asking(main_slice="MIG-GPU-2/1/1"), host)
 
 
 def test_an_index_counts_the_slices_of_the_gpu_and_not_those_of_the_host() -> None:

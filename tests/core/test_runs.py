@@ -785,7 +785,7 @@ def test_a_second_marker_of_the_end_asks_for_nothing() -> None:
     [
         (XID, "Xid 79"),
         (Trouble.FOREIGN_PROCESS, "is used by a process that is not part of this run: pid 4242 (harness)"),
-        (Trouble.GEOMETRY, "The partitioning of the GPU changed"),
+        (Trouble.GEOMETRY, "The partitioning of GPU GPU-0 changed"),
     ],
 )
 def test_trouble_with_the_devices_fails_the_run(phase: Phase, what: ev.AnyEvent | Trouble, sentence: str) -> None:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from heteromig.core import effects as ef
 from heteromig.core import events as ev
-from heteromig.core.devices import DeviceSample, Inventory, Occupant, SliceSample
+from heteromig.core.devices import DeviceSample, GpuSample, Inventory, Occupant, Slice, SliceKind, SliceSample
 from heteromig.core.machine import Run
 from heteromig.core.overlap import CertificateSummary
 from heteromig.core.phases import Phase, Role
@@ -102,6 +102,11 @@ class Trouble(Enum):
     FOREIGN_PROCESS = "a foreign process appears on main's slice"
     BYSTANDERS = "foreign processes appear on every slice that is not part of the plan"
     GEOMETRY = "somebody repartitions the GPU"
+    LOST = "the GPUs of the plan cannot be read"
+    ANOTHER_LOST = "the other GPUs cannot be read"
+    HEAT = "the GPU is slowed down by heat from then on"
+    LEAK = "memory is in use from then on that belongs to nobody"
+    DEAF = "the driver offers no events any more"
     SILENCE = "the sampler says nothing any more"
 
 
@@ -469,16 +474,50 @@ class World:
         """What the device shows now."""
         return DeviceSample(
             taken_ns=self.now_ns - _ANSWER_NS // 10,
-            geometry="another" if Trouble.GEOMETRY in self._troubles else self._place.inventory.geometry,
             slices=tuple(
                 SliceSample(
                     slice_uuid=place.uuid,
-                    occupants=self._occupants(place.uuid) if self._place.shows_processes else None,
+                    occupants=self._occupants(place.uuid) if self._shows(place) else None,
+                    memory_used_bytes=self._used_bytes(place.uuid),
                 )
                 for place in self._place.inventory.slices
             ),
-            gpus=(),
+            gpus=tuple(self._gpu(number) for number in range(len(self._place.inventory.gpus))),
         )
+
+    def _shows(self, place: Slice) -> bool:
+        return self._place.shows_processes and place.kind is not SliceKind.MPS
+
+    def _used_bytes(self, uuid: str) -> int:
+        leak = 500 if Trouble.LEAK in self._troubles else 0
+        return (13 + leak + 600 * len(self._occupants(uuid))) << 20
+
+    def _sharers(self, gpu_uuid: str) -> tuple[Occupant, ...] | None:
+        """Whom the device shows on a GPU that is shared: those on its shares, and its server."""
+        shares = [place.uuid for place in self._place.inventory.slices if place.gpu_uuid == gpu_uuid]
+        if not self._place.shows_processes or self._place.inventory.slices[0].kind is not SliceKind.MPS:
+            return None
+        server = histories.occupant(histories.CONTROLLER_PID + 2, histories.CONTROLLER_PID)
+        return (server, *(occupant for uuid in shares for occupant in self._occupants(uuid)))
+
+    def _gpu(self, number: int) -> GpuSample:
+        reading = histories.gpu_sample(number)
+        reading = replace(reading, gpu_uuid=self._place.inventory.gpus[number].uuid)
+        if (Trouble.LOST if self._is_used(reading.gpu_uuid) else Trouble.ANOTHER_LOST) in self._troubles:
+            return GpuSample(reading.gpu_uuid, unreadable=f"NVML cannot read GPU {reading.gpu_uuid} any more.")
+        if Trouble.GEOMETRY in self._troubles:
+            reading = replace(reading, geometry="another")
+        if Trouble.DEAF in self._troubles:
+            reading = replace(reading, listened=0)
+        reading = replace(reading, occupants=self._sharers(reading.gpu_uuid))
+        if Trouble.HEAT in self._troubles:
+            reading = replace(reading, sw_thermal_slowdown_ns=self.now_ns)
+        return reading
+
+    def _is_used(self, gpu_uuid: str) -> bool:
+        plan = self.run.view.plan
+        used = {worker.slice_uuid for worker in plan.workers} if plan is not None else set()
+        return any(place.gpu_uuid == gpu_uuid and place.uuid in used for place in self._place.inventory.slices)
 
     def _occupants(self, uuid: str) -> tuple[Occupant, ...]:
         ours = tuple(

@@ -117,7 +117,7 @@ def sliced() -> Inventory:
     place = Slice(
         uuid="MIG-1", kind=SliceKind.MIG, profile="1g.6gb", gpu_uuid="GPU-a", gpu_instance_id=3, compute_instance_id=0
     )
-    return Inventory(simulated=False, gpus=(GPU,), slices=(place,), geometry="")
+    return Inventory(simulated=False, gpus=(GPU,), slices=(place,))
 
 
 @pytest.fixture

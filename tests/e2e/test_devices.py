@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from heteromig.core import events as ev
+from heteromig.core.guards import Status
 from heteromig.core.phases import Phase
 from heteromig.core.record import RunRecord
 from heteromig.runner.journal import read_journal
@@ -85,9 +86,9 @@ def test_worker_that_the_device_never_shows_does_not_let_main_start(quick: Start
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ('{"geometry_changed": true}', "The partitioning of the GPU changed during buffering"),
+        ('{"geometry_changed": true}', "changed during buffering: somebody else reconfigured it"),
         ('{"xid": 79}', "Xid 79"),
-        ('{"gpu_lost": true}', "NVML cannot read the GPU any more"),
+        ('{"gpu_lost": true}', "any more: it says 'GPU is lost'"),
     ],
 )
 def test_fault_of_the_device(quick: Start, tmp_path: Path, fault: str, words: str) -> None:
@@ -98,6 +99,34 @@ def test_fault_of_the_device(quick: Start, tmp_path: Path, fault: str, words: st
     faults.with_suffix(".new").replace(faults)
     command.expect(7, words)
     assert verify_run(command.run_dir).verdict.exit_code == 7
+
+
+@pytest.mark.parametrize(
+    ("fault", "note"),
+    [
+        ('{"gpu": 1, "xid": 79}', "Not part of the run: NVIDIA's driver reported Xid 79"),
+        ('{"gpu": 1, "gpu_lost": true}', "Not part of the run: NVML cannot read GPU "),
+        ('{"gpu": 1, "geometry_changed": true}', ", which is not part of the run, was cut anew meanwhile."),
+    ],
+)
+def test_fault_of_a_gpu_that_the_run_does_not_use(quick: Start, tmp_path: Path, fault: str, note: str) -> None:
+    faults = tmp_path / "faults.json"
+    host = ("--slices", "sim:2xa30", "--gpu", "0", "--main-benchmark-duration", "3s", "--sample-period", "100ms")
+    command = quick(*host, "--sim-faults", str(faults))
+    command.wait_for_phase(Phase.MAIN_RUNNING)
+    faults.with_suffix(".new").write_text(fault)
+    faults.with_suffix(".new").replace(faults)
+    record = command.expect(0)
+    assert [note in told for told in record.notes] == [True]
+    assert Status.VIOLATED not in {finding.status for finding in record.device_guards}
+    assert verify_run(command.run_dir).device_guards == record.device_guards
+
+
+def test_simulated_devices_count_no_slowdown_and_a_good_run_does_not_dwell_on_it(quick: Start) -> None:
+    command = quick("--main-benchmark-duration", "2s", "--sample-period", "100ms")
+    record = command.expect(0)
+    assert {finding.guard for finding in record.device_guards if finding.status is not Status.OK} == {"not_slowed_down"}
+    assert "Guards" not in command.finish().stdout
 
 
 def test_xid_while_the_embedded_main_runs(run: Start, tmp_path: Path) -> None:

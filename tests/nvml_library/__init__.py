@@ -9,6 +9,8 @@ Processes find the library by LD_LIBRARY_PATH and the file by an environment var
     subprocess.run(..., env={**os.environ, **environment(library_dir, state)})
     state.inject("nvmlGpuInstanceDestroy", action=KILL_AFTER, skip=2, times=1)
 
+`cuda/` is as much of libcuda.so.1 as it takes to have a context, for whoever probes with one; see `fixtures.cuda_dir`.
+
 It models what a driver says, not a GPU: nothing is computed, and numbers are what a test put there. Not modelled are
 GPU resets, vGPUs, NVLink, fans, accounting, encoders, the third version of GPU instance profiles (pynvml has none) and
 revisions of compute instance profiles. Permissions are the machine's, not a process's.

@@ -12,6 +12,7 @@ from tests.nvml_library.layout import c_header
 from tests.nvml_library.state import SOURCES
 
 LIBRARY = "libnvidia-ml.so.1"
+CUDA = "libcuda.so.1"
 
 
 def compiler() -> str | None:
@@ -38,3 +39,15 @@ def build(compiler: str, directory: Path, without: Iterable[str] = ()) -> Path:
         check=True,
     )
     return directory
+
+
+def build_cuda(compiler: str, directory: Path) -> None:
+    """Make the stand-in for libcuda beside the library."""
+    source = Path(__file__).parent / "cuda" / "cuda.c"
+    subprocess.run(
+        (
+            *(compiler, "-std=gnu11", "-O1", "-Wall", "-Wextra", "-shared", "-fPIC"),
+            *(f"-Wl,-soname,{CUDA}", "-o", str(directory / CUDA), str(source)),
+        ),
+        check=True,
+    )

@@ -1,5 +1,5 @@
 from __future__ import annotations
 
-from tests.nvml_library.fixtures import build_library, connect, library_dir, make_state
+from tests.nvml_library.fixtures import build_library, connect, cuda_dir, library_dir, make_state
 
-__all__ = ["build_library", "connect", "library_dir", "make_state"]
+__all__ = ["build_library", "connect", "cuda_dir", "library_dir", "make_state"]

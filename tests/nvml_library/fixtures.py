@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nvml_library.build import build, compiler
+from tests.nvml_library.build import build, build_cuda, compiler
 from tests.nvml_library.layout import STATE_VARIABLE
 from tests.nvml_library.remote import Remote
 from tests.nvml_library.state import State
@@ -35,6 +35,16 @@ def build_library(tmp_path_factory: pytest.TempPathFactory) -> Build:
 def library_dir(build_library: Build) -> Path:
     """Where the library is, for LD_LIBRARY_PATH."""
     return build_library()
+
+
+@pytest.fixture(scope="session")
+def cuda_dir(build_library: Build) -> Path:
+    """Where the library is, with a stand-in for libcuda beside it."""
+    directory = build_library()
+    found = compiler()
+    assert found is not None
+    build_cuda(found, directory)
+    return directory
 
 
 def environment(library_dir: Path, state: State | None) -> dict[str, str]:

@@ -248,7 +248,12 @@ class Fault(ctypes.Structure):
 
 
 class Machine(ctypes.Structure):
-    """The whole file. `caches_topology` says that a session sees the partitioning of the moment when it was opened."""
+    """The whole file.
+
+    `caches_topology` says that a session sees the partitioning of the moment when it was opened. `pid_shift` is added
+    to the pids of the processes that are found in /proc, as if the driver were in another pid namespace; those that are
+    `unlisted` are not listed at all.
+    """
 
     _fields_ = (
         ("magic", U64),
@@ -260,6 +265,8 @@ class Machine(ctypes.Structure):
         ("permissions", U32),
         ("caches_topology", U32),
         ("last_serial", U32),
+        ("pid_shift", U32),
+        ("unlisted", U32),
         ("last_sequence", U64),
         ("events", Event * MAX_EVENTS),
         ("faults", Fault * MAX_FAULTS),

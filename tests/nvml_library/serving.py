@@ -23,9 +23,7 @@ def _sent(value: Any) -> Any:
         return Handle(_KINDS[type(value)], ctypes.cast(value, ctypes.c_void_p).value or 0)
     if isinstance(value, ctypes.c_uint):
         return value.value
-    if isinstance(value, ctypes.Union):
-        return bytes(value)
-    if isinstance(value, ctypes.Structure):
+    if isinstance(value, (ctypes.Structure, ctypes.Union)):
         return SimpleNamespace(**{name: _sent(getattr(value, name)) for name, *_ in value._fields_})
     if isinstance(value, pynvml.nvmlFriendlyObject):
         return SimpleNamespace(**vars(value))

@@ -28,6 +28,7 @@ from tests.nvml_library.layout import ComputeInstance, Event, Fault, Gpu, GpuIns
 
 FOREVER = 0xFFFFFFFF
 
+DOUBLE_BIT_ECC = 0x2
 XID = 0x8
 MIG_CONFIG_CHANGE = 0x100
 GPU_UNAVAILABLE = 0x4000

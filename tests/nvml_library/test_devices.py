@@ -129,7 +129,7 @@ def test_time_lost_to_each_policy_is_counted(make_state: MakeState, connect: Con
     assert [one.violationTime for one in found] == [100 + policy for policy in policies]
     assert all(abs(one.referenceTime / 1e6 - time.time()) < 60 for one in found)
     fields = nvml.nvmlDeviceGetFieldValues(gpu, list(range(74, 82)))
-    assert [int.from_bytes(one.value, "little") for one in fields] == [100 + policy for policy in policies]
+    assert [one.value.ullVal for one in fields] == [100 + policy for policy in policies]
     for policy in (6, 9, 12):
         with pytest.raises(pynvml.NVMLError_InvalidArgument):
             nvml.nvmlDeviceGetViolationStatus(gpu, policy)
@@ -149,7 +149,7 @@ def test_fields_have_types_and_results_of_their_own(make_state: MakeState, conne
     assert [one.fieldId for one in values] == wanted
     assert [one.nvmlReturn for one in values] == [0] * 11 + [3, 0, 3, 2]
     assert [one.valueType for one in values] == [1, 3, 1, 1, 1, 1, 1, 1, 3, 1, 3, 0, 3, 0, 0]
-    assert [int.from_bytes(one.value, "little") for one in values] == [
+    assert [one.value.ullVal for one in values] == [
         *(66, 1 << 33, 1, 103_838, 200_000, 700_000, 700_000, 700_000, 1 << 33, 1, 1 << 34, 0, 1 << 36, 0, 0)
     ]
     scoped = nvml.nvmlDeviceGetFieldValues(gpu, [(83, 7)])

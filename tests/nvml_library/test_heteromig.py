@@ -19,13 +19,13 @@ from heteromig.slices import nvml
 from heteromig.slices.discovery import take_inventory
 from heteromig.slices.faultwatch import FaultWatch
 from heteromig.slices.messages import Discovered, Faulted, Refused
-from heteromig.slices.nvml import Library, NVMLError
+from heteromig.slices.nvml import Library
 from heteromig.slices.source import parse_slices
 from heteromig.slices.telemetry import take_sample
 from tests.nvml_library.fixtures import Build, Connect, MakeState, environment
-from tests.nvml_library.layout import COMPUTE_PROCESS, Process
-from tests.nvml_library.state import GPU_UNAVAILABLE, MIG_CONFIG_CHANGE, XID, State
-from tests.slices.conftest import Spawn, spawn
+from tests.nvml_library.layout import COMPUTE_PROCESS, FieldFault, Process
+from tests.nvml_library.state import DOUBLE_BIT_ECC, GPU_UNAVAILABLE, MIG_CONFIG_CHANGE, XID, State
+from tests.slices.conftest import Spawn, cut, spawn
 from tests.slices.test_sampler import Sampler, argv
 from tests.slices.waiting import until
 
@@ -185,19 +185,21 @@ def test_a_change_is_seen_in_a_new_session(make_state: MakeState, open_nvml: Ope
     inventory = take_inventory(library, MIG)
     state.remake(inventory.slices[1].uuid)
     stale = take_sample(library, inventory)
-    assert stale.geometry == inventory.geometry
+    assert cut(stale) == cut(inventory)
     assert [one.occupants for one in stale.slices] == [(), None, (), ()]
     nvml.reopen(library)
-    assert take_sample(library, inventory).geometry != inventory.geometry
+    assert cut(take_sample(library, inventory)) != cut(inventory)
 
 
-def test_a_pending_mode_changes_the_geometry_at_once(make_state: MakeState, open_nvml: Open) -> None:
+def test_a_pending_mode_is_seen_at_once_and_is_no_other_geometry(make_state: MakeState, open_nvml: Open) -> None:
     state = make_state(CUT)
     library = open_nvml(state)
     inventory = take_inventory(library, MIG)
     with state.edit() as machine:
         machine.gpus[0].mig_pending = 0
-    assert take_sample(library, inventory).geometry != inventory.geometry
+    sample = take_sample(library, inventory)
+    assert (sample.gpus[0].mig_current, sample.gpus[0].mig_pending) == (True, False)
+    assert cut(sample) == cut(inventory)
 
 
 def test_events_are_understood(make_state: MakeState, open_nvml: Open) -> None:
@@ -207,17 +209,85 @@ def test_events_are_understood(make_state: MakeState, open_nvml: Open) -> None:
     watch = FaultWatch(library, (gpu.uuid for gpu in inventory.gpus))
     watch.arm()
     assert watch.heard() == ((), False)
-    for kind, data in ((XID, 31), (XID, 79), (GPU_UNAVAILABLE, 0), (MIG_CONFIG_CHANGE, 0)):
+    for kind, data in ((XID, 31), (XID, 79), (GPU_UNAVAILABLE, 0), (DOUBLE_BIT_ECC, 0), (MIG_CONFIG_CHANGE, 0)):
         state.post(kind, data)
     state.post(XID, 48, gpu=1)  # is not watched
     heard = watch.heard()
     assert heard.repartitioned
-    xid, unavailable = heard.faults
-    assert f"Xid 79 on GPU {state.gpu_uuid()}" in xid
-    assert f"GPU {state.gpu_uuid()} became unavailable" in unavailable
-    state.lose()
-    with pytest.raises(NVMLError, match="GPU is lost"):
-        watch.heard()
+    xid, unavailable, ecc = heard.faults
+    assert {fault.gpu_uuid for fault in heard.faults} == {state.gpu_uuid()}
+    assert f"Xid 79 on GPU {state.gpu_uuid()}" in xid.message
+    assert f"GPU {state.gpu_uuid()} became unavailable" in unavailable.message
+    assert f"double-bit ECC error on GPU {state.gpu_uuid()}" in ecc.message
+    assert watch.listened == {state.gpu_uuid(): XID | GPU_UNAVAILABLE | DOUBLE_BIT_ECC}
+
+
+def test_a_lost_gpu_makes_deaf_to_itself_alone(make_state: MakeState, open_nvml: Open) -> None:
+    state = make_state(CUT, CUT)
+    library = open_nvml(state)
+    inventory = take_inventory(library, MIG)
+    watch = FaultWatch(library, (gpu.uuid for gpu in inventory.gpus))
+    watch.arm()
+    state.lose(0)
+    state.post(XID, 79, gpu=1)
+    (fault,) = watch.heard().faults
+    assert fault.gpu_uuid == state.gpu_uuid(1)
+    assert [bool(watch.listened[gpu.uuid]) for gpu in inventory.gpus] == [False, True]
+    nvml.reopen(library)
+    watch.arm()
+    state.post(XID, 79, gpu=1)
+    assert len(watch.heard().faults) == 1
+
+
+def test_of_a_lost_gpu_there_is_no_reading_and_of_the_others_there_is(make_state: MakeState, open_nvml: Open) -> None:
+    state = make_state(CUT, "a30/2x2g.12gb")
+    library = open_nvml(state)
+    inventory = take_inventory(library, MIG)
+    state.lose(0)
+    sample = take_sample(library, inventory)
+    lost, healthy = sample.gpus
+    assert f"NVML cannot read GPU {state.gpu_uuid(0)} any more: it says 'GPU is lost'" in (lost.unreadable or "")
+    assert (lost.geometry, lost.power_w, healthy.unreadable) == (None, None, None)
+    assert cut(sample)[1] == cut(inventory)[1] is not None
+    assert [one.occupants for one in sample.slices] == [None, None, None, None, (), ()]
+
+
+def test_gpus_that_cannot_be_used_keep_nobody_from_the_others(make_state: MakeState, open_nvml: Open) -> None:
+    state = make_state(CUT, CUT, "a30/4x1g.6gb")
+    state.lose(0)
+    with state.edit() as machine:
+        machine.gpus[1].mig_pending = 0
+    library = open_nvml(state)
+    inventory = take_inventory(library, MIG)
+    assert [(gpu.index, gpu.uuid) for gpu in inventory.gpus] == [(2, state.gpu_uuid(2))]
+    assert [one.uuid for one in inventory.slices] == state.slice_uuids(2)
+    lost, pending = inventory.unusable
+    assert (lost.index, lost.uuid, pending.index, pending.uuid) == (0, None, 1, state.gpu_uuid(1))
+    assert "NVML cannot read GPU 0: it says 'GPU is lost'" in lost.message
+    assert "is on and will be off after a reset" in pending.message
+    state.lose(2)
+    with pytest.raises(PreflightError, match=r"cannot read GPU 0: .* after a reset.* cannot read GPU 2: "):
+        take_inventory(library, MIG)
+
+
+def test_slowdowns_are_counted_by_reason(make_state: MakeState, open_nvml: Open) -> None:
+    state = make_state("h100-sxm-80gb")
+    library = open_nvml(state)
+    inventory = take_inventory(library, WHOLE)
+    with state.edit() as machine:
+        one = machine.gpus[0]
+        one.sw_thermal_ns, one.hw_thermal_ns, one.hw_power_brake_ns = 11, 22, 33
+        one.violation_ns[0], one.violation_ns[1] = 44, 55
+    (gpu,) = take_sample(library, inventory).gpus
+    assert (gpu.sw_thermal_slowdown_ns, gpu.hw_thermal_slowdown_ns, gpu.power_brake_ns) == (11, 22, 33)
+    assert (gpu.power_cap_ns, gpu.thermal_slowdown_ns) == (44, None)
+    with state.edit() as machine:
+        machine.gpus[0].field_faults[0] = FieldFault(270, nvml.ERROR_NOT_SUPPORTED)
+    (gpu,) = take_sample(library, inventory).gpus
+    assert (gpu.sw_thermal_slowdown_ns, gpu.hw_thermal_slowdown_ns, gpu.thermal_slowdown_ns) == (11, None, 55)
+    state.inject("nvmlDeviceGetFieldValues", nvml.ERROR_NOT_SUPPORTED)
+    (gpu,) = take_sample(library, inventory).gpus
+    assert (gpu.sw_thermal_slowdown_ns, gpu.thermal_slowdown_ns, gpu.power_brake_ns) == (None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -236,6 +306,7 @@ def test_an_old_library_without_events_is_left_in_peace(
     watch = FaultWatch(library, (gpu.uuid for gpu in inventory.gpus))
     watch.arm()
     assert watch.heard() == ((), False)
+    assert watch.listened == {inventory.gpus[0].uuid: 0}
     watch.disarm()
 
 
@@ -328,13 +399,13 @@ def test_the_sampler_sees_who_comes_and_goes(start: Start, machine: State, spawn
 def test_the_sampler_sees_a_new_partitioning(start: Start, machine: State, *, announced: bool) -> None:
     sampler = start(period_ms=20 if announced else 600_000)
     inventory = sampler.inventory()
-    assert sampler.sample().geometry == inventory.geometry
+    assert cut(sampler.sample()) == cut(inventory)
     machine.recut("7x1g.10gb", announced=announced)
     if announced:  # it is not even asked
-        until(lambda: sampler.sample().geometry != inventory.geometry, "it notices")
+        until(lambda: cut(sampler.sample()) != cut(inventory), "it notices")
     else:
         sampler.ask()
-        assert sampler.sample().geometry != inventory.geometry
+        assert cut(sampler.sample()) != cut(inventory)
     assert sampler.leave() == 0
 
 
@@ -349,14 +420,12 @@ def test_the_sampler_reports_faults_once_and_goes_on(start: Start, machine: Stat
     assert "Xid 79" in message.message
     sampler.sample()
     machine.lose()
-    for _ in range(2):
-        sampler.ask()
-    message = sampler.hear()
-    assert isinstance(message, Faulted)
-    assert "GPU is lost" in message.message
+    sampler.ask()
+    (lost,) = sampler.sample().gpus
+    assert "GPU is lost" in (lost.unreadable or "")
     machine.lose(lost=False)
     sampler.ask()
-    assert sampler.sample().geometry == inventory.geometry
+    assert cut(sampler.sample()) == cut(inventory)
     assert sampler.leave() == 0
 
 

@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from heteromig.core.devices import Inventory
+from heteromig.core.devices import DeviceSample, Inventory
 from heteromig.slices.discovery import take_inventory
 from heteromig.slices.libraries import open_library
 from heteromig.slices.nvml import Library
 from heteromig.slices.source import SliceSource, parse_slices
 
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
+
+
+def cut(seen: Inventory | DeviceSample) -> list[str | None]:
+    """How each GPU is cut."""
+    return [gpu.geometry for gpu in seen.gpus]
 
 
 @pytest.fixture

@@ -74,13 +74,15 @@ def test_a_host_with_more_gpus_has_the_same_first_one(tmp_path: Path, inventory:
     source = parse_slices("sim:3xa30")
     more = take_inventory(open_library(source, tmp_path), source)
     assert (more.gpus[:1], more.slices[:4]) == (inventory.gpus, inventory.slices)
+    assert [gpu.index for gpu in more.gpus] == [0, 1, 2]
     assert more == take_inventory(open_library(source, tmp_path), source)
     elsewhere = take_inventory(open_library(source, tmp_path / "elsewhere"), source)
     assert not {one.uuid for one in elsewhere.slices} & {one.uuid for one in more.slices}
 
 
 def test_the_geometry_does_not_depend_on_the_order_of_enumeration(inventory: Inventory) -> None:
-    assert geometry_digest(inventory.gpus, reversed(inventory.slices)) == inventory.geometry
+    (gpu,) = inventory.gpus
+    assert geometry_digest(gpu, reversed(inventory.slices)) == gpu.geometry
 
 
 @pytest.mark.parametrize(
@@ -94,14 +96,22 @@ def test_the_geometry_does_not_depend_on_the_order_of_enumeration(inventory: Inv
     ],
 )
 def test_the_geometry_depends_on_all_that_identifies_a_slice(inventory: Inventory, change: dict[str, Any]) -> None:
+    (gpu,) = inventory.gpus
     first, *rest = inventory.slices
-    assert geometry_digest(inventory.gpus, [msgspec.structs.replace(first, **change), *rest]) != inventory.geometry
-    assert geometry_digest(inventory.gpus, rest) != inventory.geometry
+    assert geometry_digest(gpu, [msgspec.structs.replace(first, **change), *rest]) != gpu.geometry
+    assert geometry_digest(gpu, rest) != gpu.geometry
 
 
-def test_the_geometry_depends_on_the_mig_modes(inventory: Inventory) -> None:
-    pending = [msgspec.structs.replace(gpu, mig_pending=False) for gpu in inventory.gpus]
-    assert geometry_digest(pending, inventory.slices) != inventory.geometry
+def test_the_geometry_depends_on_the_mig_mode_and_not_on_what_it_will_be(inventory: Inventory) -> None:
+    (gpu,) = inventory.gpus
+    assert geometry_digest(msgspec.structs.replace(gpu, mig_current=False), inventory.slices) != gpu.geometry
+    assert geometry_digest(msgspec.structs.replace(gpu, mig_pending=False), inventory.slices) == gpu.geometry
+
+
+def test_shares_of_a_gpu_are_no_part_of_how_it_is_cut(inventory: Inventory) -> None:
+    (gpu,) = inventory.gpus
+    shares = [msgspec.structs.replace(one, kind=SliceKind.MPS) for one in inventory.slices]
+    assert geometry_digest(gpu, shares) == geometry_digest(gpu, ())
 
 
 class Board(SimulatedLibrary):
@@ -181,7 +191,7 @@ def test_other_errors_of_enumeration_are_not_taken_for_holes(board: Board, monke
         raise NVMLError(nvml.ERROR_GPU_IS_LOST if index else nvml.ERROR_NOT_FOUND)
 
     monkeypatch.setattr(board, "nvmlDeviceGetMigDeviceHandleByIndex", fall_off)
-    with pytest.raises(NVMLError, match="GPU is lost"):
+    with pytest.raises(PreflightError, match=r"cannot read GPU 0 \(SIM-GPU-.*\): it says 'GPU is lost'"):
         take_inventory(board, MIG)
 
 

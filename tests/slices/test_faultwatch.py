@@ -67,9 +67,9 @@ def test_an_unavailable_gpu_is_named(board: Board) -> None:
     board.offered = nvml.EVENT_GPU_UNAVAILABLE
     watch = armed(board)
     board._pending.append((0, nvml.EVENT_GPU_UNAVAILABLE, 0))
-    (sentence,), _ = watch.heard()
-    assert "SIM-GPU-" in sentence
-    assert "unavailable" in sentence
+    ((uuid, sentence),), _ = watch.heard()
+    assert uuid.startswith("SIM-GPU-")
+    assert f"{uuid} became unavailable" in sentence
 
 
 def test_a_storm_of_errors_does_not_keep_us(board: Board) -> None:
@@ -78,14 +78,18 @@ def test_a_storm_of_errors_does_not_keep_us(board: Board) -> None:
     assert 0 < len(watch.heard().faults) < 100
 
 
-def test_a_library_older_than_waiting_for_events_is_left_in_peace(board: Board) -> None:
+@pytest.mark.parametrize("failure", [nvml.ERROR_GPU_IS_LOST, nvml.ERROR_FUNCTION_NOT_FOUND])
+def test_whoever_cannot_hear_does_not_say_that_there_was_nothing_to_hear(board: Board, failure: int) -> None:
     watch = armed(board)
-    board.failure = nvml.ERROR_FUNCTION_NOT_FOUND
+    assert set(watch.listened.values()) == {nvml.EVENT_XID}
+    board.failure = failure
     assert watch.heard() == ((), False)
+    assert set(watch.listened.values()) == {0}
 
 
-def test_a_lost_gpu_is_not_taken_for_silence(board: Board) -> None:
+def test_a_double_bit_ecc_error_is_named(board: Board) -> None:
+    board.offered = nvml.EVENT_DOUBLE_BIT_ECC
     watch = armed(board)
-    board.failure = nvml.ERROR_GPU_IS_LOST
-    with pytest.raises(NVMLError, match="GPU is lost"):
-        watch.heard()
+    board._pending.append((0, nvml.EVENT_DOUBLE_BIT_ECC, 0))
+    ((uuid, sentence),), _ = watch.heard()
+    assert f"a double-bit ECC error on GPU {uuid}" in sentence

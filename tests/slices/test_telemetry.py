@@ -19,8 +19,8 @@ from heteromig.slices.nvml import NVMLError
 from heteromig.slices.processes import Ancestry, is_there
 from heteromig.slices.simulator import SimulatedLibrary
 from heteromig.slices.source import SliceSource
-from heteromig.slices.telemetry import _occupants, take_sample
-from tests.slices.conftest import Spawn
+from heteromig.slices.telemetry import _computing, _occupants, take_sample
+from tests.slices.conftest import Spawn, cut
 
 
 class Measuring(SimulatedLibrary):
@@ -126,7 +126,7 @@ def test_an_orphan_has_the_ancestors_that_it_has_now(a30: SliceSource, tmp_path:
     middle.kill()
     middle.wait()
     assert ancestry.is_cut(inner)
-    (occupant,) = _occupants(Listing(a30, tmp_path, [inner], lambda: None), None, ancestry) or ()
+    (occupant,) = _occupants(Listing(a30, tmp_path, [inner], lambda: None), None, ancestry, _computing) or ()
     os.kill(inner, signal.SIGKILL)
     assert occupant.ancestors[-1] == 1
     assert middle.pid not in occupant.ancestors
@@ -140,4 +140,4 @@ def test_processes_that_the_driver_does_not_show_are_unknown_and_not_none_there(
 
 
 def test_the_geometry_of_a_sample_is_that_of_the_inventory(board: Measuring, inventory: Inventory) -> None:
-    assert take_sample(board, inventory).geometry == inventory.geometry
+    assert cut(take_sample(board, inventory)) == cut(inventory)

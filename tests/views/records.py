@@ -87,6 +87,7 @@ def make_record(**changes: Any) -> RunRecord:
             PhaseRecord("finished", "2026-04-01T12:00:30.000Z", None),
         ),
         notes=(),
+        device_guards=(),
         verdict=VerdictRecord("valid", 0, ()),
     )
     return msgspec.structs.replace(record, **changes)

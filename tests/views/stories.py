@@ -89,6 +89,8 @@ def make_inventory(*, slices: int = 7, gpus: int = 1, simulated: bool = True) ->
             memory_bytes=80 * GIB,
             mig_current=True,
             mig_pending=True,
+            index=gpu,
+            geometry="a1b2c3d4",
         )
         for gpu in range(gpus)
     )
@@ -106,7 +108,7 @@ def make_inventory(*, slices: int = 7, gpus: int = 1, simulated: bool = True) ->
         for gpu, board in enumerate(boards)
         for number in range(slices)
     )
-    return Inventory(simulated=simulated, gpus=boards, slices=places, geometry="a1b2c3d4")
+    return Inventory(simulated=simulated, gpus=boards, slices=places)
 
 
 class Story:
@@ -141,7 +143,10 @@ class Story:
 
     def sample(self, gpus: tuple[GpuSample, ...] | None = None) -> None:
         if gpus is None:
-            gpus = tuple(GpuSample(gpu_uuid=gpu.uuid) for gpu in self.inventory.gpus)
+            gpus = tuple(
+                GpuSample(gpu_uuid=gpu.uuid, geometry=gpu.geometry, mig_current=True, mig_pending=True, listened=0x400A)
+                for gpu in self.inventory.gpus
+            )
         workers = {worker.assignment.slice_uuid: worker for worker in self.run.view.workers if worker.live}
         readings = []
         for place in self.inventory.slices:
@@ -151,7 +156,7 @@ class Story:
                 (Occupant(worker.pid or 0, (worker.guardian_pid or 0, 1000), "python"),) if shown and worker else ()
             )
             readings.append(SliceSample(place.uuid, occupants, 512 * 2**20 if shown else None))
-        reading = DeviceSample(self.now_ns, self.inventory.geometry, tuple(readings), gpus)
+        reading = DeviceSample(self.now_ns, tuple(readings), gpus)
         self.tell(ev.SampleTaken(self.now_ns, reading))
 
     def replace_slices(self, **readings: Any) -> None:

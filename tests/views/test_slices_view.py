@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from heteromig.core.devices import DeviceSample, Inventory, Occupant, SliceKind, SliceSample
+from heteromig.core.devices import DeviceSample, Inventory, Occupant, SliceKind, SliceSample, UnusableGpu
 from heteromig.slices.access import enumerate_slices
 from heteromig.views.slices_view import slices_tree
 from tests.views.stories import make_inventory
@@ -21,7 +21,7 @@ def test_each_gpu_is_above_its_slices_with_who_uses_them() -> None:
         SliceSample(place.uuid, occupants, (512 << 20) * len(occupants))
         for place, occupants in zip(inventory.slices, users, strict=True)
     )
-    lines = lines_of(inventory, DeviceSample(0, inventory.geometry, readings, ()))
+    lines = lines_of(inventory, DeviceSample(0, readings, ()))
     gpu = (
         "GPU {}  NVIDIA A100-SXM4-80GB  GPU-0{}c0ffee-1111-2222-3333-444444444444  80.0 GiB  driver 535.54.03  MIG on"
         "  SIMULATED"
@@ -61,7 +61,7 @@ def test_what_is_not_known_is_not_shown_as_nothing() -> None:
     whole = msgspec.structs.replace(whole, kind=SliceKind.GPU, gpu_instance_id=None, memory_bytes=None, sm_count=None)
     partial = msgspec.structs.replace(partial, compute_instance_id=None, sm_count=None)
     inventory = msgspec.structs.replace(inventory, gpus=(gpu,), slices=(whole, partial))
-    blind = DeviceSample(0, "", (SliceSample(whole.uuid, None, 1024),), ())
+    blind = DeviceSample(0, (SliceSample(whole.uuid, None, 1024),), ())
     lines = lines_of(inventory, blind)
     assert lines[0].endswith("driver 535.54.03  MIG on, off after the next reset")
     assert "  gpu          memory n/a         MIG-0000beef" in lines[1]
@@ -69,6 +69,23 @@ def test_what_is_not_known_is_not_shown_as_nothing() -> None:
     assert "  GI  8  CI ?  9.5 GiB  " in lines[2]
     assert lines[2].endswith("use unknown (not read)")
     assert lines[3] == "2 slices on 1 GPU(s)"
+
+
+def test_gpus_that_cannot_be_used_are_named_with_their_index() -> None:
+    inventory = make_inventory(slices=1, simulated=False)
+    gpu = msgspec.structs.replace(inventory.gpus[0], index=11)
+    lost = UnusableGpu(2, None, "NVML cannot read GPU 2: it says 'GPU is lost'.")
+    inventory = msgspec.structs.replace(inventory, gpus=(gpu,), unusable=(lost,))
+    lines = lines_of(inventory, None)
+    assert lines[0].startswith("GPU 11  NVIDIA A100-SXM4-80GB  ")
+    assert lines[2:] == [
+        "GPU  2  not usable: NVML cannot read GPU 2: it says 'GPU is lost'.",
+        "1 slice on 1 GPU(s)",
+    ]
+    alone = msgspec.structs.replace(inventory, unusable=())
+    assert lines_of(alone, None)[0].startswith("GPU 11  "), "it is what --gpu takes"
+    unknown = msgspec.structs.replace(gpu, index=None)
+    assert lines_of(msgspec.structs.replace(inventory, gpus=(unknown,)), None)[0].startswith("GPU ?  ")
 
 
 def test_gpus_without_slices_and_machines_without_gpus() -> None:
@@ -79,7 +96,7 @@ def test_gpus_without_slices_and_machines_without_gpus() -> None:
     lines = lines_of(msgspec.structs.replace(inventory, gpus=(off,)), None)
     assert lines[0].endswith("MIG off")
     assert lines[1:] == ["└─ no slices", "0 slices on 1 GPU(s)"]
-    assert lines_of(Inventory(simulated=False, gpus=(), slices=(), geometry=""), None) == [
+    assert lines_of(Inventory(simulated=False, gpus=(), slices=()), None) == [
         "no GPU",
         "0 slices on 0 GPU(s)",
     ]
@@ -88,5 +105,5 @@ def test_gpus_without_slices_and_machines_without_gpus() -> None:
 def test_a_process_cannot_name_itself_into_the_terminal() -> None:
     inventory = make_inventory(slices=1)
     occupants = (Occupant(1, (), "\x1b[31m[red]evil"), Occupant(2, (), "other"))
-    sample = DeviceSample(0, "", (SliceSample(inventory.slices[0].uuid, occupants),), ())
+    sample = DeviceSample(0, (SliceSample(inventory.slices[0].uuid, occupants),), ())
     assert lines_of(inventory, sample)[1].endswith("pid 1 ([red]evil), pid 2 (other)")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
+from heteromig.core.device_guards import DeviceFinding
 from heteromig.core.overlap import CertificateSummary
 from heteromig.core.spec import Isolation
 from heteromig.core.verdict import Reason, Verdict
@@ -14,6 +15,7 @@ class Found(Struct, frozen=True):
     verdict: Verdict
     certificate: CertificateSummary | None = None
     notes: tuple[str, ...] = ()
+    device_guards: tuple[DeviceFinding, ...] = ()
     run_id: str = "20260401T120000Z-resnet50"
     simulated: bool = True
     isolation: Isolation = Isolation.SIMULATED

@@ -89,14 +89,15 @@ static void visit_running(struct walk *walk, const char *pid)
 {
     char device[96];
     struct gpu *gpu = walk->gpu;
-    if (!visible_device(pid, device, sizeof device))
+    if (machine->unlisted || !visible_device(pid, device, sizeof device))
         return;
+    unsigned shown = (unsigned)atoi(pid) + machine->pid_shift;
     if (!gpu->mig_current && strcmp(device, gpu->uuid) == 0)
-        visit(walk, (struct process_info){(unsigned)atoi(pid), resident_of(pid), WHOLE_GPU, WHOLE_GPU}, NULL, NULL);
+        visit(walk, (struct process_info){shown, resident_of(pid), WHOLE_GPU, WHOLE_GPU}, NULL, NULL);
     EACH(one, gpu->compute_instances) {
         const struct gpu_instance *parent = gpu_instance_of(gpu->gpu_instances, one->parent);
         if (parent && is_named(device, gpu, parent, one))
-            visit(walk, (struct process_info){(unsigned)atoi(pid), resident_of(pid), parent->id, one->id}, parent, one);
+            visit(walk, (struct process_info){shown, resident_of(pid), parent->id, one->id}, parent, one);
     }
 }
 
