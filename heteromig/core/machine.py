@@ -333,7 +333,9 @@ def _drain_deadline(run: Run, event: ev.AnyEvent) -> None:
         _look_again(run, left)
         _take_off(run, left)
     elif timer is ev.Timer.CLIENTS:
-        _kill(run, _live_on(run, "terminate_client"))
+        left = _live_on(run, "terminate_client")
+        _look_again(run, left)
+        _kill(run, left)
 
 
 def _look_again(run: Run, workers: Sequence[int]) -> None:

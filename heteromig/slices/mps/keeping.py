@@ -18,7 +18,7 @@ import msgspec
 
 from heteromig import __version__
 from heteromig.core.devices import Gpu
-from heteromig.core.errors import PreflightError
+from heteromig.core.errors import HeteromigError, PreflightError
 from heteromig.slices.discovery import take_inventory
 from heteromig.slices.keeping import Prepared
 from heteromig.slices.libraries import open_library
@@ -130,9 +130,11 @@ class KeptShares:
         )
         try:
             self._start(program)
-        except BaseException:
-            with contextlib.suppress(PreflightError):
+        except HeteromigError as error:
+            try:
                 self.restore()
+            except HeteromigError as left:
+                raise PreflightError(f"{error} {left}") from error
             raise
         assert self._journal is not None  # noqa: S101 - it was written
         logs = str(self._run_dir / DAEMON_DIRECTORY)
