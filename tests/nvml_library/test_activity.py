@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import msgspec
-import pynvml
 import pytest
 from msgspec.structs import replace
 
@@ -352,8 +351,9 @@ def test_a_gpu_that_is_lost_is_no_missing_reading(make_state: MakeState, open_nv
     watched = Watched(open_nvml(state), MIG)
     watched.activity()
     state.inject("nvmlGpmMetricsGet", nvml.ERROR_GPU_IS_LOST)
-    with pytest.raises(pynvml.NVMLError_GpuIsLost):
-        until(lambda: watched.sample() is None, "it is lost")
+    until(lambda: watched.sample().gpus[0].unreadable is not None, "it is lost")
+    assert watched.reasons()[state.slice_uuids()[0]]["activity"] == "the GPU cannot be read any more"
+    assert watched.reasons()[state.gpu_uuid()]["power_w"] == "the GPU cannot be read any more"
     watched.reopen()  # in which nothing is raised
     watched.sample()
 

@@ -22,8 +22,9 @@ from heteromig.slices.messages import Discovered, Faulted, Refused
 from heteromig.slices.nvml import Library
 from heteromig.slices.source import parse_slices
 from heteromig.slices.telemetry import take_sample
+from tests.nvml_library import layout
 from tests.nvml_library.fixtures import Build, Connect, MakeState, environment
-from tests.nvml_library.layout import COMPUTE_PROCESS, FieldFault, Process
+from tests.nvml_library.layout import COMPUTE_PROCESS, MPS_PROCESS, FieldFault, Process
 from tests.nvml_library.state import DOUBLE_BIT_ECC, GPU_UNAVAILABLE, MIG_CONFIG_CHANGE, XID, State
 from tests.slices.conftest import Spawn, cut, spawn
 from tests.slices.test_sampler import Sampler, argv
@@ -168,6 +169,45 @@ def test_pids_that_mean_nothing_here_are_occupants_all_the_same(make_state: Make
     sample = take_sample(library, inventory)
     assert [[occupant.pid for occupant in one.occupants or ()] for one in sample.slices] == [[], [1 << 30], [], []]
     assert sample.slices[1].memory_used_bytes == 14 << 20
+
+
+def test_of_a_shared_gpu_it_is_known_who_is_on_it_and_not_on_which_share(
+    make_state: MakeState, open_nvml: Open, spawn: Spawn
+) -> None:
+    state = make_state("a30/", "h100-sxm-80gb")
+    library = open_nvml(state)
+    source = parse_slices("mps:2x50")
+    inventory = take_inventory(library, source)
+    assert [(gpu.index, gpu.uuid) for gpu in inventory.gpus] == [(1, state.gpu_uuid(1))]
+    child = spawn(visible=state.gpu_uuid(1))
+    with state.edit() as machine:
+        machine.gpus[1].processes[0] = Process(MPS_PROCESS, child.pid, layout.WHOLE_GPU, layout.WHOLE_GPU, 1 << 20)
+        machine.gpus[1].processes[1] = Process(MPS_PROCESS, os.getpid(), layout.WHOLE_GPU, layout.WHOLE_GPU, 1 << 20)
+    sample = take_sample(library, inventory)
+    assert [(one.occupants, one.memory_used_bytes) for one in sample.slices] == [(None, None)] * 2
+    (gpu,) = sample.gpus
+    assert sorted(one.pid for one in gpu.occupants or ()) == sorted([os.getpid(), child.pid])
+    assert cut(sample) == cut(inventory) != [None]
+    (blind,) = take_sample(library, msgspec.structs.replace(inventory, pids_resolve=False)).gpus
+    assert blind.occupants is None
+    state.inject("nvmlDeviceGetMPSComputeRunningProcesses_v3", nvml.ERROR_NOT_SUPPORTED)
+    (gpu,) = take_sample(library, inventory).gpus
+    assert [one.pid for one in gpu.occupants or ()] == [child.pid]
+    state.inject("nvmlDeviceGetComputeRunningProcesses_v3", nvml.ERROR_NO_PERMISSION)
+    (gpu,) = take_sample(library, inventory).gpus
+    assert gpu.occupants is None
+
+
+def test_a_lost_gpu_keeps_nobody_from_sharing_another(make_state: MakeState, open_nvml: Open) -> None:
+    state = make_state("h100-sxm-80gb", "h100-sxm-80gb")
+    library = open_nvml(state)
+    state.lose(0)
+    source = parse_slices("mps:2x50")
+    inventory = take_inventory(library, source)
+    assert [gpu.uuid for gpu in inventory.gpus] == [state.gpu_uuid(1)]
+    assert [one.index for one in inventory.unusable] == [0]
+    with pytest.raises(PreflightError, match="NVML cannot read GPU 0: it says 'GPU is lost'"):
+        take_inventory(library, source, "0")
 
 
 def test_a_list_of_processes_that_cannot_be_had_is_unknown(make_state: MakeState, open_nvml: Open) -> None:
