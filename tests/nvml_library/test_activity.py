@@ -92,15 +92,17 @@ class Watched:
         nvml.reopen(self.library)
 
     def activity(self) -> list[Activity | None]:
-        """That of the first sample that has any."""
-        found: list[Activity | None] = []
+        """The next one of each slice; None of those that have none."""
+        found: dict[str, Activity] = {}
 
         def there() -> bool:
-            found[:] = [one.activity for one in self.sample().slices]
-            return any(found)
+            sample = self.sample()
+            found.update({one.slice_uuid: one.activity for one in sample.slices if one.activity is not None})
+            lacking = {uuid for uuid, reasons in self.reasons().items() if "activity" in reasons}
+            return len(found) > 0 and found.keys() | lacking >= {one.slice_uuid for one in sample.slices}
 
-        until(there, "two samples are far enough apart")
-        return found
+        until(there, "two samples of each are far enough apart")
+        return [found.get(one.uuid) for one in self.inventory.slices]
 
     def reasons(self) -> dict[str, dict[str, str]]:
         """Why which reading is missing, by its scope and name."""
@@ -346,16 +348,24 @@ def test_a_slice_that_is_gone_says_so(make_state: MakeState, open_nvml: Open) ->
     }
 
 
-def test_a_gpu_that_is_lost_is_no_missing_reading(make_state: MakeState, open_nvml: Open) -> None:
-    state = make_state(HALVES)
+def test_counters_of_a_gpu_that_is_lost_keep_nobody_from_reading_the_others(
+    make_state: MakeState, open_nvml: Open
+) -> None:
+    state = make_state(HALVES, HALVES)
     watched = Watched(open_nvml(state), MIG)
     watched.activity()
-    state.inject("nvmlGpmMetricsGet", nvml.ERROR_GPU_IS_LOST)
+    lost = state.inject("nvmlGpmMigSampleGet", nvml.ERROR_GPU_IS_LOST, gpu=0, times=1)
     until(lambda: watched.sample().gpus[0].unreadable is not None, "it is lost")
-    assert watched.reasons()[state.slice_uuids()[0]]["activity"] == "the GPU cannot be read any more"
-    assert watched.reasons()[state.gpu_uuid()]["power_w"] == "the GPU cannot be read any more"
+    assert lost.hits == 1
+    first, *_ = watched.inventory.slices
+    assert watched.reasons()[first.uuid]["activity"] == "the GPU cannot be read any more"
+    assert watched.last is not None
+    assert watched.last.gpus[1].unreadable is None
+    until(lambda: watched.sample().gpus[0].unreadable is None and watched.reasons() == {}, "it is read again")
+    state.inject("nvmlGpmMetricsGet", nvml.ERROR_GPU_IS_LOST)
+    time.sleep(LONG_ENOUGH_S)
     watched.reopen()  # in which nothing is raised
-    watched.sample()
+    assert sm_percent(watched.sample()) == [None] * 4
 
 
 # Child processes
