@@ -166,10 +166,17 @@ class View(Struct, frozen=True):
         return max((worker.exited_ns or 0 for worker in self.workers), default=0)
 
     @property
+    def shares(self) -> bool:
+        """Whether the slices are shares of one GPU, which no sample shows one by one."""
+        return self.inventory is not None and any(one.kind is SliceKind.MPS for one in self.inventory.slices)
+
+    @property
     def why_hidden(self) -> str:
         """Why samples do not show who is on a slice."""
         if self.inventory is not None and self.inventory.pids_resolve is False:
             return "the driver lists processes by other pids than they have here, in a pid namespace of their own"
+        if self.shares:
+            return "NVML does not show shares of a GPU one by one"
         return "the device does not show processes per slice"
 
     def with_workers(self, indices: Iterable[int], change: Callable[[WorkerView], WorkerView]) -> View:
