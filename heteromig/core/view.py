@@ -22,6 +22,10 @@ from heteromig.core.verdict import Reason
 
 MAX_NOTES = 20
 """A host where more than that goes on is described well enough by the first of them."""
+MAX_SUCCESSORS = 1
+"""How many keepers may die while they take back what was done, and be followed by another."""
+
+KeeperEvent = ev.DevicesPrepared | ev.PreparationFailed | ev.KeeperLost | ev.DevicesRestored | ev.RestorationFailed
 
 
 class WorkerView(Struct, frozen=True):
@@ -80,7 +84,9 @@ class View(Struct, frozen=True):
     controller_pid: int | None = None
     keeping: Keeping = Keeping.NONE
     restore_asked: bool = False
+    keepers_lost_restoring: int = 0
     prepared: ev.DevicesPrepared | None = None
+    restored: ev.DevicesRestored | None = None
     inventory: Inventory | None = None
     cpus: tuple[int, ...] = ()
     plan: Plan | None = None
@@ -170,21 +176,23 @@ class View(Struct, frozen=True):
         """Whether the process descends from this run's controller, or is it."""
         return self.controller_pid == occupant.pid or self.controller_pid in occupant.ancestors
 
-    def after(self, event: ev.AnyEvent) -> View:  # noqa: C901, PLR0911, PLR0912 - one arm an event, no logic
+    def after(self, event: ev.AnyEvent) -> View:  # noqa: C901, PLR0911 - one arm an event, no logic
         """This view and one more fact."""
         match event:
             case ev.RunStarted():
                 return msgspec.structs.replace(self, controller_pid=event.controller_pid)
-            case ev.DevicesPrepared():
-                return msgspec.structs.replace(self, keeping=self._kept(Keeping.KEPT), prepared=event)
-            case ev.PreparationFailed():
-                return msgspec.structs.replace(self, keeping=Keeping.NONE)
-            case ev.DevicesRestored() | ev.RestorationFailed():
-                return msgspec.structs.replace(self, keeping=Keeping.ENDED)
+            case (
+                ev.DevicesPrepared()
+                | ev.PreparationFailed()
+                | ev.KeeperLost()
+                | ev.DevicesRestored()
+                | ev.RestorationFailed()
+            ):
+                return self._kept(event)
             case ev.SlicesDiscovered():
                 return self._discovered(event)
             case ev.GpusLocked():
-                return msgspec.structs.replace(self, locked=True)
+                return msgspec.structs.replace(self, locked=True, notes=self._noting(event.notes))
             case ev.EnginesInspected():
                 return msgspec.structs.replace(self, missing_engines=event.missing)
             case ev.SampleTaken():
@@ -214,9 +222,33 @@ class View(Struct, frozen=True):
             case _:
                 return self
 
-    def _kept(self, keeping: Keeping) -> Keeping:
-        """The keeper may say that it is done after it was told to take it back."""
-        return Keeping.RESTORING if self.keeping is Keeping.RESTORING else keeping
+    def _kept(self, event: KeeperEvent) -> View:
+        """A keeper is believed where it may say so: it may still answer the first request after the second one."""
+        replace = msgspec.structs.replace
+        restoring = self.keeping is Keeping.RESTORING
+        unanswered = self.keeping is Keeping.ASKED or (restoring and self.prepared is None)
+        match event:
+            case ev.DevicesPrepared() if unanswered:
+                return replace(self, keeping=self.keeping if restoring else Keeping.KEPT, prepared=event)
+            case ev.PreparationFailed() if unanswered:
+                return replace(self, keeping=Keeping.NONE)
+            case ev.KeeperLost() if restoring:
+                lost = self.keepers_lost_restoring + 1
+                return replace(
+                    self,
+                    keeping=Keeping.RESTORING if lost <= MAX_SUCCESSORS else Keeping.ENDED,
+                    keepers_lost_restoring=lost,
+                    notes=self._noting([event.message]),
+                )
+            case ev.DevicesRestored() if restoring:
+                return replace(self, keeping=Keeping.ENDED, restored=event)
+            case ev.RestorationFailed() if restoring:
+                return replace(self, keeping=Keeping.ENDED)
+            case _:
+                return self
+
+    def _noting(self, more: Iterable[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.notes, *more)))[:MAX_NOTES]
 
     def _discovered(self, event: ev.SlicesDiscovered) -> View:
         if self.inventory is not None:
@@ -265,7 +297,7 @@ class View(Struct, frozen=True):
             sample=sample,
             absent=absent,
             absent_twice=absent & self.absent,
-            notes=tuple(dict.fromkeys((*self.notes, *self._bystanders(sample))))[:MAX_NOTES],
+            notes=self._noting(self._bystanders(sample)),
         )
 
     def _bystanders(self, sample: DeviceSample) -> Iterator[str]:

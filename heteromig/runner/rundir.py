@@ -14,6 +14,7 @@ from msgspec import Struct
 from heteromig.core.errors import EvidenceError, UsageError
 from heteromig.core.spec import RunSpec
 from heteromig.core.units import NS_PER_S, UtcNs
+from heteromig.slices.mig.journal import RUN_JOURNAL
 
 RUN_JSON = "run.json"
 CERTIFICATE = "certificate.json"
@@ -24,8 +25,9 @@ SAMPLER_LOG = "sampler.log"
 KEEPER_LOG = "keeper.log"
 LATEST = "latest"
 
-UNSEALED = frozenset({CERTIFICATE, REPORT})
-"""What the certificate does not list: itself, and what is made from the rest at any time."""
+UNSEALED = frozenset({CERTIFICATE, REPORT, RUN_JOURNAL})
+"""What the certificate does not list: itself, what is made from the rest at any time, and the way back to how the GPU
+was cut, which is closed after the run where that was not possible within it."""
 
 
 def create_run_dir(spec: RunSpec, at_utc_ns: UtcNs) -> Path:

@@ -21,6 +21,7 @@ from heteromig.core.spec import (
     Goal,
     MainSpec,
     Mode,
+    Preparation,
     RunSpec,
     TimingSpec,
 )
@@ -107,6 +108,7 @@ AUDIT = replace(SPEC, main=replace(SPEC.main, action=Action.TEST01))
 LENIENT = replace(SPEC, lenient=True)
 ANNOUNCED = replace(SPEC, start_evidence=EvidenceLevel.ANNOUNCED)
 WAITING = replace(SPEC, drain=Drain.WAIT)
+CUT = replace(SPEC, preparation=Preparation.LAYOUT, layout="3x1g.10gb")
 ONLY_BUILDING = replace(SPEC, goal=Goal.BUILD)
 
 
