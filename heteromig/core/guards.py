@@ -203,7 +203,8 @@ def restore_answered(view: View, event: ev.AnyEvent) -> Finding:
     late = isinstance(event, ev.DeadlinePassed) and event.timer is ev.Timer.RESTORED
     answered = view.keeping is not Keeping.RESTORING
     passed = view.restore_asked and (late or answered)
-    return _finding(restore_answered, passed, "answered" if answered else "not answered")
+    how = view.restoration.what if isinstance(view.restoration, ev.DevicesRestored) else "it is not taken back"
+    return _finding(restore_answered, passed, how if answered else "not answered")
 
 
 def keeper_is_to_go_on(view: View, _event: ev.AnyEvent) -> Finding:

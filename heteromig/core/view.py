@@ -86,7 +86,7 @@ class View(Struct, frozen=True):
     restore_asked: bool = False
     keepers_lost_restoring: int = 0
     prepared: ev.DevicesPrepared | None = None
-    restored: ev.DevicesRestored | None = None
+    restoration: ev.DevicesRestored | ev.RestorationFailed | None = None
     inventory: Inventory | None = None
     cpus: tuple[int, ...] = ()
     plan: Plan | None = None
@@ -240,10 +240,8 @@ class View(Struct, frozen=True):
                     keepers_lost_restoring=lost,
                     notes=self._noting([event.message]),
                 )
-            case ev.DevicesRestored() if restoring:
-                return replace(self, keeping=Keeping.ENDED, restored=event)
-            case ev.RestorationFailed() if restoring:
-                return replace(self, keeping=Keeping.ENDED)
+            case ev.DevicesRestored() | ev.RestorationFailed() if restoring:
+                return replace(self, keeping=Keeping.ENDED, restoration=event)
             case _:
                 return self
 

@@ -176,10 +176,13 @@ class Loop:
     def _take_in(self) -> None:
         while self._queue and self.run.phase is not Phase.FINISHED:
             event = self._queue.popleft()
+            keeping = self.run.view.keeping
             effects = self.run.handle(event)
             self._journal.write(Heard(event), *(Asked(effect) for effect in effects))
             if isinstance(event, ev.SampleTaken):
                 os.write(self._telemetry_fd, _ENCODER.encode(event.sample) + b"\n")
+            if self.run.view.keeping is not keeping:
+                self._reporter.preparation(self.run, event.at_ns)
             for effect in effects:
                 self._perform(effect, event.at_ns)
 

@@ -36,6 +36,11 @@ def sentences(world: World) -> str:
     return " ".join(reason.sentence for reason in world.verdict.reasons)
 
 
+def restored(world: World) -> bool:
+    how = world.run.view.restoration
+    return isinstance(how, ev.DevicesRestored) and how.replaced == ((slice_uuid(0), "SIM-anew"),)
+
+
 def dies(phase: Phase, after_s: float = 0.1) -> Incident:
     return Incident(phase, after_s, Trouble.KEEPER_DIES)
 
@@ -55,8 +60,7 @@ def test_a_good_run_begins_and_ends_with_the_keeper() -> None:
     assert isinstance(sampler.event, ev.DevicesPrepared)
     assert isinstance(restore.event, ev.SampleTaken)
     assert world.run.view.prepared is not None
-    assert world.run.view.restored is not None
-    assert world.run.view.restored.replaced == ((slice_uuid(0), "SIM-anew"),)
+    assert restored(world)
     (done,) = [move for move in world.run.transitions if move.destination is Phase.VALIDATING]
     assert [finding.guard for finding in done.findings] == ["restore_answered"]
 
@@ -100,7 +104,7 @@ def test_a_signal_while_the_gpu_is_being_cut_has_it_cut_back() -> None:
 
 def test_a_second_signal_does_not_leave_the_gpu_cut() -> None:
     world = play(Keeper(prepares_s=5.0), interrupt(Phase.DISCOVERING), interrupt(Phase.DRAINING, 1.0))
-    assert world.run.view.restored is not None
+    assert restored(world)
     assert world.verdict.exit_code == 130
 
 
@@ -116,7 +120,7 @@ def test_a_keeper_that_hangs_is_not_waited_for_for_ever() -> None:
 def test_a_keeper_that_dies_ends_the_run_and_has_a_successor(phase: Phase) -> None:
     world = play(None, dies(phase, 0.0), place=Place(engines_cached=False))
     assert (world.verdict.exit_code, sentences(world)) == (7, "the keeper ended")
-    assert world.run.view.restored is not None
+    assert restored(world)
     assert world.phases[-4:] == (phase, Phase.DRAINING, Phase.VALIDATING, Phase.FINISHED)
 
 
@@ -158,7 +162,7 @@ def test_a_successor_that_dies_as_well_is_the_last() -> None:
 def test_what_cannot_be_taken_back_is_said() -> None:
     world = play(Keeper(failure="Somebody else has cut it."))
     assert (world.verdict.exit_code, sentences(world)) == (7, "Somebody else has cut it.")
-    assert world.run.view.restored is None
+    assert isinstance(world.run.view.restoration, ev.RestorationFailed)
 
 
 def test_what_is_not_taken_back_in_time_is_said() -> None:
@@ -171,13 +175,13 @@ def test_a_worker_that_is_not_reaped_does_not_keep_the_gpu_as_it_is() -> None:
     immortal = replace(BACKGROUND, clean_stop_s=None, term_s=None, kill_s=None)
     world = play(cast=Cast(others=((1, immortal),)))
     assert "could not be reaped" in sentences(world)
-    assert world.run.view.restored is not None
+    assert restored(world)
 
 
 def test_a_worker_that_is_reaped_late_has_nobody_look_again() -> None:
     slow = replace(BACKGROUND, clean_stop_s=None, term_s=None, kill_s=11.0)
     world = play(Keeper(restores_s=5.0), cast=Cast(others=((1, slow),)))
-    assert world.run.view.restored is not None
+    assert restored(world)
     assert world.processes_left == ()
 
 
@@ -185,9 +189,9 @@ def test_a_lost_sampler_does_not_keep_the_gpu_as_it_is() -> None:
     lost = Incident(Phase.MAIN_RUNNING, 1.0, ev.SamplerLost(0, restarted=False, message="it died"))
     world = play(None, lost)
     assert world.verdict.exit_code == 9
-    assert world.run.view.restored is not None
+    assert restored(world)
     late = Incident(Phase.DRAINING, 0.6, ev.SamplerLost(0, restarted=False, message="it died"))
-    assert play(None, Incident(Phase.DRAINING, 0.0, Trouble.SILENCE), late).run.view.restored is not None
+    assert restored(play(None, Incident(Phase.DRAINING, 0.0, Trouble.SILENCE), late))
 
 
 def test_what_the_lock_brought_to_light_is_noted() -> None:

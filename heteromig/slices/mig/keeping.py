@@ -12,7 +12,7 @@ from heteromig.slices.mig.applying import LayoutChange, Outcome
 from heteromig.slices.mig.calls import partitionable
 from heteromig.slices.mig.journal import RUN_JOURNAL, JournalFile
 from heteromig.slices.mig.left_over import left_cut
-from heteromig.slices.mig.partition import partition_text
+from heteromig.slices.mig.partition import partition_summary
 from heteromig.slices.mig.reading import choose_gpu, read_gpus
 from heteromig.slices.source import parse_slices
 
@@ -44,8 +44,9 @@ class KeptLayout:
         if others:
             raise PreflightError(f"{others[0]} Nothing was changed.")
         outcome = self._change.apply(self.gpu_uuid, self._layout)
-        done = "was cut for this run into" if outcome.changed else "was cut as this run wants it, into"
-        return Prepared(self.gpu_uuid, _sentence(outcome, done), replaced=_pairs(outcome))
+        done = "was cut for this run" if outcome.changed else "was cut as this run wants it"
+        what = f"{outcome.gpu.name} ({outcome.gpu.uuid}) {done}: {partition_summary(outcome.cut)}."
+        return Prepared(self.gpu_uuid, what, replaced=_pairs(outcome))
 
     def obey(self, order: str) -> None:
         """There are no orders for a layout."""
@@ -58,14 +59,9 @@ class KeptLayout:
             again = f"heteromig mig restore {shlex.quote(str(self._run_dir))}"
             raise type(error)(f"{error} The way back stays open: when that is mended, {again} goes on.") from error
         if outcome is None:
-            return Restored("The GPU is cut as it was before the run, and never was otherwise.")
-        return Restored(_sentence(outcome, "is cut as before the run, into"), _pairs(outcome))
+            return Restored("The GPU is cut as before the run, and never was otherwise.")
+        return Restored(f"The GPU is cut as before the run: {partition_summary(outcome.cut)}.", _pairs(outcome))
 
 
 def _pairs(outcome: Outcome) -> tuple[tuple[str | None, str | None], ...]:
     return tuple((one.before, one.after) for one in outcome.replaced)
-
-
-def _sentence(outcome: Outcome, done: str) -> str:
-    gpu = outcome.gpu
-    return f"{gpu.name} ({gpu.uuid}) {done} {partition_text(outcome.cut)}."
