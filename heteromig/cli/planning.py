@@ -8,18 +8,21 @@ from typing import Any
 
 import msgspec
 
+from heteromig.cli.mig import planned_text
 from heteromig.cli.printing import say
 from heteromig.core.devices import Inventory
 from heteromig.core.phases import Role
 from heteromig.core.plan import Assignment, Plan, build_assignment, build_batches, make_plan
-from heteromig.core.spec import Goal, RunSpec
+from heteromig.core.spec import Goal, Preparation, RunSpec
 from heteromig.harnesses import harness_of
 from heteromig.slices.access import enumerate_slices
+from heteromig.slices.mig.foreseeing import foresee_layout
 from heteromig.views.plan_view import plan_text
 from heteromig.workers.command import Command
 
 RUN_DIR = "<run>"
 """Stands for the run directory, which has no name before it runs."""
+_STAND_INS = "That is done when the run begins, and undone when it ends. Slices in <> have no UUID before."
 
 
 def print_plan(spec: RunSpec, *, as_json: bool) -> None:
@@ -31,7 +34,12 @@ def print_plan(spec: RunSpec, *, as_json: bool) -> None:
     """
     harness = harness_of(spec)
     harness.preflight(spec)
-    inventory, _ = enumerate_slices(spec.slices, Path(spec.runs_dir))
+    layout = None
+    if spec.preparation is Preparation.LAYOUT:
+        layout, inventory = foresee_layout(spec.slices, Path(spec.runs_dir), spec.gpu, spec.layout)
+        spec = msgspec.structs.replace(spec, gpu=layout.gpu.uuid)  # the index is NVML's, and others may have slices too
+    else:
+        inventory, _ = enumerate_slices(spec.slices, Path(spec.runs_dir))
     plan = make_plan(spec, inventory, tuple(sorted(os.sched_getaffinity(0))))
     run_dir = Path(spec.runs_dir).absolute() / RUN_DIR
     missing = harness.missing_engines(plan.engines, spec)
@@ -43,9 +51,12 @@ def print_plan(spec: RunSpec, *, as_json: bool) -> None:
     workers = builds if spec.goal is Goal.BUILD else (*builds, *plan.backgrounds, plan.main)
     commands = [(worker, harness.command(worker, spec, run_dir)) for worker in workers]
     if as_json:
-        say(msgspec.json.format(msgspec.json.encode(_as_json(spec, plan, inventory, commands)), indent=2))
-    else:
-        say(plan_text(spec, plan, inventory, commands, run_dir=run_dir, here=Path.cwd()))
+        everything = {**_as_json(spec, plan, inventory, commands), "layout": layout}
+        say(msgspec.json.format(msgspec.json.encode(everything), indent=2))
+        return
+    if layout is not None:
+        say(f"{planned_text(layout, simulated=spec.simulated)}\n{_STAND_INS}\n")
+    say(plan_text(spec, plan, inventory, commands, run_dir=run_dir, here=Path.cwd()))
 
 
 def _as_json(

@@ -72,6 +72,26 @@ def lock_gpus(uuids: Iterable[str], directory: Path, pid: int | None = None) -> 
     raise AssertionError  # pragma: no cover - ExitStack swallows nothing here
 
 
+def holder_of(uuid: str, directory: Path) -> int | None:
+    """The process for which the GPU is locked at this moment; None where it is not, or where that cannot be seen."""
+    try:
+        descriptor = os.open(directory / f"{uuid}.lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read_pid(descriptor)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _read_pid(descriptor: int) -> int | None:
+    text = os.pread(descriptor, _PID_BYTES, 0).decode(errors="replace").strip()
+    return int(text) if text.isdecimal() else None
+
+
 def _open_directory(directory: Path) -> int:
     directory.parent.mkdir(parents=True, exist_ok=True)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -130,7 +150,7 @@ def _take(descriptor: int, uuid: str) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.pread(descriptor, _PID_BYTES, 0).decode(errors="replace").strip() or "unknown"
+        holder = _read_pid(descriptor) or "unknown"
         raise BusyError(
             f"GPU {uuid} is in use by another heteromig run (pid {holder}): wait until it has ended, or stop it."
         ) from None

@@ -66,10 +66,11 @@ def plan_change(library: PartitionLibrary, gpu: str | None, layout: str) -> Plan
         UsageError: there is no such GPU, or the layout cannot be on it.
         PreflightError: NVML cannot say what is needed.
     """
-    return _plan(library, look(library, gpu), layout)
+    return plan_seen(library, look(library, gpu), layout)
 
 
-def _plan(library: PartitionLibrary, seen: Look, layout: str) -> Planned:
+def plan_seen(library: PartitionLibrary, seen: Look, layout: str) -> Planned:
+    """The same for a GPU as it was just seen, see `plan_change`."""
     if parted.names_file(layout):
         with refusing("tell the model", seen.gpu):
             pci_id = library.nvmlDeviceGetPciInfo(seen.open.handle).pciDeviceId
@@ -114,7 +115,7 @@ class LayoutChange:
             PreflightError: it cannot be cut now; says why, and whether anything is changed.
         """
         before = look(self._library, gpu)
-        planned = _plan(self._library, before, layout)
+        planned = plan_seen(self._library, before, layout)
         journal = self._journal.read()
         journal = journal if journal is not None and journal.is_open else None
         if journal is not None:

@@ -21,6 +21,13 @@ def run_journals(runs_dir: Path) -> Iterator[JournalFile]:
             yield JournalFile(path)
 
 
+def half_written_journals(runs_dir: Path) -> Iterator[Path]:
+    """What is there of journals that were never there, because whoever wrote the first time was killed."""
+    for path in sorted(runs_dir.glob(f"*/.{RUN_JOURNAL}.new")):
+        if not path.parent.is_symlink() and not path.with_name(RUN_JOURNAL).exists():
+            yield path
+
+
 def left_cut(runs_dir: Path, source: SliceSource, gpu_uuids: Iterable[str], besides: Path | None = None) -> list[str]:
     """A sentence for each run that left one of these GPUs cut; whoever asks holds the locks on them.
 
