@@ -182,8 +182,8 @@ def devices_restored(view: View, _event: ev.AnyEvent) -> Finding:
     """The GPU is cut and shared as before the run, or will not be, which is a fault of its own."""
     if view.spec.preparation is None:
         return _finding(devices_restored, passed=True, evidence="the GPU was taken as it is")
-    over = view.keeping in {Keeping.NONE, Keeping.ENDED}
-    return _finding(devices_restored, over, "taken back" if over else "what was done to the GPU is not taken back yet")
+    over = {Keeping.NONE: "nothing was done to the GPU", Keeping.ENDED: "taken back, or given up"}.get(view.keeping)
+    return _finding(devices_restored, over is not None, over or "what was done to the GPU is not taken back yet")
 
 
 def devices_prepared(view: View, event: ev.AnyEvent) -> Finding:
