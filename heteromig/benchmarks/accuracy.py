@@ -29,8 +29,16 @@ class _LoggedResponse(Struct, frozen=True):
     data: str
 
 
-def judge(log: Path, reference: NDArray[Any], metric: Metric, accuracy: str) -> AccuracyVerdict:
-    """Compare what LoadGen logged with `reference`, one row per sample of the set.
+def members(count: int, group: int) -> NDArray[np.int64]:
+    """Which inputs each sample holds, (count, group): the one of its own index and those after it, in a circle.
+
+    So there are as many samples as inputs, and none has to be stored more than once.
+    """
+    return np.add.outer(np.arange(count), np.arange(group)) % count
+
+
+def judge(log: Path, reference: NDArray[Any], metric: Metric, accuracy: str, group: int = 1) -> AccuracyVerdict:
+    """Compare what LoadGen logged with `reference`, one row per input of the set; samples hold `group` of them.
 
     Raises:
         EvidenceError: the log is cut short, or does not hold one whole answer for every sample.
@@ -39,9 +47,9 @@ def judge(log: Path, reference: NDArray[Any], metric: Metric, accuracy: str) -> 
         logged = msgspec.json.decode(log.read_bytes(), type=list[_LoggedResponse])
     except (OSError, msgspec.DecodeError) as error:
         raise EvidenceError(f"LoadGen's accuracy log {log} cannot be read: {error}. Run again.") from error
-    answers = np.empty_like(reference)
+    answers = np.empty((len(reference), group, *reference.shape[1:]), dtype=reference.dtype)
     seen = np.zeros(len(reference), dtype=bool)
-    row_bytes = reference[0].nbytes
+    row_bytes = answers[0].nbytes
     for response in logged:
         data = bytes.fromhex(response.data)
         if response.qsl_idx >= len(reference) or len(data) != row_bytes:
@@ -49,11 +57,11 @@ def judge(log: Path, reference: NDArray[Any], metric: Metric, accuracy: str) -> 
                 f"{log} has {len(data)} bytes for sample {response.qsl_idx}; the reference has {len(reference)} "
                 f"samples of {row_bytes} bytes. Build the engine again."
             )
-        answers[response.qsl_idx] = np.frombuffer(data, reference.dtype).reshape(reference.shape[1:])
+        answers[response.qsl_idx] = np.frombuffer(data, reference.dtype).reshape(answers.shape[1:])
         seen[response.qsl_idx] = True
     if not seen.all():
         raise EvidenceError(f"{log} lacks {int((~seen).sum())} of {len(reference)} samples. Run again.")
-    value_percent = agreement_percent(answers, reference, metric)
+    value_percent = agreement_percent(answers, reference, metric, group)
     target_percent = float(accuracy)
     return AccuracyVerdict(
         metric=metric.value,
@@ -64,8 +72,13 @@ def judge(log: Path, reference: NDArray[Any], metric: Metric, accuracy: str) -> 
     )
 
 
-def agreement_percent(answers: NDArray[Any], reference: NDArray[Any], metric: Metric) -> float:
-    """The metric in percent, 100 for identical answers; never more, and less than 0 where the error exceeds them."""
+def agreement_percent(answers: NDArray[Any], reference: NDArray[Any], metric: Metric, group: int = 1) -> float:
+    """The metric in percent, 100 for identical answers; never more, and less than 0 where the error exceeds them.
+
+    Answers are one row a sample, the reference one row an input: each answer to an input counts.
+    """
+    reference = reference[members(len(reference), group).reshape(-1)]
+    answers = answers.reshape(reference.shape)
     if metric is Metric.RELATIVE_ERROR:
         error = np.linalg.norm(answers.astype(np.float64) - reference) / np.linalg.norm(reference.astype(np.float64))
         return float(100.0 * (1.0 - error))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from heteromig.benchmarks import catalog
 from heteromig.benchmarks.console import complain, say
-from heteromig.core.errors import HeteromigError, PreflightError
+from heteromig.benchmarks.runtimes import Device
+from heteromig.core.errors import HeteromigError, PreflightError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,6 +60,14 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--scenario", required=True, metavar="|".join(catalog.LOADGEN_NAMES), type=str.lower)
         command.add_argument("--accuracy", required=True, metavar="99|99.9")
         command.add_argument("--profile", required=True, help="slice profile that the engine is for")
+        command.add_argument(
+            "--device",
+            default=Device.CPU,
+            type=_device,
+            metavar="cpu|cuda",
+            help="cpu (default): ONNX Runtime, simulated slices; cuda: PyTorch, the slice in CUDA_VISIBLE_DEVICES",
+        )
+        command.add_argument("--gpu", default="", metavar="NAME", help="product that the slice is of; goes with cuda")
     build.add_argument("--output", required=True, type=Path, metavar="ENGINE_DIR")
     run.add_argument("--mode", default="performance", choices=("performance", "accuracy"))
     run.add_argument("--engine", required=True, type=Path, metavar="ENGINE_DIR")
@@ -72,12 +81,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _build(arguments: argparse.Namespace, signals: StopSignals) -> None:
     spec = catalog.require_supported(arguments.benchmark, arguments.scenario, arguments.accuracy)
+    _require_gpu_name(arguments)
     from heteromig.benchmarks.build import EngineRequest, build_engine  # noqa: PLC0415 - imports onnx
 
     what = f"engines for {spec.name} benchmark in {catalog.LOADGEN_NAMES[arguments.scenario]} scenario"
     say(f"Building {what}...")
     request = EngineRequest(
-        spec=spec, scenario=arguments.scenario, accuracy=arguments.accuracy, profile=arguments.profile
+        spec=spec,
+        scenario=arguments.scenario,
+        accuracy=arguments.accuracy,
+        profile=arguments.profile,
+        device=arguments.device,
+        gpu=arguments.gpu,
     )
     build_engine(request, arguments.output, signals)
     say(f"Finished building {what}.")
@@ -85,6 +100,7 @@ def _build(arguments: argparse.Namespace, signals: StopSignals) -> None:
 
 def _run(arguments: argparse.Namespace, signals: StopSignals) -> None:
     spec = catalog.require_supported(arguments.benchmark, arguments.scenario, arguments.accuracy)
+    _require_gpu_name(arguments)
     from heteromig.benchmarks.run import RunOptions, run  # noqa: PLC0415 - imports numpy, ONNX Runtime and LoadGen
 
     options = RunOptions(
@@ -99,8 +115,23 @@ def _run(arguments: argparse.Namespace, signals: StopSignals) -> None:
         min_query_count=arguments.min_query_count,
         target_qps=arguments.target_qps,
         warmup_s=arguments.warmup_s,
+        device=arguments.device,
+        gpu=arguments.gpu,
     )
     run(options, signals)
+
+
+def _require_gpu_name(arguments: argparse.Namespace) -> None:
+    """An engine for a GPU is for one product, because slices of several have the same profile."""
+    if (arguments.device is Device.CUDA) != bool(arguments.gpu):
+        raise UsageError("--device cuda and --gpu NAME go together: give both for a real slice, or none.")
+
+
+def _device(text: str) -> Device:
+    try:
+        return Device(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither cpu nor cuda") from None
 
 
 def _positive_int(text: str) -> int:

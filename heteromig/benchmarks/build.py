@@ -13,33 +13,43 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 
 from heteromig.benchmarks import engines
+from heteromig.benchmarks.accuracy import agreement_percent
 from heteromig.benchmarks.catalog import BenchmarkSpec
 from heteromig.benchmarks.graphs import run_unoptimised
 from heteromig.benchmarks.models import make_model
-from heteromig.benchmarks.onnxruntime_cpu import OnnxRuntimeCpu
-from heteromig.core.errors import UsageError
+from heteromig.benchmarks.runtimes import Device, runtime_version
+from heteromig.benchmarks.selection import engine_on
+from heteromig.benchmarks.tuning import choose_batch
+from heteromig.core.errors import PreflightError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from heteromig.benchmarks.inference import Engine
+    from numpy.typing import NDArray
+
+    from heteromig.benchmarks.inference import Answer, Engine
     from heteromig.benchmarks.signals import StopSignals
 
 
 class EngineRequest(Struct, frozen=True):
-    """What an engine is for. `scenario` and `profile` do not change it on a CPU; they are part of its name."""
+    """What an engine is for. `scenario` and `profile` do not change it on a CPU; they are part of its name.
+
+    `gpu` is the product that the profile is cut of, as NVML calls it; empty on a CPU.
+    """
 
     spec: BenchmarkSpec
     scenario: str
     accuracy: str
     profile: str
+    device: Device = Device.CPU
+    gpu: str = ""
 
 
 def build_engine(request: EngineRequest, output: Path, signals: StopSignals) -> None:
@@ -47,14 +57,15 @@ def build_engine(request: EngineRequest, output: Path, signals: StopSignals) -> 
 
     Raises:
         UsageError: the destination cannot be written.
-        PreflightError: the runtime is not installed.
+        PreflightError: the runtime is not installed, cannot use the device, or computes something else on it.
     """
     output = output.absolute()
+    engine = engine_on(request.device)
     try:
         _refuse_foreign(output)
         output.parent.mkdir(parents=True, exist_ok=True)
         with _sole_builder(output, signals), _temporary(output) as folder:
-            _fill(folder, request, OnnxRuntimeCpu())
+            _fill(folder, request, engine)
             _put_in_place(folder, output)
     except OSError as error:
         raise UsageError(
@@ -66,24 +77,56 @@ def _fill(folder: Path, request: EngineRequest, engine: Engine) -> None:
     spec = request.spec
     model = make_model(spec.name, spec.sample_count)
     serialised: bytes = model.onnx.SerializeToString()
+    name = engines.ENGINES[engine.device]
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        engine.build(serialised, request.accuracy, Path(scratch), folder / engines.ENGINE)
+        engine.build(serialised, request.accuracy, Path(scratch), folder / name)
+    reference = run_unoptimised(model.onnx, model.samples)[0]
     np.savez(folder / engines.SAMPLES, **model.samples)
-    np.savez(folder / engines.REFERENCE, answers=run_unoptimised(model.onnx, model.samples)[0])
-    files = {name: engines.file_record(folder / name) for name in (engines.ENGINE, engines.SAMPLES, engines.REFERENCE)}
+    np.savez(folder / engines.REFERENCE, answers=reference)
+    batches = engine.batches(spec)
+    answer = engine.load(folder / name, model.samples, batches)
+    batch = choose_batch(answer, batches, spec.sample_count, engine.clock_s)
+    accuracy_percent = _require_accuracy(answer, reference, request, batch, engine.group)
+    files = {part: engines.file_record(folder / part) for part in (name, engines.SAMPLES, engines.REFERENCE)}
     manifest = engines.Manifest(
         schema_version=engines.SCHEMA_VERSION,
         benchmark=spec.name,
         scenario=request.scenario,
         accuracy=request.accuracy,
         profile=request.profile,
-        definition=engines.definition_hash(),
-        runtime=engines.runtime_version(),
+        device=engine.device,
+        gpu=request.gpu,
+        compute_capability=engine.compute_capability,
+        definition=engines.definition_hash(engine.device),
+        runtime=runtime_version(engine.device),
+        batch=batch,
+        group=engine.group,
+        accuracy_percent=accuracy_percent,
         model_sha256=hashlib.sha256(serialised).hexdigest(),
-        engine_sha256=files[engines.ENGINE].sha256,
+        engine_sha256=files[name].sha256,
         files=files,
     )
     (folder / engines.MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
+
+
+def _require_accuracy(answer: Answer, reference: NDArray[Any], request: EngineRequest, batch: int, group: int) -> float:
+    """How well the engine agrees with the unoptimised graph on the whole sample set, in percent.
+
+    Raises:
+        PreflightError: less than its accuracy level asks for.
+    """
+    spec, count = request.spec, len(reference)
+    answers = np.concatenate(
+        [answer(list(range(first, min(first + batch, count)))) for first in range(0, count, batch)]
+    )
+    found_percent = agreement_percent(answers, reference, spec.metric, group)
+    if not found_percent >= float(request.accuracy):
+        raise PreflightError(
+            f"The engine of {spec.name} does not compute what its model does: {spec.metric.value} is "
+            f"{found_percent:.3f} %, and {request.accuracy} % was asked for. It is not kept; try another version of "
+            f"{runtime_version(request.device)}."
+        )
+    return found_percent
 
 
 @contextmanager
@@ -126,7 +169,7 @@ def _refuse_foreign(output: Path) -> None:
     """An engine may be replaced in any condition; anything else that is in the way is somebody's."""
     if not output.exists():
         return
-    known = {engines.MANIFEST, engines.ENGINE, engines.SAMPLES, engines.REFERENCE}
+    known = {engines.MANIFEST, *engines.ENGINES.values(), engines.SAMPLES, engines.REFERENCE}
     foreign = [output.name] if not output.is_dir() else sorted(p.name for p in output.iterdir() if p.name not in known)
     if foreign:
         raise UsageError(

@@ -2,9 +2,10 @@
 
 LoadGen must be told the rate beforehand. An Offline query holds 1.1 x min_duration x expected rate samples and its run
 is VALID when it lasted min_duration: told too little, a run ends early and is INVALID; told too much, it drags on.
-While one program warms up, others start on the same cores; so the rate is counted per second of this thread's CPU
-time, which waiting for a core does not lengthen, and the best of several short windows counts, because disturbances
-(cold caches, frequency changes, a host that takes the core away) only ever slow a window down.
+While one program warms up, others start on the same cores; so an engine on the CPU counts its rate per second of the
+thread's CPU time, which waiting for a core does not lengthen. One on a GPU, which works while the thread waits, counts
+by the wall clock. The best of several short windows counts, because disturbances (cold caches, frequency changes, a
+host that takes the core away) only ever slow a window down.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from heteromig.benchmarks.inference import Answer
 
 OFFLINE_MARGIN = 1.11
@@ -32,14 +35,14 @@ runs out of queries is INVALID. Each takes LoadGen about half a KiB, and a clean
 
 WINDOWS = 10
 MIN_WINDOWS = 4
-WINDOW_CPU_S = 0.02
+WINDOW_S = 0.02
 """At least: clocks and scheduling ticks are noise below."""
 WALL_FACTOR = 4
 """When neighbours hold the core, warm-up may take this many times its budget before it makes do with fewer windows."""
 
 
 class Calibration(Struct, frozen=True):
-    """Rates of one engine on one core, samples per second of CPU time."""
+    """Rates of one engine on one slice, samples per second of the clock that they were counted by."""
 
     batch_qps: float
     """In full batches."""
@@ -48,24 +51,33 @@ class Calibration(Struct, frozen=True):
     windows: int
 
 
-def calibrate(answer: Answer, *, sample_count: int, batch: int, budget_s: float) -> Calibration:
+def calibrate(
+    answer: Answer,
+    *,
+    sample_count: int,
+    batch: int,
+    budget_s: float,
+    clock_s: Callable[[], float] = time.thread_time,
+) -> Calibration:
     """Run the engine for about `budget_s` seconds, two thirds of it in full batches."""
     answer(_indices(0, 1, sample_count))
-    batch_qps, batch_windows = _best_rate(answer, sample_count, batch, budget_s * 2 / 3)
-    single_qps, single_windows = _best_rate(answer, sample_count, 1, budget_s / 3)
+    batch_qps, batch_windows = _best_rate(answer, sample_count, batch, budget_s * 2 / 3, clock_s)
+    single_qps, single_windows = _best_rate(answer, sample_count, 1, budget_s / 3, clock_s)
     return Calibration(batch_qps=batch_qps, single_qps=single_qps, windows=batch_windows + single_windows)
 
 
-def _best_rate(answer: Answer, sample_count: int, batch: int, budget_s: float) -> tuple[float, int]:
-    window_s = max(WINDOW_CPU_S, budget_s / WINDOWS)
+def _best_rate(
+    answer: Answer, sample_count: int, batch: int, budget_s: float, clock_s: Callable[[], float]
+) -> tuple[float, int]:
+    window_s = max(WINDOW_S, budget_s / WINDOWS)
     wall_end = time.monotonic() + budget_s
     wall_limit = time.monotonic() + budget_s * WALL_FACTOR
     best_qps = 0.0
     done = windows = 0
     while windows == 0 or time.monotonic() < (wall_end if windows >= MIN_WINDOWS else wall_limit):
-        begin_s = time.thread_time()
+        begin_s = clock_s()
         first = done
-        while (spent_s := time.thread_time() - begin_s) < window_s:
+        while (spent_s := clock_s() - begin_s) < window_s:
             answer(_indices(done, batch, sample_count))
             done += batch
         best_qps = max(best_qps, (done - first) / spent_s)

@@ -23,7 +23,10 @@ MULTI_STREAM = "multistream"
 LOADGEN_NAMES = {OFFLINE: "Offline", SERVER: "Server", SINGLE_STREAM: "SingleStream", MULTI_STREAM: "MultiStream"}
 """What LoadGen calls the scenarios, in its settings and its logs."""
 ACCURACIES = ("99", "99.9")
-"""Percent of the unoptimised fp32 graph's accuracy that an engine must reach; 99.9 is fp32, 99 is int8."""
+"""Percent of the unoptimised fp32 graph's accuracy that an engine must reach.
+
+99.9 is fp32 everywhere; 99 is int8 on a CPU and fp16 on a GPU.
+"""
 
 
 OUTCOME = "outcome.json"
@@ -45,8 +48,9 @@ class BenchmarkSpec(Struct, frozen=True):
     """One embedded benchmark.
 
     `sample_count` samples make up the whole set and all of it fits in memory. `batch` is how many of them one Offline
-    chunk or one Server batch takes at most: large enough to hide the cost of a call, small enough that a chunk lasts
-    5 to 20 ms on one core, which is how long a clean stop can lag. `server_latency_ns` bounds the 99th percentile.
+    chunk or one Server batch takes at most on a CPU: large enough to hide the cost of a call, small enough that a chunk
+    lasts 5 to 20 ms on one core, which is how long a clean stop can lag. `server_latency_ns` bounds the 99th
+    percentile.
     """
 
     name: str

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
 import re
 from enum import Enum
 from pathlib import Path
@@ -18,23 +17,25 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from heteromig.core.errors import PreflightError
+from heteromig.benchmarks.runtimes import Device, runtime_version
 
 if TYPE_CHECKING:
     import os
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of the manifest; a manifest with another number is stale."""
 
 MANIFEST = "manifest.json"
-ENGINE = "engine.onnx"
+ENGINES = {Device.CPU: "engine.onnx", Device.CUDA: "engine.pt2"}
 SAMPLES = "samples.npz"
 REFERENCE = "reference.npz"
 """The files of an engine: the optimised model, the sample set, and the unoptimised graph's answers to it."""
 
-RUNTIME = "onnxruntime"
-
-_DEFINITION_SOURCES = ("catalog.py", "build.py", "graphs.py", "onnxruntime_cpu.py", "quantisation.py", "models/*.py")
+_MODEL_SOURCES = ("catalog.py", "build.py", "graphs.py", "models/*.py")
+_DEFINITION_SOURCES = {
+    Device.CPU: (*_MODEL_SOURCES, "onnxruntime_cpu.py", "quantisation.py"),
+    Device.CUDA: (*_MODEL_SOURCES, "accuracy.py", "torch_cuda.py", "torch_graph.py", "tuning.py"),
+}
 """Sources, relative to this folder, that decide what an engine holds."""
 
 
@@ -59,7 +60,10 @@ class Manifest(Struct, frozen=True):
     """What `manifest.json` holds.
 
     `definition` is a hash of the sources that define the model; `model_sha256` of the model before
-    optimisation; `runtime` is the distribution and version that made the engine.
+    optimisation; `runtime` is the distribution and version that made the engine. `gpu` is the product that it is for,
+    as NVML calls it, and `compute_capability` what it was built on; empty and None where it computes on a CPU. `batch`
+    is how many samples one call takes at most, `group` how many inputs a sample holds, `accuracy_percent` what the
+    whole set showed when it was built.
     """
 
     schema_version: int
@@ -67,8 +71,14 @@ class Manifest(Struct, frozen=True):
     scenario: str
     accuracy: str
     profile: str
+    device: Device
+    gpu: str
+    compute_capability: str | None
     definition: str
     runtime: str
+    batch: int
+    group: int
+    accuracy_percent: float
     model_sha256: str
     engine_sha256: str
     files: dict[str, FileRecord]
@@ -82,39 +92,27 @@ class EngineState(Struct, frozen=True):
     manifest: Manifest | None = None
 
 
-def runtime_version() -> str:
-    """Distribution and version of the runtime, `onnxruntime-1.20.0`, read without importing it.
-
-    Raises:
-        PreflightError: it is not installed.
-    """
-    try:
-        return f"{RUNTIME}-{importlib.metadata.version(RUNTIME)}"
-    except importlib.metadata.PackageNotFoundError:
-        raise PreflightError(
-            "The embedded benchmarks need ONNX Runtime, which is not installed: pip install 'heteromig[loadgen]'."
-        ) from None
-
-
 @functools.cache
-def definition_hash() -> str:
+def definition_hash(device: Device) -> str:
     """First 12 hexadecimal digits of the SHA-256 over the sources that decide what an engine holds."""
     digest = hashlib.sha256()
     folder = Path(__file__).parent
-    for pattern in _DEFINITION_SOURCES:
+    for pattern in _DEFINITION_SOURCES[device]:
         for path in sorted(folder.glob(pattern)):
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 
 
-def engine_key(benchmark: str, scenario: str, accuracy: str, profile: str) -> str:
+def engine_key(
+    benchmark: str, scenario: str, accuracy: str, profile: str, *, device: Device = Device.CPU, gpu: str = ""
+) -> str:
     """Directory name of an engine: whatever would make it another engine is in the name.
 
     Raises:
         PreflightError: the runtime is not installed.
     """
-    safe_profile = re.sub(r"[^\w.+-]", "_", profile)
-    return f"{benchmark}-{scenario}-{accuracy}-{safe_profile}-{runtime_version()}-{definition_hash()}"
+    place = "-".join(re.sub(r"[^\w.+-]", "_", part) for part in (profile, gpu) if part)
+    return f"{benchmark}-{scenario}-{accuracy}-{place}-{runtime_version(device)}-{definition_hash(device)}"
 
 
 def file_record(path: str | os.PathLike[str]) -> FileRecord:
@@ -128,7 +126,14 @@ def file_record(path: str | os.PathLike[str]) -> FileRecord:
 
 
 def inspect_engine(
-    path: str | os.PathLike[str], *, benchmark: str, scenario: str, accuracy: str, profile: str
+    path: str | os.PathLike[str],
+    *,
+    benchmark: str,
+    scenario: str,
+    accuracy: str,
+    profile: str,
+    device: Device = Device.CPU,
+    gpu: str = "",
 ) -> EngineState:
     """Whether the engine at `path` is intact and is the one for these fields.
 
@@ -156,24 +161,27 @@ def inspect_engine(
         "scenario": scenario,
         "accuracy": accuracy,
         "profile": profile,
-        "definition": definition_hash(),
-        "runtime": runtime_version(),
+        "device": device,
+        "gpu": gpu,
+        "definition": definition_hash(device),
+        "runtime": runtime_version(device),
     }
     for field, value in wanted.items():
         found = getattr(manifest, field)
         if found != value:
             return EngineState(
-                EngineStatus.STALE, f"The engine at {folder} has {field} {found!r}, wanted is {value!r}."
+                EngineStatus.STALE, f"The engine at {folder} has {field} {_said(found)}, wanted is {_said(value)}."
             )
     return _verify_files(folder, manifest)
 
 
 def _verify_files(folder: Path, manifest: Manifest) -> EngineState:
-    missing = {ENGINE, SAMPLES, REFERENCE} - manifest.files.keys()
+    engine = ENGINES[manifest.device]
+    missing = {engine, SAMPLES, REFERENCE} - manifest.files.keys()
     if missing:
         return _corrupt(f"{folder / MANIFEST} does not list {', '.join(sorted(missing))}.")
-    if manifest.files[ENGINE].sha256 != manifest.engine_sha256:
-        return _corrupt(f"{folder / MANIFEST} contradicts itself about the SHA-256 of {ENGINE}.")
+    if manifest.files[engine].sha256 != manifest.engine_sha256:
+        return _corrupt(f"{folder / MANIFEST} contradicts itself about the SHA-256 of {engine}.")
     for name, record in manifest.files.items():
         try:
             found = file_record(folder / name)
@@ -184,6 +192,10 @@ def _verify_files(folder: Path, manifest: Manifest) -> EngineState:
         if found.sha256 != record.sha256:
             return _corrupt(f"{folder / name} does not have the SHA-256 that the manifest says.")
     return EngineState(EngineStatus.OK, f"The engine at {folder} is intact.", manifest)
+
+
+def _said(value: object) -> str:
+    return repr(value.value if isinstance(value, Device) else value)
 
 
 def _corrupt(reason: str) -> EngineState:

@@ -34,13 +34,15 @@ from heteromig.benchmarks.catalog import (
     BenchmarkSpec,
 )
 from heteromig.benchmarks.console import say
-from heteromig.benchmarks.onnxruntime_cpu import OnnxRuntimeCpu
+from heteromig.benchmarks.runtimes import Device
+from heteromig.benchmarks.selection import engine_on
 from heteromig.benchmarks.sut import OfflineSut, ServerSut, StreamSut, Sut, fail
 from heteromig.core.errors import PreflightError, UsageError
 from heteromig.core.units import NS_PER_S
 
 if TYPE_CHECKING:
     from heteromig.benchmarks.calibration import Calibration
+    from heteromig.benchmarks.inference import Engine
     from heteromig.benchmarks.signals import StopSignals
 
 STARTING = "Starting running actual test."
@@ -80,6 +82,8 @@ class RunOptions(Struct, frozen=True):
     min_query_count: int
     target_qps: float | None
     warmup_s: float
+    device: Device = Device.CPU
+    gpu: str = ""
 
 
 class LoadGenTest(Struct, frozen=True):
@@ -102,7 +106,7 @@ def run(options: RunOptions, signals: StopSignals) -> None:
 
     Raises:
         UsageError: the log directory does not exist or holds the logs of another run.
-        PreflightError: the engine is not there, not intact or not the right one.
+        PreflightError: the engine is not there, not intact or not the right one, or the device cannot be used.
         EvidenceError: LoadGen's accuracy log does not cover the sample set.
     """
     _check_log_dir(options.log_dir)
@@ -113,36 +117,44 @@ def run(options: RunOptions, signals: StopSignals) -> None:
     count = len(next(iter(samples.values())))
     say(f"Finished Creating QSL. {count} samples.")
     say("Setting up SUT.")
-    engine = OnnxRuntimeCpu()
-    answer = engine.load(options.engine / engines.ENGINE, samples)
+    engine = engine_on(options.device)
+    _require_device(engine, manifest, options)
+    batch = _batch(options, manifest)
+    answer = engine.load(options.engine / engines.ENGINES[options.device], samples, tuple(sorted({1, batch})))
     say("Finished setting up SUT.")
     say(f"Starting warmup. Running for about {options.warmup_s:g} seconds.")
     began_s = time.monotonic()
-    rates = calibration.calibrate(answer, sample_count=count, batch=_batch(options), budget_s=options.warmup_s)
-    say(f"Finished warmup. Ran for {time.monotonic() - began_s:.2f}s. {rates.batch_qps:.1f} samples per CPU second.")
+    rates = calibration.calibrate(
+        answer, sample_count=count, batch=batch, budget_s=options.warmup_s, clock_s=engine.clock_s
+    )
+    per = "CPU second" if options.device is Device.CPU else "second"
+    say(f"Finished warmup. Ran for {time.monotonic() - began_s:.2f}s. {rates.batch_qps:.1f} samples per {per}.")
     expected_qps = options.target_qps or _expected_qps(options.scenario, rates)
     _write_json(
         options.log_dir / "device.json",
         {
-            "device": engine.device,
+            "device": engine.device.value,
+            "gpu": engine.gpu_facts(),
             "engine": engine.name,
             "engine_version": engine.version,
             "loadgen_version": importlib.metadata.version("mlcommons-loadgen"),
             "model_sha256": manifest.model_sha256,
             "engine_sha256": manifest.engine_sha256,
+            "batch": batch,
+            "inputs_per_sample": manifest.group,
             "cpus": sorted(os.sched_getaffinity(0)),
             "expected_qps": expected_qps,
         },
     )
     inbox: SimpleQueue[Any] = SimpleQueue()
-    sut = _sut(options, answer, expected_qps, inbox)
+    sut = _sut(options, answer, batch, expected_qps, inbox)
     test = LoadGenTest(settings=_settings(options, expected_qps), log_dir=options.log_dir, sut=sut, sample_count=count)
     _conduct(test, inbox, signals)
     _write_json(options.log_dir / OUTCOME, {"not_computed": sut.not_computed})
     if sut.not_computed:
         say(f"Stopped cleanly: {sut.not_computed} samples were completed without being computed.")
     elif options.mode == "accuracy":
-        _report_accuracy(options)
+        _report_accuracy(options, manifest)
 
 
 def _check_log_dir(log_dir: Path) -> None:
@@ -159,18 +171,34 @@ def _usable_engine(options: RunOptions) -> engines.Manifest:
         scenario=options.scenario,
         accuracy=options.accuracy,
         profile=options.profile,
+        device=options.device,
+        gpu=options.gpu,
     )
     if state.manifest is None:
-        raise PreflightError(
-            f"{state.reason} It is {state.status.value} and is not used: build it with "
-            f"`python -m heteromig.benchmarks build --benchmark {options.spec.name} --scenario {options.scenario} "
-            f"--accuracy {options.accuracy} --profile {options.profile} --output {options.engine}`."
-        )
+        raise PreflightError(f"{state.reason} It is {state.status.value} and is not used: {_how_to_build(options)}")
     return state.manifest
 
 
-def _batch(options: RunOptions) -> int:
-    return MULTI_STREAM_SAMPLES if options.scenario == MULTI_STREAM else options.spec.batch
+def _require_device(engine: Engine, manifest: engines.Manifest, options: RunOptions) -> None:
+    """What only the runtime can tell; the rest was compared before it was loaded."""
+    if engine.compute_capability != manifest.compute_capability:
+        raise PreflightError(
+            f"The engine at {options.engine} was built for compute capability {manifest.compute_capability}, and this "
+            f"GPU has {engine.compute_capability}. It is stale and is not used: {_how_to_build(options)}"
+        )
+
+
+def _how_to_build(options: RunOptions) -> str:
+    place = "" if options.device is Device.CPU else f" --device {options.device.value} --gpu '{options.gpu}'"
+    return (
+        f"build it with `python -m heteromig.benchmarks build --benchmark {options.spec.name} --scenario "
+        f"{options.scenario} --accuracy {options.accuracy} --profile {options.profile}{place} "
+        f"--output {options.engine}`."
+    )
+
+
+def _batch(options: RunOptions, manifest: engines.Manifest) -> int:
+    return MULTI_STREAM_SAMPLES if options.scenario == MULTI_STREAM else manifest.batch
 
 
 def _expected_qps(scenario: str, rates: Calibration) -> float:
@@ -187,14 +215,14 @@ def _max_outstanding(expected_qps: float) -> int:
     return max(1, math.ceil(expected_qps * SERVER_STOP_S))
 
 
-def _sut(options: RunOptions, answer: Any, expected_qps: float, inbox: SimpleQueue[Any]) -> Sut:
+def _sut(options: RunOptions, answer: Any, batch: int, expected_qps: float, inbox: SimpleQueue[Any]) -> Sut:
     def on_first() -> None:
         inbox.put(_Message.FIRST)
 
     if options.scenario == OFFLINE:
-        return OfflineSut(answer, options.spec.batch, on_first)
+        return OfflineSut(answer, batch, on_first)
     if options.scenario == SERVER:
-        return ServerSut(answer, options.spec.batch, _max_outstanding(expected_qps), on_first)
+        return ServerSut(answer, batch, _max_outstanding(expected_qps), on_first)
     return StreamSut(answer, on_first)
 
 
@@ -300,10 +328,11 @@ def _in_memory(_indices: list[int]) -> None:
     """The whole sample set was loaded at the start and stays."""
 
 
-def _report_accuracy(options: RunOptions) -> None:
+def _report_accuracy(options: RunOptions, manifest: engines.Manifest) -> None:
     with np.load(options.engine / engines.REFERENCE, allow_pickle=False) as archive:
         reference = archive["answers"]
-    verdict = judge(options.log_dir / "mlperf_log_accuracy.json", reference, options.spec.metric, options.accuracy)
+    log = options.log_dir / "mlperf_log_accuracy.json"
+    verdict = judge(log, reference, options.spec.metric, options.accuracy, manifest.group)
     _write_json(options.log_dir / "accuracy.json", msgspec.to_builtins(verdict))
     say(
         f"Accuracy: {verdict.metric} {verdict.value_percent:.3f} %, target {options.accuracy} %: "

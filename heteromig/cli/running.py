@@ -235,7 +235,8 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
             "--harness",
             metavar="NAME",
             panel=_WHERE,
-            help="What workers run: make, loadgen or command. [make in NVIDIA's tree, else loadgen]",
+            help="What workers run: make, loadgen (on real slices it needs PyTorch) or command. "
+            "[make in NVIDIA's tree, else loadgen]",
         ),
     ] = None,
     seed: Annotated[

@@ -21,7 +21,8 @@ from heteromig.core.spec import Mode, RunSpec
 class EngineNeed(Struct, frozen=True, order=True):
     """An engine that the plan needs; equal needs share one engine.
 
-    `config_ver` is empty where the harness has no configuration versions.
+    `config_ver` is empty where the harness has no configuration versions. `gpu` is the product that the profile is cut
+    of, because slices of several products have the same profile; empty where it is simulated.
     """
 
     benchmark: str
@@ -29,6 +30,7 @@ class EngineNeed(Struct, frozen=True, order=True):
     accuracy: str
     profile: str
     config_ver: str = ""
+    gpu: str = ""
 
 
 class Assignment(Struct, frozen=True):
@@ -36,7 +38,7 @@ class Assignment(Struct, frozen=True):
 
     `duration_ms` is LoadGen's min_duration. `cpus` are the processors it is pinned to, empty for no pinning.
     `directory` is relative to the run directory. `builds` are the engines that a build makes; one that makes several is
-    named by their configuration version.
+    named by their configuration version. `gpu` is the product that the slice is of, empty where it is simulated.
     """
 
     index: int
@@ -53,6 +55,7 @@ class Assignment(Struct, frozen=True):
     config_ver: str = ""
     stops_cleanly: bool = True
     builds: tuple[EngineNeed, ...] = ()
+    gpu: str = ""
 
     @property
     def engine(self) -> EngineNeed:
@@ -63,6 +66,7 @@ class Assignment(Struct, frozen=True):
             accuracy=self.accuracy,
             profile=self.profile,
             config_ver=self.config_ver,
+            gpu=self.gpu,
         )
 
 
@@ -123,8 +127,9 @@ def make_plan(spec: RunSpec, inventory: Inventory, cpus: tuple[int, ...]) -> Pla
     """
     if not inventory.simulated and not spec.uses_gpu:
         raise PreflightError(
-            f"The {spec.harness} harness computes on the CPU in this version, and would say nothing about the slices "
-            f"of {spec.slices}. Try it on simulated slices: --slices sim:a100-sxm-80gb."
+            f"The {spec.harness} harness would compute on the CPU here, and say nothing about the slices of "
+            f"{spec.slices}: install PyTorch built for CUDA (pip install torch), or use simulated slices: "
+            "--slices sim:a100-sxm-80gb."
         )
     slices = place(spec, inventory)
     wanted = spec.background.candidates
@@ -142,6 +147,7 @@ def make_plan(spec: RunSpec, inventory: Inventory, cpus: tuple[int, ...]) -> Pla
             "main's. Shorten the list, or name a set (all, edge, datacenter), which is cut to fit."
         )
     chosen = wanted if spec.background.explicit else spread(wanted, len(free), spec.seed)
+    products = {gpu.uuid: "" if inventory.simulated else gpu.name for gpu in inventory.gpus}
     main_cpus, shared_cpus = split_cpus(cpus) if inventory.simulated and spec.pin else ((), ())
     background_ms = spec.background.duration_ms or automatic_duration_ms(spec)
     main = Assignment(
@@ -158,6 +164,7 @@ def make_plan(spec: RunSpec, inventory: Inventory, cpus: tuple[int, ...]) -> Pla
         directory=f"workers/0-{Role.MAIN.value}-{spec.main.benchmark}",
         config_ver=spec.main.config_ver,
         stops_cleanly=spec.benchmark(spec.main.benchmark).stops_cleanly,
+        gpu=products[main_slice.gpu_uuid],
     )
     backgrounds = tuple(
         Assignment(
@@ -175,6 +182,7 @@ def make_plan(spec: RunSpec, inventory: Inventory, cpus: tuple[int, ...]) -> Pla
             stops_cleanly=spec.benchmark(name).stops_cleanly,
             config_ver=spec.background.config_ver
             or spec.benchmark(name).config_ver(spec.benchmark(name).default_accuracy),
+            gpu=products[free_slice.gpu_uuid],
         )
         for index, (name, free_slice) in enumerate(zip(chosen, free, strict=False), start=1)
     )
@@ -236,6 +244,7 @@ def build_assignment(needs: tuple[EngineNeed, ...], index: int, target: Assignme
         cpus=target.cpus,
         directory=f"workers/{index}-{Role.BUILD.value}-{name}",
         config_ver=first.config_ver,
+        gpu=first.gpu,
         stops_cleanly=target.stops_cleanly,
         builds=needs,
     )

@@ -13,6 +13,7 @@ from msgspec import Struct
 from heteromig.benchmarks import catalog
 from heteromig.benchmarks.catalog import OUTCOME
 from heteromig.benchmarks.engines import EngineStatus, engine_key, inspect_engine
+from heteromig.benchmarks.runtimes import Device, is_usable
 from heteromig.core.errors import EvidenceError, PreflightError, UsageError
 from heteromig.core.overlap import MainResult
 from heteromig.core.phases import Role
@@ -52,13 +53,17 @@ class _Outcome(Struct, frozen=True):
 
 
 class LoadgenHarness:
-    """Real MLCommons LoadGen over small models, on the CPU of a simulated slice."""
+    """Real MLCommons LoadGen over small models: on the CPU for a simulated slice, on the GPU for a real one."""
 
     name = "loadgen"
     start_time_buffer_ms = 10_000
-    uses_gpu = False
     batches_builds = False
     writes_loadgen_logs = True
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether there is a PyTorch with CUDA, which real slices need."""
+        return is_usable(Device.CUDA)
 
     def catalog(self) -> tuple[BenchmarkInfo, ...]:
         """All benchmarks it has."""
@@ -121,6 +126,8 @@ class LoadgenHarness:
                 scenario=need.scenario,
                 accuracy=need.accuracy,
                 profile=need.profile,
+                device=_device(need),
+                gpu=need.gpu,
             )
             if state.status is not EngineStatus.OK:
                 missing.append((need, state.reason))
@@ -138,6 +145,7 @@ class LoadgenHarness:
             "--scenario", assignment.scenario,
             "--accuracy", assignment.accuracy,
             "--profile", assignment.profile,
+            *(("--device", _device(need).value, "--gpu", need.gpu) if need.gpu else ()),
         )  # fmt: skip
         python = (sys.executable, "-m", "heteromig.benchmarks")
         argv: tuple[str, ...]
@@ -205,7 +213,14 @@ class LoadgenHarness:
         return judge_performance(folder / DETAIL_LOG, facts, main)
 
     def _engine_dir(self, need: EngineNeed, engines_dir: Path) -> Path:
-        return engines_dir / engine_key(need.benchmark, need.scenario, need.accuracy, need.profile)
+        return engines_dir / engine_key(
+            need.benchmark, need.scenario, need.accuracy, need.profile, device=_device(need), gpu=need.gpu
+        )
+
+
+def _device(need: EngineNeed) -> Device:
+    """Engines for a GPU say for which; simulated slices have none."""
+    return Device.CUDA if need.gpu else Device.CPU
 
 
 def uncomputed_samples(folder: Path) -> int:

@@ -44,11 +44,16 @@ def create_run_dir(spec: RunSpec, at_utc_ns: UtcNs) -> Path:
         run_dir = _make_unique(runs, stem)
         (run_dir / "workers").mkdir()
     except OSError as error:
-        raise UsageError(
-            f"No run directory can be made in {runs}: {error.strerror}. Choose another place with --runs-dir."
-        ) from None
+        raise no_run_dir(runs, error) from None
     _point_latest(runs, run_dir.name)
     return run_dir
+
+
+def no_run_dir(runs: Path, error: OSError) -> UsageError:
+    """What is said where no run directory can be made."""
+    return UsageError(
+        f"No run directory can be made in {runs}: {error.strerror}. Choose another place with --runs-dir."
+    )
 
 
 def _make_unique(runs: Path, stem: str) -> Path:

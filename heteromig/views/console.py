@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from heteromig.core.devices import DeviceSample, Inventory
 from heteromig.core.record import RunRecord
+from heteromig.views.doctor_view import Examination, examination
 from heteromig.views.live import LiveTable
 from heteromig.views.outlet import Outlet
 from heteromig.views.output import show, width_of
@@ -84,3 +85,8 @@ def print_verification(found: Verified, run_directory: str) -> None:
 def print_results(comparisons: Sequence[Compared]) -> None:
     """Print what `import-results` found."""
     show(results_table(comparisons), sys.stdout)
+
+
+def print_examination(report: Examination) -> None:
+    """Print what `doctor` found."""
+    show(examination(report, width_of(sys.stdout)), sys.stdout)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from heteromig.benchmarks.accuracy import agreement_percent, judge
+from heteromig.benchmarks.accuracy import agreement_percent, judge, members
 from heteromig.benchmarks.catalog import Metric
 from heteromig.core.errors import EvidenceError
 
@@ -25,6 +25,24 @@ def write_log(path: Path, answers: NDArray[Any]) -> Path:
     ]
     log.write_text(json.dumps(entries))
     return log
+
+
+def test_a_group_is_an_input_and_those_after_it() -> None:
+    assert members(4, 1).tolist() == [[0], [1], [2], [3]]
+    assert members(4, 3).tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 0], [3, 0, 1]]
+    assert members(2, 5).tolist() == [[0, 1, 0, 1, 0], [1, 0, 1, 0, 1]]
+
+
+@pytest.mark.parametrize("metric", [Metric.TOP1, Metric.ELEMENT])
+def test_each_input_of_a_group_counts(tmp_path: Path, metric: Metric) -> None:
+    answers = REFERENCE[members(1000, 4)]
+    assert judge(write_log(tmp_path, answers), REFERENCE, metric, "99", 4).value_percent == 100
+    answers[7, 2] = -1
+    verdict = judge(write_log(tmp_path, answers), REFERENCE, metric, "99", 4)
+    assert verdict.value_percent == pytest.approx(100 * (1 - 1 / 4000))
+    assert verdict.samples == 1000
+    with pytest.raises(EvidenceError, match="has 32 bytes for sample 0"):
+        judge(write_log(tmp_path, answers), REFERENCE, metric, "99", 3)
 
 
 def test_identical_answers_are_100_percent(tmp_path: Path) -> None:

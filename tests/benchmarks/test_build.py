@@ -8,6 +8,7 @@ import pytest
 
 from heteromig.benchmarks import engines
 from heteromig.benchmarks.engines import EngineStatus, inspect_engine
+from heteromig.benchmarks.runtimes import Device
 from tests.benchmarks.program import DEADLINE_S, PROFILE, build, started, what
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def test_a_build_says_so_and_leaves_one_engine(tmp_path: Path) -> None:
 
 def test_an_engine_in_any_condition_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "engine").mkdir()
-    (tmp_path / "engine" / engines.ENGINE).write_text("half an engine")
+    (tmp_path / "engine" / engines.ENGINES[Device.CPU]).write_text("half an engine")
     assert status(tmp_path / "engine") is EngineStatus.CORRUPT
     assert build("dlrm", "offline", "99", tmp_path / "engine").returncode == 0
     assert status(tmp_path / "engine") is EngineStatus.OK

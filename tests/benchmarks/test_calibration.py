@@ -26,6 +26,13 @@ class Engine:
         return np.zeros(len(indices), dtype=np.int32)
 
 
+def test_an_engine_that_computes_elsewhere_is_counted_by_the_wall_clock() -> None:
+    engine = Engine(0.0, 0.002)
+    rates = calibrate(engine, sample_count=10, batch=4, budget_s=0.2, clock_s=time.monotonic)
+    assert 0 < rates.batch_qps <= 2000
+    assert 0 < rates.single_qps <= 500
+
+
 @pytest.mark.parametrize("wait_s", [0.0, 0.004])
 def test_the_rate_does_not_depend_on_who_else_has_the_core(wait_s: float) -> None:
     engine = Engine(0.001, wait_s)

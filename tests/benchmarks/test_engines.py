@@ -7,9 +7,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from heteromig.benchmarks import engines
+from heteromig.benchmarks import engines, runtimes
 from heteromig.benchmarks.engines import EngineState, EngineStatus
+from heteromig.benchmarks.runtimes import Device, runtime_version
 from heteromig.core.errors import PreflightError
+from tests.benchmarks import pytorch
 from tests.benchmarks.program import PROFILE
 
 
@@ -26,7 +28,7 @@ def test_a_built_engine_is_ok_and_its_manifest_names_it(bert: Path) -> None:
     state = inspect(bert)
     assert state.status is EngineStatus.OK
     assert state.manifest is not None
-    assert (state.manifest.benchmark, state.manifest.runtime) == ("bert", engines.runtime_version())
+    assert (state.manifest.benchmark, state.manifest.runtime) == ("bert", runtime_version(Device.CPU))
     assert {path.name for path in bert.iterdir()} == {engines.MANIFEST, *state.manifest.files}
     assert all(path.stat().st_size < 5_000_000 for path in bert.glob("*.onnx"))
 
@@ -58,7 +60,7 @@ def test_an_engine_of_another_time_is_stale(bert: Path, field: str) -> None:
     assert state.manifest is None
 
 
-@pytest.mark.parametrize("name", [engines.ENGINE, engines.SAMPLES, engines.REFERENCE])
+@pytest.mark.parametrize("name", [engines.ENGINES[Device.CPU], engines.SAMPLES, engines.REFERENCE])
 def test_one_flipped_bit_is_corrupt(bert: Path, name: str) -> None:
     data = bytearray((bert / name).read_bytes())
     data[len(data) // 2] ^= 1
@@ -69,7 +71,7 @@ def test_one_flipped_bit_is_corrupt(bert: Path, name: str) -> None:
 
 
 def test_a_short_file_is_corrupt(bert: Path) -> None:
-    with (bert / engines.ENGINE).open("r+b") as file:
+    with (bert / engines.ENGINES[Device.CPU]).open("r+b") as file:
         file.truncate(1000)
     assert "has 1000 bytes, the manifest says" in inspect(bert).reason
 
@@ -105,6 +107,87 @@ def test_a_manifest_that_contradicts_itself_is_corrupt(bert: Path) -> None:
     assert "contradicts itself" in inspect(bert).reason
 
 
+# Engines for a GPU
+
+H100 = "NVIDIA H100 80GB HBM3"
+TORCH = "2.11.0+cu130"
+
+
+def inspect_for(gpu: str, path: Path, profile: str = PROFILE) -> EngineState:
+    return engines.inspect_engine(
+        path, benchmark="bert", scenario="offline", accuracy="99.9", profile=profile, device=Device.CUDA, gpu=gpu
+    )
+
+
+@pytest.fixture
+def on_gpu(bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An engine that says that it was built on an H100."""
+    pytorch.prefer(pytorch.install(tmp_path / "site", TORCH), monkeypatch)
+    (bert / engines.ENGINES[Device.CPU]).rename(bert / engines.ENGINES[Device.CUDA])
+    manifest = msgspec.json.decode((bert / engines.MANIFEST).read_bytes(), type=engines.Manifest)
+    files = {
+        engines.ENGINES[Device.CUDA] if name == engines.ENGINES[Device.CPU] else name: record
+        for name, record in manifest.files.items()
+    }
+    manifest = msgspec.structs.replace(
+        manifest,
+        device=Device.CUDA,
+        gpu=H100,
+        compute_capability="9.0",
+        definition=engines.definition_hash(Device.CUDA),
+        runtime=f"torch-{TORCH}",
+        files=files,
+    )
+    (bert / engines.MANIFEST).write_bytes(msgspec.json.encode(manifest))
+    return bert
+
+
+def test_an_engine_for_this_gpu_is_ok(on_gpu: Path) -> None:
+    state = inspect_for(H100, on_gpu)
+    assert state.status is EngineStatus.OK, state.reason
+
+
+def test_an_engine_is_for_one_product_and_one_profile(on_gpu: Path) -> None:
+    state = inspect_for("NVIDIA A100-SXM4-80GB", on_gpu)
+    assert state.status is EngineStatus.STALE
+    assert f"has gpu '{H100}', wanted is 'NVIDIA A100-SXM4-80GB'" in state.reason
+    assert inspect_for(H100, on_gpu, "3g.40gb").status is EngineStatus.STALE
+
+
+def test_another_pytorch_makes_it_stale(on_gpu: Path, tmp_path: Path) -> None:
+    pytorch.install(tmp_path / "site", "2.12.1+cu130")
+    state = inspect_for(H100, on_gpu)
+    assert state.status is EngineStatus.STALE
+    assert f"has runtime 'torch-{TORCH}', wanted is 'torch-2.12.1+cu130'" in state.reason
+
+
+def test_neither_device_takes_the_engine_of_the_other(on_gpu: Path) -> None:
+    state = inspect(on_gpu)
+    assert state.status is EngineStatus.STALE
+    assert "has device 'cuda', wanted is 'cpu'" in state.reason
+    rewrite(on_gpu, device="cpu")
+    state = inspect_for(H100, on_gpu)
+    assert state.status is EngineStatus.STALE
+    assert "has device 'cpu', wanted is 'cuda'" in state.reason
+
+
+def test_a_flipped_bit_of_a_program_is_corrupt(on_gpu: Path) -> None:
+    program = on_gpu / engines.ENGINES[Device.CUDA]
+    data = bytearray(program.read_bytes())
+    data[len(data) // 2] ^= 1
+    program.write_bytes(data)
+    assert inspect_for(H100, on_gpu).status is EngineStatus.CORRUPT
+
+
+def test_each_product_and_device_makes_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytorch.prefer(pytorch.install(tmp_path, TORCH), monkeypatch)
+    what = ("bert", "offline", "99", "1g.10gb")
+    h100 = engines.engine_key(*what, device=Device.CUDA, gpu=H100)
+    a100 = engines.engine_key(*what, device=Device.CUDA, gpu="NVIDIA A100-SXM4-80GB")
+    assert len({h100, a100, engines.engine_key(*what)}) == 3
+    assert f"-NVIDIA_H100_80GB_HBM3-torch-{TORCH}-" in h100
+
+
 def test_each_field_makes_another_key() -> None:
     keys = {
         engines.engine_key("bert", "offline", "99", "1g.10gb"),
@@ -114,7 +197,7 @@ def test_each_field_makes_another_key() -> None:
         engines.engine_key("bert", "offline", "99", "2g.20gb"),
     }
     assert len(keys) == 5
-    assert all(engines.runtime_version() in key and engines.definition_hash() in key for key in keys)
+    assert all(runtime_version(Device.CPU) in key and engines.definition_hash(Device.CPU) in key for key in keys)
 
 
 def test_a_profile_cannot_lead_out_of_the_cache() -> None:
@@ -122,15 +205,15 @@ def test_a_profile_cannot_lead_out_of_the_cache() -> None:
 
 
 def test_a_missing_runtime_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "RUNTIME", "no-such-runtime")
+    monkeypatch.setattr(runtimes, "ONNXRUNTIME", "no-such-runtime")
     with pytest.raises(PreflightError, match=r"pip install 'heteromig\[loadgen\]'"):
-        engines.runtime_version()
+        runtime_version(Device.CPU)
 
 
 def test_what_the_controller_imports_loads_no_runtime() -> None:
     code = (
-        "import sys, heteromig.benchmarks.engines, heteromig.benchmarks.catalog\n"
-        "print(sorted({'numpy', 'onnx', 'onnxruntime', 'mlperf_loadgen'} & sys.modules.keys()))"
+        "import sys, heteromig.harnesses, heteromig.benchmarks.catalog\n"
+        "print(sorted({'numpy', 'onnx', 'onnxruntime', 'mlperf_loadgen', 'torch'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 from heteromig.benchmarks import engines
 from heteromig.benchmarks.catalog import BENCHMARKS
+from heteromig.benchmarks.runtimes import Device
 from tests.benchmarks.program import detail, finish, started, what
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ def rehash(engine: Path) -> None:
     """Make the manifest agree with what the files hold now."""
     manifest = msgspec.json.decode((engine / engines.MANIFEST).read_bytes(), type=engines.Manifest)
     files = {name: engines.file_record(engine / name) for name in manifest.files}
-    manifest = msgspec.structs.replace(manifest, files=files, engine_sha256=files[engines.ENGINE].sha256)
+    manifest = msgspec.structs.replace(
+        manifest, files=files, engine_sha256=files[engines.ENGINES[manifest.device]].sha256
+    )
     (engine / engines.MANIFEST).write_bytes(msgspec.json.encode(manifest))
 
 
@@ -58,14 +61,14 @@ def test_every_benchmark_passes_accuracy_at_both_levels(
 
 
 def test_an_engine_with_altered_weights_fails_accuracy(bert: Path, log_dir: Path) -> None:
-    model = onnx.load(bert / engines.ENGINE)
+    model = onnx.load(bert / engines.ENGINES[Device.CPU])
     rng = np.random.default_rng(1)
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
         if values.dtype == np.float32 and values.ndim == 2:
             noise = rng.standard_normal(values.shape) * values.std()
             tensor.CopyFrom(numpy_helper.from_array((values + noise).astype(np.float32), tensor.name))
-    onnx.save(model, bert / engines.ENGINE)
+    onnx.save(model, bert / engines.ENGINES[Device.CPU])
     rehash(bert)
     done = finish(*options(("bert", "offline", "99.9"), bert, log_dir), "--mode", "accuracy")
     assert done.returncode == 0, done.stderr
@@ -100,7 +103,7 @@ def test_offline_is_valid_and_says_what_happens(engine: Engines, log_dir: Path) 
     assert (device["device"], device["engine"]) == ("cpu", "onnxruntime")
     assert device["expected_qps"] > 0
     assert device["cpus"]
-    assert device["engine_sha256"] == engines.file_record(engine(*kind) / engines.ENGINE).sha256
+    assert device["engine_sha256"] == engines.file_record(engine(*kind) / engines.ENGINES[Device.CPU]).sha256
 
 
 def test_server_is_valid(engine: Engines, log_dir: Path) -> None:
@@ -223,7 +226,7 @@ def test_a_stop_before_the_timed_section_ends_at_once(engine: Engines, log_dir: 
 
 
 def test_a_corrupt_engine_is_refused(bert: Path, log_dir: Path) -> None:
-    with (bert / engines.ENGINE).open("r+b") as file:
+    with (bert / engines.ENGINES[Device.CPU]).open("r+b") as file:
         file.write(b"\0\0\0\0")
     done = finish(*options(("bert", "offline", "99.9"), bert, log_dir))
     assert done.returncode == 7

@@ -122,9 +122,17 @@ def test_without_backgrounds_main_is_alone() -> None:
 
 def test_a_harness_without_a_gpu_is_refused_on_real_slices() -> None:
     real = replace(inventory(3), simulated=False)
-    with pytest.raises(PreflightError, match=r"--slices sim:"):
+    with pytest.raises(PreflightError, match=r"pip install torch.* --slices sim:"):
         make_plan(SPEC, real, (0, 1))
     assert len(make_plan(replace(SPEC, uses_gpu=True), real, (0, 1)).workers) == 3
+
+
+def test_engines_are_for_the_product_that_the_slices_are_of() -> None:
+    real = replace(inventory(3), simulated=False)
+    made = make_plan(replace(SPEC, uses_gpu=True), real, (0, 1))
+    assert {worker.gpu for worker in made.workers} == {engine.gpu for engine in made.engines} == {real.gpus[0].name}
+    assert build_assignment(made.engines[:1], 7, made.main).engine.gpu == real.gpus[0].name
+    assert {worker.gpu for worker in plan(SPEC, slices=3).workers} == {""}
 
 
 # --- processors -------------------------------------------------------------------------------------------------------

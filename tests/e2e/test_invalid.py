@@ -13,7 +13,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from heteromig.benchmarks.engines import ENGINE, MANIFEST, file_record
+from heteromig.benchmarks.engines import ENGINES, MANIFEST, file_record
+from heteromig.benchmarks.runtimes import Device
 from heteromig.core import events as ev
 from heteromig.runner.verification import verify_run
 from tests.e2e.conftest import Start
@@ -36,7 +37,7 @@ def _edit_manifest(engine: Path, change: Callable[[dict[str, object]], None]) ->
 
 
 def test_accuracy_run_passes_once_a_corrupt_engine_was_rebuilt(run: Start, own_engines: Path) -> None:
-    spoilt = _of(own_engines, "dlrm") / ENGINE
+    spoilt = _of(own_engines, "dlrm") / ENGINES[Device.CPU]
     good = spoilt.read_bytes()
     spoilt.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     command = run("--main-mode", "accuracy", "--engines-dir", str(own_engines))
@@ -51,7 +52,7 @@ def test_accuracy_run_passes_once_a_corrupt_engine_was_rebuilt(run: Start, own_e
 
 def test_accuracy_run_fails_with_a_damaged_engine_and_never_uses_a_stale_one(run: Start, own_engines: Path) -> None:
     damaged, stale = _of(own_engines, "resnet50"), _of(own_engines, "dlrm")
-    model = onnx.load(damaged / ENGINE)
+    model = onnx.load(damaged / ENGINES[Device.CPU])
     rng = np.random.default_rng(0)
     for tensor in model.graph.initializer:
         weights = numpy_helper.to_array(tensor)
@@ -59,13 +60,13 @@ def test_accuracy_run_fails_with_a_damaged_engine_and_never_uses_a_stale_one(run
             tensor.CopyFrom(
                 numpy_helper.from_array(rng.permutation(weights.ravel()).reshape(weights.shape), tensor.name)
             )
-    onnx.save(model, damaged / ENGINE)
-    record = file_record(damaged / ENGINE)
+    onnx.save(model, damaged / ENGINES[Device.CPU])
+    record = file_record(damaged / ENGINES[Device.CPU])
 
     def rehash(manifest: dict[str, object]) -> None:
         files = manifest["files"]
         assert isinstance(files, dict)
-        files[ENGINE] = {"bytes": record.bytes, "sha256": record.sha256}
+        files[ENGINES[Device.CPU]] = {"bytes": record.bytes, "sha256": record.sha256}
         manifest["engine_sha256"] = record.sha256
 
     _edit_manifest(damaged, rehash)

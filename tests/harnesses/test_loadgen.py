@@ -12,12 +12,14 @@ from msgspec.structs import replace
 
 from heteromig.benchmarks.catalog import BENCHMARKS, SETS
 from heteromig.benchmarks.engines import engine_key
+from heteromig.benchmarks.runtimes import Device
 from heteromig.core.errors import UsageError
 from heteromig.core.plan import Plan, build_assignment, make_plan
 from heteromig.core.spec import Mode, RunSpec
 from heteromig.harnesses import HARNESSES, HarnessOptions, harness_of
 from heteromig.harnesses.loadgen import LoadgenHarness
 from heteromig.runner.config import Config, MainConfig, resolve
+from tests.benchmarks import pytorch
 from tests.core.histories import SPEC, inventory
 
 HARNESS = LoadgenHarness()
@@ -120,6 +122,33 @@ def test_engines_that_are_not_there_are_missing(tmp_path: Path) -> None:
     corrupt = tmp_path / "engines" / engine_key("resnet50", "offline", needs[0].accuracy, needs[0].profile)
     corrupt.mkdir(parents=True)
     assert "has no manifest.json" in HARNESS.missing_engines(needs[:1], spec)[0][1]
+
+
+def test_a_gpu_is_used_where_there_is_a_pytorch_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytorch.prefer(pytorch.install(tmp_path, cuda=None), monkeypatch)
+    assert (HARNESS.uses_gpu, resolve(Config(slices="mig")).uses_gpu) == (False, False)
+    pytorch.install(tmp_path)
+    assert (HARNESS.uses_gpu, resolve(Config(slices="gpu")).uses_gpu) == (True, True)
+
+
+def test_on_real_slices_the_gpu_is_told_and_has_engines_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytorch.prefer(pytorch.install(tmp_path / "site"), monkeypatch)
+    spec = resolve(Config(slices="mig", engines_dir=str(tmp_path / "engines")))
+    plan = make_plan(spec, replace(inventory(), simulated=False), (0, 1))
+    (gpu,) = inventory().gpus
+    main, simulated = plan.main, _plan(_spec(tmp_path)).main
+    key = engine_key("resnet50", "offline", main.accuracy, main.profile, device=Device.CUDA, gpu=gpu.name)
+    for worker in (*plan.workers, build_assignment((main.engine,), 3, main)):
+        options = _options(HARNESS.command(worker, spec, tmp_path).argv)
+        assert (options["--device"], options["--gpu"]) == ("cuda", gpu.name)
+    assert options["--output"] == str(tmp_path / "engines" / key)
+    assert HARNESS.missing_engines((main.engine,), spec) == (
+        (main.engine, f"There is no engine at {tmp_path / 'engines' / key}."),
+    )
+    assert "--device" not in HARNESS.command(simulated, _spec(tmp_path), tmp_path).argv
+    assert simulated.engine != main.engine
 
 
 def test_target_goes_with_performance_only(tmp_path: Path) -> None:

@@ -29,6 +29,10 @@ def spawn() -> Iterator[Spawn]:
             env["CUDA_VISIBLE_DEVICES"] = visible
         process: subprocess.Popen[bytes] = subprocess.Popen(argv, env=env, **options)  # type: ignore[call-overload]  # passed on
         started.append(process)
+        # Popen returns while the kernel is still about to write down the command and the environment.
+        ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        while not Path(f"/proc/{process.pid}/cmdline").read_bytes() and os.waitid(os.P_PID, process.pid, ended) is None:
+            pass
         return process
 
     yield start
