@@ -250,6 +250,8 @@ def _preparation(config: Config, source: SliceSource) -> Preparation | None:
         return Preparation.MPS
     if not config.layout:
         return None
+    if "\0" in f"{config.layout}{config.gpu}":
+        raise UsageError(f"--layout {config.layout!r} on --gpu {config.gpu!r} has a NUL in it: no such thing has.")
     if source.kind not in {SliceKind.MIG, SliceKind.SIM}:
         raise UsageError(f"--layout {config.layout} makes MIG slices, and --slices is {source}: use --slices mig.")
     return Preparation.LAYOUT

@@ -145,7 +145,7 @@ class LayoutChange:
             BusyError: the GPU is in use.
             PreflightError: it cannot be cut back now; says why.
         """
-        journal = self._journal.read() or self._written
+        journal = self._read_or_recall()
         if journal is None or not journal.is_open:
             self._journal.tidy()
             return None
@@ -201,6 +201,15 @@ class LayoutChange:
             )
         asked = (*(cut for cut in journal.asked if cut != wanted), wanted)
         return self._write(msgspec.structs.replace(journal, asked=asked), Progress.APPLYING, None)
+
+    def _read_or_recall(self) -> LayoutJournal | None:
+        """The journal, also where its file was removed or spoilt since this very process wrote it."""
+        try:
+            return self._journal.read() or self._written
+        except PreflightError:
+            if self._written is None:
+                raise
+            return self._written
 
     def _write(self, journal: LayoutJournal, progress: Progress, devices: tuple[Device, ...] | None) -> LayoutJournal:
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")

@@ -16,8 +16,9 @@ from heteromig.slices.source import parse_slices
 def foresee_layout(slices: str, runs_dir: Path, gpu: str | None, layout: str) -> tuple[Planned, Inventory]:
     """What would be done to the GPU of that UUID or index, and the slices there would be then.
 
-    Slices that are there already have their UUIDs, all others stand-ins such as `<3g.40gb@4>`. Their order is that of
-    the ids that drivers give to GPU instances: the largest first, and those of a size by their places.
+    Slices that are there already have their UUIDs, all others stand-ins such as `<3g.40gb@4>`. Their order is that in
+    which they will be enumerated: on real GPUs by the ids that drivers give to GPU instances, the largest first and
+    those of a size by their places; on simulated ones by their places.
 
     Raises:
         UsageError: there is no such GPU, or the layout cannot be on it.
@@ -34,7 +35,8 @@ def foresee_layout(slices: str, runs_dir: Path, gpu: str | None, layout: str) ->
 def _slices(seen: Look, planned: Planned, kind: SliceKind) -> tuple[Slice, ...]:
     there = {device.place: device.uuid for device in seen.devices}
     found = []
-    for one in sorted(planned.wanted, key=lambda instance: (-instance.size, instance.start)):
+    by_place = kind is SliceKind.SIM
+    for one in sorted(planned.wanted, key=lambda instance: (0 if by_place else -instance.size, instance.start)):
         profile = seen.offer.profile(one.profile)
         found.append(
             Slice(
