@@ -28,15 +28,16 @@ def _clean(
     ] = Path("runs"),
     slices: Annotated[
         Optional[str],  # noqa: UP045 - Typer evaluates it at run time, on 3.10 too
-        typer.Option("--slices", metavar="SOURCE", help="Only what was done to these, such as mig. [all]"),
+        typer.Option("--slices", metavar="SOURCE", help="Only what was done to these, as --slices said then. [all]"),
     ] = None,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Put right what runs left that were killed: GPUs that they cut are cut back. Runs that go on are left alone.
+    """Put right what runs left that were killed: GPUs that they cut are cut back, MPS daemons are ended.
 
-    Exits with 0, also when there was nothing to do, and with 7 when something could not be put right.
+    Runs that go on are left alone. Exits with 0, also when there was nothing to do, and with 7 when something could
+    not be put right.
     """
     import msgspec  # noqa: PLC0415 - keeps `--help` quick, as all imports here
 

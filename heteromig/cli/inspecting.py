@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -22,8 +22,14 @@ def register(app: typer.Typer) -> None:
 def _slices(
     slices: Annotated[
         str,
-        typer.Option("--slices", envvar="HETEROMIG_SLICES", help="mig, gpu, or sim:[<n>x]<board>[/<layout>][;...]."),
+        typer.Option(
+            "--slices", envvar="HETEROMIG_SLICES", help="mig, gpu, mps:7x14, or sim:[<n>x]<board>[/<layout>][;...]."
+        ),
     ] = "mig",
+    gpu: Annotated[
+        Optional[str],  # noqa: UP045 - Typer evaluates it at run time, on 3.10 too
+        typer.Option("--gpu", envvar="HETEROMIG_GPU", metavar="GPU", help="The GPU to share under MPS, UUID or index."),
+    ] = None,
     runs_dir: Annotated[
         Path, typer.Option("--runs-dir", envvar="HETEROMIG_RUNS_DIR", help="Simulated UUIDs derive from it.")
     ] = Path("runs"),
@@ -35,7 +41,7 @@ def _slices(
 
     from heteromig.slices.access import enumerate_slices  # noqa: PLC0415
 
-    inventory, sample = enumerate_slices(slices, runs_dir)
+    inventory, sample = enumerate_slices(slices, runs_dir, gpu, activity=json)
     if json:
         everything = {"schema_version": 1, "inventory": inventory, "sample": sample}
         say(msgspec.json.format(msgspec.json.encode(everything), indent=2))

@@ -17,12 +17,17 @@ from heteromig.core.spec import Goal, Preparation, RunSpec
 from heteromig.harnesses import harness_of
 from heteromig.slices.access import enumerate_slices
 from heteromig.slices.mig.foreseeing import foresee_layout
+from heteromig.slices.mps.keeping import DAEMON_DIRECTORY
+from heteromig.slices.mps.shares import share_environment
+from heteromig.slices.source import parse_slices
 from heteromig.views.plan_view import plan_text
-from heteromig.workers.command import Command
+from heteromig.workers.command import Command, with_environment
 
 RUN_DIR = "<run>"
 """Stands for the run directory, which has no name before it runs."""
 _STAND_INS = "That is done when the run begins, and undone when it ends. Slices in <> have no UUID before."
+PIPES = "<pipes>"
+"""Stands for the directory of the MPS daemon's pipes, which has none either."""
 
 
 def print_plan(spec: RunSpec, *, as_json: bool) -> None:
@@ -39,7 +44,7 @@ def print_plan(spec: RunSpec, *, as_json: bool) -> None:
         layout, inventory = foresee_layout(spec.slices, Path(spec.runs_dir), spec.gpu, spec.layout)
         spec = msgspec.structs.replace(spec, gpu=layout.gpu.uuid)  # the index is NVML's, and others may have slices too
     else:
-        inventory, _ = enumerate_slices(spec.slices, Path(spec.runs_dir))
+        inventory, _ = enumerate_slices(spec.slices, Path(spec.runs_dir), spec.gpu)
     plan = make_plan(spec, inventory, tuple(sorted(os.sched_getaffinity(0))))
     run_dir = Path(spec.runs_dir).absolute() / RUN_DIR
     missing = harness.missing_engines(plan.engines, spec)
@@ -49,7 +54,8 @@ def print_plan(spec: RunSpec, *, as_json: bool) -> None:
         for number, batch in enumerate(batches)
     )
     workers = builds if spec.goal is Goal.BUILD else (*builds, *plan.backgrounds, plan.main)
-    commands = [(worker, harness.command(worker, spec, run_dir)) for worker in workers]
+    added = _share(spec, inventory, run_dir)
+    commands = [(worker, with_environment(harness.command(worker, spec, run_dir), added)) for worker in workers]
     if as_json:
         everything = {**_as_json(spec, plan, inventory, commands), "layout": layout}
         say(msgspec.json.format(msgspec.json.encode(everything), indent=2))
@@ -59,12 +65,20 @@ def print_plan(spec: RunSpec, *, as_json: bool) -> None:
     say(plan_text(spec, plan, inventory, commands, run_dir=run_dir, here=Path.cwd()))
 
 
+def _share(spec: RunSpec, inventory: Inventory, run_dir: Path) -> dict[str, str]:
+    """What the keeper will add to the environment of every worker, as far as it is known before it starts."""
+    if spec.preparation is not Preparation.MPS:
+        return {}
+    return share_environment(parse_slices(spec.slices), inventory.gpus[0].uuid, PIPES, str(run_dir / DAEMON_DIRECTORY))
+
+
 def _as_json(
     spec: RunSpec, plan: Plan, inventory: Inventory, commands: list[tuple[Assignment, Command]]
 ) -> dict[str, Any]:
     return {
         "schema_version": 1,
         "simulated": inventory.simulated,
+        "isolation": spec.isolation,
         "spec": spec,
         "gpus": inventory.gpus,
         "slices": inventory.slices,

@@ -206,11 +206,20 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
     slices: Annotated[
         _Text,
         _option(
-            "--slices", metavar="SOURCE", panel=_WHERE, help="mig, gpu, or sim:[<n>x]<board>[/<layout>][;...]. [mig]"
+            "--slices",
+            metavar="SOURCE",
+            panel=_WHERE,
+            help="mig, gpu, mps:<shares>x<percent>[,<n>gib], or sim:[<n>x]<board>[/<layout>][;...]. [mig]",
         ),
     ] = None,
     gpu: Annotated[
-        _Text, _option("--gpu", metavar="GPU", panel=_WHERE, help="UUID or index. [the one with the most slices]")
+        _Text,
+        _option(
+            "--gpu",
+            metavar="GPU",
+            panel=_WHERE,
+            help="UUID or index. [the one with the most slices; to share, the first without MIG]",
+        ),
     ] = None,
     layout: Annotated[
         _Text,

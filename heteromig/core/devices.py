@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+import msgspec
 from msgspec import Struct
 
 from heteromig.core.units import MonotonicNs
@@ -73,12 +74,66 @@ class Occupant(Struct, frozen=True):
     command: str
 
 
+class Reading(Enum):
+    """What is read of a slice or of a GPU, by the name that it has in a sample; parts of `activity` after a dot."""
+
+    OCCUPANTS = "occupants"
+    MEMORY = "memory_used_bytes"
+    ACTIVITY = "activity"
+    SM = "activity.sm_percent"
+    TENSOR = "activity.tensor_percent"
+    DRAM = "activity.dram_percent"
+    PCIE_TX = "activity.pcie_tx_bytes_per_s"
+    PCIE_RX = "activity.pcie_rx_bytes_per_s"
+    POWER = "power_w"
+    ENERGY = "energy_j"
+    TEMPERATURE = "temperature_c"
+    SM_CLOCK = "sm_clock_mhz"
+    MEMORY_CLOCK = "memory_clock_mhz"
+    THROTTLE_REASONS = "throttle_reasons"
+
+
+class Unavailable(Struct, frozen=True):
+    """Readings that these slices or GPUs cannot give, and why, as the end of a sentence for people."""
+
+    scopes: tuple[str, ...]
+    readings: tuple[Reading, ...]
+    reason: str
+
+
+class Shared(Struct, frozen=True):
+    """Slices whose readings are those of something larger, a GPU instance or a GPU, which is named by `of`."""
+
+    slices: tuple[str, ...]
+    readings: tuple[Reading, ...]
+    of: str
+
+
+class Activity(Struct, frozen=True):
+    """What a slice did on the average since the reading before, by the GPU's own counters (NVML's GPM).
+
+    `sm_percent` is the share of time in which its multiprocessors had work, `tensor_percent` in which the tensor cores
+    had, `dram_percent` the memory bandwidth in use; PCIe as seen from the GPU, `tx` being what it sends.
+    """
+
+    sm_percent: float | None = None
+    tensor_percent: float | None = None
+    dram_percent: float | None = None
+    pcie_tx_bytes_per_s: int | None = None
+    pcie_rx_bytes_per_s: int | None = None
+
+
 class SliceSample(Struct, frozen=True):
-    """One reading of one slice. `occupants` is None where the device cannot show processes per slice."""
+    """One reading of one slice. `occupants` is None where the device cannot show processes per slice.
+
+    `activity` is None where there is none yet as well: it takes two readings.
+    """
 
     slice_uuid: str
     occupants: tuple[Occupant, ...] | None
     memory_used_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    activity: Activity | None = None
 
 
 class GpuSample(Struct, frozen=True):
@@ -93,13 +148,26 @@ class GpuSample(Struct, frozen=True):
     throttle_reasons: int | None = None
 
 
-class DeviceSample(Struct, frozen=True):
+class DeviceSample(Struct, frozen=True, omit_defaults=True):
     """One consistent reading of everything; `taken_ns` is when it was complete, on the shared monotonic clock.
 
-    `geometry` as in `Inventory`, read anew.
+    `geometry` as in `Inventory`, read anew. `unavailable` says why readings are None, and `shared` which of them are
+    not of the slice alone; each is left out, None, while it is what the sample before said.
     """
 
     taken_ns: MonotonicNs
     geometry: str
     slices: tuple[SliceSample, ...]
     gpus: tuple[GpuSample, ...]
+    unavailable: tuple[Unavailable, ...] | None = None
+    shared: tuple[Shared, ...] | None = None
+
+    def after(self, before: DeviceSample | None) -> DeviceSample:
+        """This sample with what it left out because `before` said it."""
+        if before is None or (self.unavailable is not None and self.shared is not None):
+            return self
+        return msgspec.structs.replace(
+            self,
+            unavailable=before.unavailable if self.unavailable is None else self.unavailable,
+            shared=before.shared if self.shared is None else self.shared,
+        )

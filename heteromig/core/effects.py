@@ -70,6 +70,15 @@ class Terminate(Effect, frozen=True, tag=True):
     workers: tuple[int, ...]
 
 
+class TerminateClients(Effect, frozen=True, tag=True):
+    """Have the keeper take the processes of these workers off the GPU that they share with others, before a KILL.
+
+    A client of an MPS server that dies in the midst of its work can take the work of others with it.
+    """
+
+    workers: tuple[int, ...]
+
+
 class Kill(Effect, frozen=True, tag=True):
     """KILL to every process of these workers, again until none is left."""
 
@@ -125,6 +134,7 @@ AnyEffect = Union[  # noqa: UP007 - msgspec decodes this union at run time on 3.
     ObserveWorkers,
     CleanStop,
     Terminate,
+    TerminateClients,
     Kill,
     ArmTimer,
     SetTick,

@@ -34,6 +34,8 @@ class Timer(Enum):
     """Workers that know no clean stop were left at work a moment longer, to be seen there after main's end."""
     GRACE = "grace"
     """Workers that got TERM had their time."""
+    CLIENTS = "clients"
+    """Work that was taken off a shared GPU should be gone from it: its processes may be killed now."""
     KILLED = "killed"
     """Workers that got KILL should have been reaped long ago."""
     SETTLE = "settle"
@@ -79,7 +81,7 @@ class PreparationFailed(Event, frozen=True, tag=True):
 
 
 class KeeperLost(Event, frozen=True, tag=True):
-    """The process that keeps the GPU prepared died, or said something unreadable."""
+    """The process that keeps the GPU prepared died or said something unreadable, or what it keeps ended by itself."""
 
     message: str
 

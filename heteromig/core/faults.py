@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from heteromig.core import events as ev
 from heteromig.core.phases import ACTIVE_PHASES, MEASURING_PHASES, Keeping, Phase, Role, WorkerState
-from heteromig.core.spec import Mode, RunSpec
+from heteromig.core.spec import Isolation, Mode, RunSpec
 from heteromig.core.units import NS_PER_MS, NS_PER_S, MonotonicNs, format_duration_s
 from heteromig.core.verdict import SIGNAL_BASE, ExitCode, Reason
 from heteromig.core.view import View, WorkerView
@@ -143,6 +143,16 @@ def _exited(view: View, event: ev.WorkerExited, phase: Phase) -> Iterator[Fault]
     sentence = f"{_capital(worker.name)} {how} during {phase.value}{said}; {log}."
     if worker.role is Role.BACKGROUND:
         yield _background(view.spec, ExitCode.WORKER, sentence)
+        if view.spec.isolation is Isolation.SOFT and phase is Phase.MAIN_RUNNING and _died_hard(event):
+            yield Fault(
+                Reason(
+                    ExitCode.INCONCLUSIVE,
+                    f"{_capital(worker.name)} {how} while main ran on the same GPU under MPS, where a client that dies "
+                    "so can disturb the work of others: main's result says nothing.",
+                    fatal=True,
+                ),
+                stops=False,
+            )
     elif worker.role is Role.MAIN and _accuracy_failed(view, worker):
         yield _stop(
             ExitCode.INVALID, f"Main {worker.assignment.benchmark} is not VALID, its accuracy is too low: {sentence}"
@@ -154,6 +164,11 @@ def _exited(view: View, event: ev.WorkerExited, phase: Phase) -> Iterator[Fault]
 def _accuracy_failed(view: View, main: WorkerView) -> bool:
     """Whether main ran to its end and says that its answers are not good enough, as NVIDIA's does with an error."""
     return view.spec.main.mode is Mode.ACCURACY and main.ended_ns is not None and main.reported_valid is False
+
+
+def _died_hard(event: ev.WorkerExited) -> bool:
+    """Whether it had no chance to leave the GPU in order: a signal, also as a shell tells of its child's."""
+    return event.exit_code is None or SIGNAL_BASE < event.exit_code <= SIGNAL_BASE + signal.NSIG
 
 
 def _how_it_ended(event: ev.WorkerExited) -> str:

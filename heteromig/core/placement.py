@@ -51,6 +51,8 @@ def _slices(spec: RunSpec, inventory: Inventory) -> tuple[Slice, ...]:
                 "--gpu chooses among GPUs that are cut into slices; of whole GPUs name main's: --main-slice."
             )
         return inventory.slices
+    if any(one.kind is SliceKind.MPS for one in inventory.slices):
+        return inventory.slices  # of the one GPU that was chosen to be shared
     groups = {gpu.uuid: tuple(one for one in inventory.slices if one.gpu_uuid == gpu.uuid) for gpu in inventory.gpus}
     if spec.gpu is not None:
         return groups[_gpu(spec.gpu, inventory.gpus).uuid]

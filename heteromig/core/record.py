@@ -147,7 +147,8 @@ class PreparationRecord(Struct, frozen=True):
 class RunRecord(Struct, frozen=True):
     """All of `run.json`. `heartbeat_at` tells a run that goes on from one whose controller died.
 
-    `preparation` is null where GPUs were taken as they were.
+    `isolation` is what keeps the slices apart, see `Isolation`. `preparation` is null where GPUs were taken as they
+    were.
     """
 
     schema_version: int
@@ -160,6 +161,7 @@ class RunRecord(Struct, frozen=True):
     goal: str
     harness: str
     simulated: bool
+    isolation: str
     lenient: bool
     host: HostRecord
     gpus: tuple[GpuRecord, ...]

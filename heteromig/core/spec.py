@@ -62,6 +62,18 @@ class Preparation(Enum):
     """It is shared by a CUDA MPS daemon of the run's own."""
 
 
+class Isolation(Enum):
+    """What keeps the slices of a run apart."""
+
+    HARDWARE = "hardware"
+    """Each has multiprocessors, cache, memory and memory bandwidth of its own, and its errors stay with it: MIG
+    devices, whole GPUs. Power, clocks and what is outside the GPU are shared all the same."""
+    SOFT = "soft"
+    """Each may use so many multiprocessors, and nothing else is kept apart: shares under MPS."""
+    SIMULATED = "simulated"
+    """There is no GPU; at most they have processors of their own."""
+
+
 class BenchmarkInfo(Struct, frozen=True, rename="kebab"):
     """What a harness knows about one benchmark.
 
@@ -216,6 +228,13 @@ class RunSpec(Struct, frozen=True, rename="kebab"):
     systems: tuple[SystemSpec, ...] = ()
     harness_dir: str = ""
     commands: tuple[CommandSpec, ...] = ()
+
+    @property
+    def isolation(self) -> Isolation:
+        """What keeps its slices apart."""
+        if self.simulated:
+            return Isolation.SIMULATED
+        return Isolation.SOFT if self.preparation is Preparation.MPS else Isolation.HARDWARE
 
     def benchmark(self, name: str) -> BenchmarkInfo:
         """The catalog's entry; names were checked when the spec was made."""

@@ -292,7 +292,7 @@ class View(Struct, frozen=True):
         )
         return msgspec.structs.replace(
             self,
-            sample=sample,
+            sample=sample.after(self.sample),
             absent=absent,
             absent_twice=absent & self.absent,
             notes=self._noting(self._bystanders(sample)),

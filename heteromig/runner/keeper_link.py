@@ -145,6 +145,8 @@ class KeeperLink:
             case keeping.Refused():
                 self._end()
                 return [ev.PreparationFailed(at_ns=at_ns, message=message.message, exit_code=message.exit_code)]
+            case keeping.Lost():
+                return [ev.KeeperLost(at_ns=at_ns, message=message.message)]
             case keeping.Restored():
                 self._end()
                 return [ev.DevicesRestored(at_ns=at_ns, what=message.what, replaced=message.replaced)]

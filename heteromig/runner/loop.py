@@ -25,6 +25,7 @@ from heteromig.core.machine import Run
 from heteromig.core.phases import Phase, Role
 from heteromig.core.plan import Assignment, split_cpus
 from heteromig.core.record import RunRecord
+from heteromig.core.spec import Preparation
 from heteromig.core.units import NS_PER_S, MonotonicNs, UtcNs
 from heteromig.core.verdict import ABORT_SIGNALS
 from heteromig.harnesses import Harness
@@ -38,8 +39,11 @@ from heteromig.runner.rundir import TELEMETRY
 from heteromig.runner.sampler_link import SamplerLink
 from heteromig.slices.locks import HeldLocks, lock_directory, lock_gpus
 from heteromig.slices.mig.left_over import left_cut
+from heteromig.slices.mps.keeping import TERMINATE_CLIENTS
 from heteromig.slices.source import parse_slices
 from heteromig.views.reporter import Reporter
+from heteromig.workers.command import with_environment
+from heteromig.workers.guardian import descendants
 from heteromig.workers.sweep import become_subreaper
 from heteromig.workers.worker import Worker
 
@@ -263,7 +267,7 @@ class Loop:
 
     # --- doing --------------------------------------------------------------------------------------------------------
 
-    def _perform(self, effect: ef.AnyEffect, at_ns: MonotonicNs) -> None:  # noqa: C901, PLR0912 - one arm an effect
+    def _perform(self, effect: ef.AnyEffect, at_ns: MonotonicNs) -> None:  # noqa: C901, PLR0912, PLR0915 - one arm an effect
         now_ns = self._clock.monotonic_ns()
         match effect:
             case ef.PrepareDevices():
@@ -276,7 +280,9 @@ class Loop:
                 self._put(*self._keeper.restore(now_ns))
                 self._watch_keeper()
             case ef.StartSampler():
-                self._put(*self._sampler.start(now_ns))
+                prepared = self.run.view.prepared
+                chosen = prepared.gpu_uuid if prepared and self._spec.preparation is Preparation.MPS else None
+                self._put(*self._sampler.start(now_ns, gpu=chosen))
                 self._watch_sampler()
             case ef.RequestSample():
                 self._sampler.request()
@@ -294,6 +300,8 @@ class Loop:
             case ef.Terminate():
                 for worker in self._chosen(effect.workers):
                     worker.terminate()
+            case ef.TerminateClients():
+                self._take_off(effect.workers)
             case ef.Kill():
                 for worker in self._chosen(effect.workers):
                     worker.kill()
@@ -362,7 +370,7 @@ class Loop:
         command = self._harness.command(assignment, self._spec, self.run_dir)
         prepared = self.run.view.prepared
         if prepared is not None:
-            command = msgspec.structs.replace(command, env={**command.env, **prepared.environment})
+            command = with_environment(command, prepared.environment)
         self._recorder.spawned(assignment, command)
         worker = Worker(
             index=assignment.index,
@@ -404,6 +412,13 @@ class Loop:
 
     def _chosen(self, indices: tuple[int, ...]) -> Iterator[Worker]:
         return (self._workers[index] for index in indices if index in self._workers)
+
+    def _take_off(self, indices: tuple[int, ...]) -> None:
+        """Every process of theirs: which of them are on the GPU, only the daemon knows that it is shared by."""
+        guardians = [worker.guardian_pid for worker in self._chosen(indices)]
+        pids = [process.pid for guardian in guardians if guardian is not None for process in descendants(guardian)]
+        if self._keeper is not None and pids:
+            self._keeper.order(" ".join((TERMINATE_CLIENTS, *map(str, pids))))
 
     def _kill_hard(self, indices: tuple[int, ...]) -> None:
         for worker in self._chosen(indices):

@@ -32,6 +32,7 @@ from heteromig.core.record import (
     VerdictRecord,
     WorkerRecord,
 )
+from heteromig.core.spec import Isolation
 from heteromig.core.units import MonotonicNs, UtcNs
 from heteromig.core.view import View, WorkerView
 from heteromig.runner.clock import rfc3339
@@ -57,6 +58,7 @@ class Certificate(Struct, frozen=True):
     schema_version: int
     run_id: str
     simulated: bool
+    isolation: Isolation
     level: EvidenceLevel
     summary: CertificateSummary | None
     guards: tuple[GuardRecord, ...]
@@ -95,6 +97,7 @@ class Recorder:
             schema_version=SCHEMA_VERSION,
             run_id=self._header.run_id,
             simulated=self._header.spec.simulated,
+            isolation=self._header.spec.isolation,
             level=self._header.spec.start_evidence,
             summary=run.view.certificate,
             guards=tuple(
@@ -125,6 +128,7 @@ class Recorder:
             goal=view.spec.goal.value,
             harness=view.spec.harness,
             simulated=view.spec.simulated,
+            isolation=view.spec.isolation.value,
             lenient=view.spec.lenient,
             host=self._host,
             gpus=tuple(GpuRecord(gpu.uuid, gpu.name, gpu.driver) for gpu in inventory.gpus) if inventory else (),

@@ -69,8 +69,10 @@ class SamplerLink:
         """The sampler's pid."""
         return None if self._helper is None else self._helper.pid
 
-    def start(self, at_ns: MonotonicNs) -> list[ev.AnyEvent]:
-        """Start a sampler; its first message is the inventory."""
+    def start(self, at_ns: MonotonicNs, *, gpu: str | None = None) -> list[ev.AnyEvent]:
+        """Start a sampler; its first message is the inventory. `gpu` is the UUID of the one that is shared."""
+        if gpu is not None:
+            self._argv = (*self._argv, "--gpu", gpu)
         self._text = b""
         self._silent_since_ns = at_ns
         self._heard_since_start = False

@@ -19,6 +19,7 @@ from heteromig.core.machine import REPLIES, Run
 from heteromig.core.overlap import CertificateSummary
 from heteromig.core.phases import Phase
 from heteromig.core.record import SCHEMA_VERSION
+from heteromig.core.spec import Isolation
 from heteromig.core.verdict import ExitCode, Reason, Verdict, decide
 from heteromig.harnesses import HARNESSES, harness_of
 from heteromig.logs.files import read_regular
@@ -44,6 +45,7 @@ class Verification(Struct, frozen=True):
 
     run_id: str
     simulated: bool
+    isolation: Isolation
     verdict: Verdict
     certificate: CertificateSummary | None
     notes: tuple[str, ...]
@@ -75,6 +77,7 @@ def verify_run(run_dir: Path) -> Verification:
     return Verification(
         run_id=journal.header.run_id,
         simulated=journal.header.spec.simulated,
+        isolation=journal.header.spec.isolation,
         verdict=decide(tuple(reasons), lenient=journal.header.spec.lenient, good=good),
         certificate=run.view.certificate,
         notes=notes,

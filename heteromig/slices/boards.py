@@ -47,7 +47,8 @@ class Board(Struct, frozen=True):
     """One GPU model. `memory_slices` is a power of two, which numbers the GPU instances (see `instance_id`).
 
     `pci_id` is the device id above the vendor's, as NVML and the files of `nvidia-mig-parted` have it. `resetless`:
-    its MIG mode changes at once, without a reset of the GPU, from Hopper on.
+    its MIG mode changes at once, without a reset of the GPU, from Hopper on. `has_gpm`: it has counters of what each
+    GPU instance does, likewise.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Board(Struct, frozen=True):
     profiles: tuple[Profile, ...]
     pci_id: int = 0
     resetless: bool = False
+    has_gpm: bool = False
 
     @property
     def max_slices(self) -> int:
@@ -214,6 +216,7 @@ BOARDS: dict[str, Board] = {
             profiles=_H100_80GB,
             pci_id=0x233010DE,
             resetless=True,
+            has_gpm=True,
         ),
         Board(
             name="h200-sxm-141gb",
@@ -223,6 +226,7 @@ BOARDS: dict[str, Board] = {
             profiles=_H200_141GB,
             pci_id=0x233510DE,
             resetless=True,
+            has_gpm=True,
         ),
         Board(
             name="b200-sxm-180gb",
@@ -232,6 +236,7 @@ BOARDS: dict[str, Board] = {
             profiles=_B200_180GB,
             pci_id=0x290110DE,
             resetless=True,
+            has_gpm=True,
         ),
     )
 }

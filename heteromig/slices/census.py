@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from msgspec import Struct
 
+from heteromig.core.units import NS_PER_S, MonotonicNs
 from heteromig.slices.processes import Image, StatFile, read_variable
 
 _VARIABLE = b"CUDA_VISIBLE_DEVICES"
 _LIFETIME_NS = 100_000_000
+_NS_PER_TICK = NS_PER_S // os.sysconf("SC_CLK_TCK")
 _KEPT_OPEN_AT_MOST = min(512, os.sysconf("SC_OPEN_MAX") // 2)
 
 
@@ -21,6 +25,27 @@ class _Known(Struct, eq=False):
     stat: StatFile
     image: Image | None = None
     device: bytes | None = None
+
+
+class Seen(NamedTuple):
+    """A process on a device; `started` tells it from another one of the same pid."""
+
+    pid: int
+    resident_bytes: int
+    started: bytes
+    cpu_ticks: tuple[bytes, bytes]
+
+
+class Usage(NamedTuple):
+    """The processor time of each process at a moment, by pid and start."""
+
+    at_ns: MonotonicNs
+    cpu_ns: dict[tuple[int, bytes], int]
+
+    def since(self, before: Usage) -> float:
+        """Processors in use, on the average since then; what ended meanwhile does not count."""
+        used_ns = sum(cpu_ns - before.cpu_ns.get(process, 0) for process, cpu_ns in self.cpu_ns.items())
+        return used_ns / (self.at_ns - before.at_ns) if self.at_ns > before.at_ns else math.nan
 
 
 class Census:
@@ -34,26 +59,37 @@ class Census:
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
         self._kernel_threads: set[str] = set()
-        self._on_device: dict[bytes, list[tuple[int, int]]] = {}
-        self._taken_ns: int | None = None
+        self._on_device: dict[bytes, list[Seen]] = {}
+        self._taken_ns = -_LIFETIME_NS
+        self._expired = True
 
-    def expire(self) -> None:
-        """Count anew when asked next."""
-        self._taken_ns = None
+    def expire(self, *, older_than_ns: int = 0) -> None:
+        """Count anew when asked next, unless that was done so short a time ago."""
+        self._expired |= time.monotonic_ns() - self._taken_ns >= older_than_ns
 
-    def processes(self, device: str) -> list[tuple[int, int]]:
-        """Pid and resident bytes of each process on that device."""
+    def processes(self, device: str) -> list[Seen]:
+        """Each process on that device."""
         return self._counted().get(device.encode(), [])
 
     def resident_bytes(self, devices: Iterable[str]) -> int:
         """Resident memory of all processes on these devices."""
-        return sum(used_bytes for device in devices for _, used_bytes in self.processes(device))
+        return sum(one.resident_bytes for device in devices for one in self.processes(device))
 
-    def _counted(self) -> dict[bytes, list[tuple[int, int]]]:
+    def usage(self, devices: Iterable[str]) -> Usage:
+        """What all processes on these devices have used of the processors since they began."""
+        cpu_ns = {
+            (one.pid, one.started): sum(map(int, one.cpu_ticks)) * _NS_PER_TICK
+            for device in devices
+            for one in self.processes(device)
+        }
+        return Usage(self._taken_ns, cpu_ns)
+
+    def _counted(self) -> dict[bytes, list[Seen]]:
         now_ns = time.monotonic_ns()
-        if self._taken_ns is None or now_ns - self._taken_ns > _LIFETIME_NS:
+        if self._expired or now_ns - self._taken_ns > _LIFETIME_NS:
             self._count()
             self._taken_ns = now_ns
+            self._expired = False
         return self._on_device
 
     def _count(self) -> None:
@@ -78,4 +114,5 @@ class Census:
         if one.image != stat.image:
             one.image, one.device = stat.image, read_variable(pid, _VARIABLE)
         if one.device is not None:
-            self._on_device.setdefault(one.device, []).append((int(pid), stat.resident_bytes))
+            seen = Seen(int(pid), stat.resident_bytes, stat.image[0], stat.cpu_ticks)
+            self._on_device.setdefault(one.device, []).append(seen)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from heteromig.core.devices import Gpu, Inventory, Slice, SliceKind
 from heteromig.core.errors import PreflightError
 from heteromig.slices import nvml
+from heteromig.slices.mps.shares import choose_gpu, share_out
 from heteromig.slices.nvml import Handle, Library, NVMLError
 from heteromig.slices.source import EXAMPLE_SIMULATOR, SliceSource
 
@@ -31,24 +32,22 @@ class OpenSlice(NamedTuple):
     handle: Handle
 
 
-def take_inventory(library: Library, source: SliceSource) -> Inventory:
+def take_inventory(library: Library, source: SliceSource, gpu: str | None = None) -> Inventory:
     """Enumerate every slice of the source, in a new session of the library, which is left open.
 
     Only GPUs that have slices to run on are part of it. Slices come in the order of NVML, GPU by GPU, which for a
-    simulated board is that of their placement.
+    simulated board is that of their placement. `gpu` is the UUID or index of the one to share under MPS, and means
+    nothing for other sources.
 
     Raises:
+        UsageError: there is no such GPU to share.
         PreflightError: there is nothing to run on; says what is missing.
         NVMLError: a device is in trouble, such as a lost GPU.
     """
-    if source.kind is SliceKind.MPS:
-        raise PreflightError(
-            f"--slices {source}: shares of a GPU under CUDA MPS are not available in this version: use MIG slices "
-            f"(--slices mig), whole GPUs (--slices gpu) or the simulator ({EXAMPLE_SIMULATOR})."
-        )
     nvml.reopen(library)
     count = library.nvmlDeviceGetCount()
-    found = [read_gpu(library, handle) for handle in _usable_handles(library, count)]
+    handles = dict(_usable_handles(library, count))
+    found = [read_gpu(library, handle) for handle in handles.values()]
     if count and not found:
         raise PreflightError(
             f"This user may use none of the {count} GPUs of this machine: have them made accessible (in a container or "
@@ -59,10 +58,14 @@ def take_inventory(library: Library, source: SliceSource) -> Inventory:
             "NVIDIA's driver is loaded and sees no GPU: check nvidia-smi (in a container, that it was started with "
             f"GPUs), or, to see a run without a GPU, use {EXAMPLE_SIMULATOR}."
         )
+    if source.kind is SliceKind.MPS:
+        chosen = choose_gpu([(index, one.gpu) for index, one in zip(handles, found, strict=True)], gpu)
+        shares = share_out(source, chosen)
+        return Inventory(simulated=False, gpus=(chosen,), slices=shares, geometry=geometry_digest((chosen,), shares))
     usable = _whole_gpus(found) if source.kind is SliceKind.GPU else _mig_gpus(found)
-    slices = [one for gpu in usable for one in read_slices(library, gpu, source.kind)]
+    slices = [place for one in usable for place in read_slices(library, one, source.kind)]
     if not slices:
-        names = ", ".join(f"{gpu.name} ({gpu.uuid})" for gpu, _ in usable)
+        names = ", ".join(f"{one.gpu.name} ({one.gpu.uuid})" for one in usable)
         raise PreflightError(
             f"MIG is enabled on {names}, and it is not cut into slices: create GPU instances with their compute "
             f"instances (sudo nvidia-smi mig -cgi <profile>,... -C), or, to see a run without a GPU, use "
@@ -78,8 +81,11 @@ def take_inventory(library: Library, source: SliceSource) -> Inventory:
     )
 
 
-def _usable_handles(library: Library, count: int) -> Iterator[Handle]:
-    """The GPUs that this user may use: NVML counts those as well that, say, a control group keeps from us (nvml.h)."""
+def _usable_handles(library: Library, count: int) -> Iterator[tuple[int, Handle]]:
+    """The GPUs that this user may use, by index.
+
+    NVML counts those as well that, say, a control group keeps from us (nvml.h).
+    """
     for index in range(count):
         try:
             handle = library.nvmlDeviceGetHandleByIndex(index)
@@ -87,7 +93,7 @@ def _usable_handles(library: Library, count: int) -> Iterator[Handle]:
             if error.value != nvml.ERROR_NO_PERMISSION:
                 raise
         else:
-            yield handle
+            yield index, handle
 
 
 def geometry_digest(gpus: Iterable[Gpu], slices: Iterable[Slice]) -> str:
@@ -116,7 +122,9 @@ def read_gpu(library: Library, handle: Handle) -> OpenGpu:
 
 
 def read_slices(library: Library, parent: OpenGpu, kind: SliceKind) -> list[OpenSlice]:
-    """The places to run on one GPU: its MIG devices, or itself."""
+    """The places to run on one GPU as NVML shows them: its MIG devices, or itself. It shows no shares under MPS."""
+    if kind is SliceKind.MPS:
+        return []
     if kind is SliceKind.GPU:
         return [OpenSlice(_whole(parent.gpu), parent.handle)]
     found = []

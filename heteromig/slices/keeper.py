@@ -3,10 +3,11 @@
 `python -m heteromig.slices.keeper --preparation KIND --slices SOURCE --runs-dir DIR --run-dir DIR [--gpu GPU]
 [--layout LAYOUT] [--enable-mig-mode] [--controller-pid PID] [--only-restore]`
 
-It locks the GPU, prepares it, and writes one line, `Prepared` or `Refused`; after the latter it exits with 0. Its
-standard input is its lifeline: the end of it, which comes with the controller's death as well, makes it take back what
-it did, let go of the GPU, say how that came out by `Restored` or `NotRestored`, and exit. Lines that come before the
-end are orders for what it keeps. `--only-restore` is for the successor of one that was killed: it prepares nothing.
+It locks the GPU, prepares it, and writes one line, `Prepared` or `Refused`; after the latter it exits with 0. `Lost`
+follows if what it keeps ends by itself. Its standard input is its lifeline: the end of it, which comes with the
+controller's death as well, makes it take back what it did, let go of the GPU, say how that came out by `Restored` or
+`NotRestored`, and exit. Lines that come before the end are orders for what it keeps. `--only-restore` is for the
+successor of one that was killed: it prepares nothing.
 
 No signal but KILL ends it: who ends a whole group of processes, as a terminal or a service manager does, ends the
 controller as well, and that is what counts.
@@ -17,18 +18,21 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import select
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import FrameType
 
 from heteromig.core.errors import BusyError, HeteromigError
 from heteromig.core.spec import Preparation
-from heteromig.slices.keeping import Kept, Message, NotRestored, Refused, Restored, encode_line
+from heteromig.slices.keeping import Kept, Lost, Message, NotRestored, Refused, Restored, encode_line
 from heteromig.slices.locks import lock_directory, lock_gpus
 from heteromig.slices.mig.keeping import KeptLayout
+from heteromig.slices.mps.keeping import KeptShares
 from heteromig.slices.source import parse_slices
 
 _STDIN = 0
@@ -41,18 +45,24 @@ RESTORE_PATIENCE_S = 10.0
 guardians need up to two seconds to end them, and a driver lists a process for a moment after its end."""
 
 
-_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE)
+_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Keep the GPU until the controller is gone."""
     for signum in _SIGNALS:
-        signal.signal(signum, signal.SIG_IGN)
+        signal.signal(signum, _go_on)  # unlike SIG_IGN, that is not handed down to what is kept
+        signal.siginterrupt(signum, False)  # noqa: FBT003 - it takes no names
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     options = _options(argv)
     with ExitStack() as held:
         last_word = _keep(options, held)
     _say(last_word)
     return 0
+
+
+def _go_on(_signum: int, _frame: FrameType | None) -> None:
+    """What ends the controller as well is not this process' business."""
 
 
 def _keep(options: argparse.Namespace, held: ExitStack) -> Message:
@@ -64,7 +74,7 @@ def _keep(options: argparse.Namespace, held: ExitStack) -> Message:
     except HeteromigError as error:
         return Refused(str(error), error.exit_code)
     _say(prepared)
-    for order in _orders():
+    for order in _orders(kept):
         kept.obey(order)
     return _restored(options, kept, held)
 
@@ -78,6 +88,8 @@ def _locked(options: argparse.Namespace, held: ExitStack) -> Kept:
 
 
 def _kept(options: argparse.Namespace) -> Kept:
+    if options.preparation is Preparation.MPS:
+        return KeptShares(slices=options.slices, runs_dir=options.runs_dir, run_dir=options.run_dir, gpu=options.gpu)
     return KeptLayout(
         slices=options.slices,
         runs_dir=options.runs_dir,
@@ -88,9 +100,20 @@ def _kept(options: argparse.Namespace) -> Kept:
     )
 
 
-def _orders() -> Iterator[str]:
+def _orders(kept: Kept) -> Iterator[str]:
+    """Lines from the controller until it has no more; meanwhile it is told if what is kept is lost."""
     unread = b""
-    while said := os.read(_STDIN, 4096):
+    watched = kept.watched
+    while True:
+        ready = select.select((_STDIN, *watched), (), ())[0]
+        if ready != [_STDIN] and (why := kept.loss()) is not None:
+            _say(Lost(why))
+            watched = ()
+        if _STDIN not in ready:
+            continue
+        said = os.read(_STDIN, 4096)
+        if not said:
+            return
         *lines, unread = (unread + said).split(b"\n")
         yield from (line.decode(errors="replace") for line in lines)
 

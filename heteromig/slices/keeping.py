@@ -27,6 +27,12 @@ class Refused(Struct, frozen=True, tag="Refused"):
     exit_code: int
 
 
+class Lost(Struct, frozen=True, tag="Lost"):
+    """What is kept ended by itself, or somebody else ended it: a sentence for the user."""
+
+    message: str
+
+
 class Restored(Struct, frozen=True, tag="Restored"):
     """It is as it was before; see `events.DevicesRestored`."""
 
@@ -40,7 +46,7 @@ class NotRestored(Struct, frozen=True, tag="NotRestored"):
     message: str
 
 
-Message = Union[Prepared, Refused, Restored, NotRestored]  # noqa: UP007 - msgspec decodes this union at run time on 3.10 too
+Message = Union[Prepared, Refused, Lost, Restored, NotRestored]  # noqa: UP007 - msgspec decodes this union at run time on 3.10 too
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Message)
@@ -74,6 +80,14 @@ class Kept(Protocol):
         Raises:
             HeteromigError: it cannot be done, and nothing is changed; or the message says what is.
         """
+
+    @property
+    def watched(self) -> tuple[int, ...]:
+        """Descriptors to wait for while the run goes on: readable when what is kept may have ended by itself."""
+        ...
+
+    def loss(self) -> str | None:
+        """What was lost, as a sentence; None where nothing was. Asked when a watched descriptor is readable."""
 
     def obey(self, order: str) -> None:
         """Carry out a line from the controller."""

@@ -7,8 +7,9 @@ implements it too. What the calls return is `pynvml`'s own (ctypes structures wi
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import pynvml
 from pynvml import NVMLError
@@ -32,14 +33,25 @@ __all__ = [
     "EVENT_GPU_UNAVAILABLE",
     "EVENT_MIG_CONFIG_CHANGE",
     "EVENT_XID",
+    "GPM_DRAM",
+    "GPM_PCIE_RX",
+    "GPM_PCIE_TX",
+    "GPM_SM",
+    "GPM_TENSOR",
     "TEMPERATURE_GPU",
     "Handle",
     "Library",
     "NVMLError",
+    "Unread",
+    "gpm_request",
+    "gpm_sample",
+    "gpm_sample_number",
     "load",
+    "reading",
     "reopen",
     "supported",
     "text",
+    "why_not",
 ]
 
 ERROR_UNINITIALIZED: int = pynvml.NVML_ERROR_UNINITIALIZED
@@ -56,6 +68,12 @@ ERROR_GPU_IS_LOST: int = pynvml.NVML_ERROR_GPU_IS_LOST
 TEMPERATURE_GPU: int = pynvml.NVML_TEMPERATURE_GPU
 CLOCK_SM: int = pynvml.NVML_CLOCK_SM
 CLOCK_MEMORY: int = pynvml.NVML_CLOCK_MEM
+
+GPM_SM: int = pynvml.NVML_GPM_METRIC_SM_UTIL
+GPM_TENSOR: int = pynvml.NVML_GPM_METRIC_ANY_TENSOR_UTIL
+GPM_DRAM: int = pynvml.NVML_GPM_METRIC_DRAM_BW_UTIL
+GPM_PCIE_TX: int = pynvml.NVML_GPM_METRIC_PCIE_TX_PER_SEC
+GPM_PCIE_RX: int = pynvml.NVML_GPM_METRIC_PCIE_RX_PER_SEC
 
 EVENT_XID: int = pynvml.nvmlEventTypeXidCriticalError
 EVENT_MIG_CONFIG_CHANGE = 0x100
@@ -76,6 +94,15 @@ _CANNOT_SAY = frozenset(
     }
 )
 """Errors that concern one reading. All others (a lost GPU, an unloaded driver) concern the device."""
+
+_WHY_NOT = {
+    ERROR_NOT_SUPPORTED: "this board or its driver does not have it",
+    ERROR_NO_PERMISSION: (
+        "this user may not read it: run as root, or have the administrator open "
+        "/proc/driver/nvidia/capabilities/mig/monitor to others"
+    ),
+    ERROR_FUNCTION_NOT_FOUND: "the driver's NVML library is too old for it: a newer driver has it",
+}
 
 Handle = Any
 """An opaque device handle; invalid after the library was opened anew."""
@@ -163,6 +190,24 @@ class Library(Protocol):
         """Bit mask of why clocks are not higher."""
         ...
 
+    def nvmlGpmQueryDeviceSupport(self, device: Handle) -> Any:
+        """`.isSupportedDevice`: whether this GPU has GPM, as those have from Hopper on."""
+
+    def nvmlGpmSampleAlloc(self) -> Any:
+        """Room for a sample of GPM's counters, good for this session; to be given back."""
+
+    def nvmlGpmSampleFree(self, gpmSample: Any) -> None:
+        """Give it back."""
+
+    def nvmlGpmSampleGet(self, device: Handle, gpmSample: Any) -> Any:
+        """Put the counters of a whole GPU into the sample."""
+
+    def nvmlGpmMigSampleGet(self, device: Handle, gpuInstanceId: int, gpmSample: Any) -> Any:
+        """Put the counters of one GPU instance of a GPU into the sample."""
+
+    def nvmlGpmMetricsGet(self, metricsGet: Any) -> Any:
+        """What was done between two samples: fills in and returns what `gpm_request` makes."""
+
     def nvmlDeviceGetSupportedEventTypes(self, handle: Handle) -> int:
         """Bit mask of events that can be registered."""
         ...
@@ -219,8 +264,20 @@ def text(value: str | bytes) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
-def supported(call: Callable[..., _T], *args: Any) -> _T | None:
-    """What the call returns, or None where this board, driver or user cannot have that reading.
+class Unread(NamedTuple):
+    """There is no such reading: `code` is NVML's error, `reason` the end of a sentence for people."""
+
+    code: int
+    reason: str
+
+
+def why_not(code: int) -> Unread:
+    """What NVML's error says of a reading."""
+    return Unread(code, _WHY_NOT.get(code) or f"NVML says: {NVMLError(code)}")
+
+
+def reading(call: Callable[..., _T], *args: Any) -> _T | Unread:
+    """What the call returns, or why this board, driver or user cannot have that reading.
 
     Raises:
         NVMLError: the device itself is in trouble, such as a lost GPU.
@@ -228,8 +285,42 @@ def supported(call: Callable[..., _T], *args: Any) -> _T | None:
     try:
         return call(*args)
     except pynvml.NVMLLibraryMismatchError:  # pynvml's own, for a driver too old for the call
-        return None
+        return why_not(ERROR_FUNCTION_NOT_FOUND)
     except NVMLError as error:
         if error.value in _CANNOT_SAY:
-            return None
+            return why_not(error.value)
         raise
+
+
+def supported(call: Callable[..., _T], *args: Any) -> _T | None:
+    """What the call returns, or None where this board, driver or user cannot have that reading; see `reading`.
+
+    Raises:
+        NVMLError: the device itself is in trouble, such as a lost GPU.
+    """
+    found = reading(call, *args)
+    return None if isinstance(found, Unread) else found
+
+
+def gpm_request(first: Any, second: Any, metrics: Sequence[int]) -> Any:
+    """A question for `nvmlGpmMetricsGet`, good for one time: what it does not answer must not look answered.
+
+    The answer has `.metrics` in the order asked for: `.nvmlReturn`, `.value`, and `.metricInfo.shortName`, which is
+    None where the board does not have that metric.
+    """
+    asked = pynvml.c_nvmlGpmMetricsGet_t(
+        version=pynvml.NVML_GPM_METRICS_GET_VERSION, numMetrics=len(metrics), sample1=first, sample2=second
+    )
+    for place, metric in enumerate(metrics):
+        asked.metrics[place].metricId = metric
+    return asked
+
+
+def gpm_sample(number: int) -> Any:
+    """A handle of a GPM sample, for libraries that are not NVIDIA's; `number` is not 0."""
+    return ctypes.cast(ctypes.c_void_p(number), pynvml.c_nvmlGpmSample_t)
+
+
+def gpm_sample_number(sample: Any) -> int:
+    """The number that `gpm_sample` made the handle of."""
+    return ctypes.cast(sample, ctypes.c_void_p).value or 0

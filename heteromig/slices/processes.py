@@ -20,17 +20,24 @@ class ProcessStat(NamedTuple):
 
     `image` changes whenever the process executes something else, because every exec chooses the addresses of the
     environment anew. They are 0 where we may not look into the process, and while it is exiting or within exec.
+    `cpu_ticks` are those in user mode and in the kernel, as they were read: few readers want the numbers.
     """
 
     parent: int
     is_kernel_thread: bool
     resident_bytes: int
     image: Image
+    cpu_ticks: tuple[bytes, bytes]
 
 
 def read_stat(pid: int | str) -> ProcessStat | None:
     """One process, or None when there is none of that id."""
     return _parse_stat(_read(f"/proc/{pid}/stat", _STAT_BYTES))
+
+
+def read_name(pid: int | str) -> str:
+    """What the kernel calls the process: the first 15 bytes of its program's name; empty when it is gone."""
+    return _read(f"/proc/{pid}/comm", _COMMAND_BYTES).rstrip(b"\n").decode(errors="replace")
 
 
 def is_there(pid: int) -> bool:
@@ -85,6 +92,7 @@ def _parse_stat(data: bytes) -> ProcessStat | None:
         is_kernel_thread=bool(int(fields[6]) & _KERNEL_THREAD),
         resident_bytes=int(fields[21]) * _PAGE_BYTES,
         image=(fields[19], fields[47], fields[48]),
+        cpu_ticks=(fields[11], fields[12]),
     )
 
 
@@ -98,6 +106,11 @@ def read_variable(pid: int | str, name: bytes) -> bytes | None:
     if at < 0:
         return None
     return environment[at + len(name) + 2 :].partition(b"\0")[0]
+
+
+def has_environment(pid: int | str) -> bool:
+    """Whether the environment that the process was started with can be read: it is alive, ours to read, and has any."""
+    return bool(_read(f"/proc/{pid}/environ", 1))
 
 
 def read_command(pid: int) -> str:

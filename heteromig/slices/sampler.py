@@ -1,6 +1,7 @@
 """The process that talks to the devices, so that a hanging driver can hold up nobody else.
 
-`python -m heteromig.slices.sampler --slices SOURCE --runs-dir DIR --period-ms N [--sim-faults FILE] [--cpus 0,1]`
+`python -m heteromig.slices.sampler --slices SOURCE --runs-dir DIR --period-ms N [--gpu GPU]
+[--sim-faults FILE] [--cpus 0,1]`
 
 It writes messages (see `messages`) to its standard output, one JSON object a line: `Discovered` or `Refused`, after
 the latter it exits with 0; then `Sampled` once a period, and `Faulted` when a device misbehaves.
@@ -39,6 +40,7 @@ from heteromig.slices.faultwatch import FaultWatch
 from heteromig.slices.libraries import open_library
 from heteromig.slices.messages import Discovered, Faulted, Message, Refused, Sampled, encode_line
 from heteromig.slices.nvml import Library, NVMLError
+from heteromig.slices.series import Series
 from heteromig.slices.source import parse_slices
 from heteromig.slices.telemetry import take_sample
 
@@ -64,12 +66,17 @@ class _Outbox:
         """Whether there is something that the pipe did not take yet."""
         return bool(self._unsent)
 
-    def put(self, message: Message) -> None:
-        """Send the message as soon as there is room. Raises BrokenPipeError when nobody reads."""
+    def put(self, message: Message) -> bool:
+        """Send the message as soon as there is room; whether it was not dropped.
+
+        Raises:
+            BrokenPipeError: nobody reads.
+        """
         if isinstance(message, Sampled) and self.congested:
-            return
+            return False
         self._unsent.append(encode_line(message))
         self.flush()
+        return True
 
     def flush(self) -> None:
         """Send what the pipe takes now. Raises BrokenPipeError when nobody reads."""
@@ -120,6 +127,7 @@ class _Watch:
         self._inventory = inventory
         self._outbox = outbox
         self._faults = FaultWatch(library, (gpu.uuid for gpu in inventory.gpus))
+        self._series = Series(library, inventory)
         self._reported: set[str] = set()
         self._reopen_at_ns = 0
 
@@ -134,10 +142,13 @@ class _Watch:
             if thorough:
                 # An Xid within the few milliseconds until `arm` goes unheard: NVML keeps nothing for later.
                 self._faults.disarm()
+                self._series.end_session(trusted=not heard.repartitioned)
                 nvml.reopen(self._library)
                 self._faults.arm()
                 self._reopen_at_ns = now_ns + _REOPEN_PERIOD_NS
-            self._outbox.put(Sampled(take_sample(self._library, self._inventory, energy=thorough)))
+            sample = take_sample(self._library, self._inventory, energy=thorough, series=self._series)
+            if not self._outbox.put(Sampled(sample)):
+                self._series.repeat()
         except NVMLError as error:
             gpus = ", ".join(gpu.uuid for gpu in self._inventory.gpus)
             self._report(f"NVML cannot read the GPU any more ({gpus}): it says {str(error)!r}; see the kernel's log.")
@@ -172,7 +183,7 @@ def _run(options: argparse.Namespace, outbox: _Outbox) -> int:
         _pin(options.cpus)
         source = parse_slices(options.slices)
         library = open_library(source, options.runs_dir, options.sim_faults)
-        inventory = take_inventory(library, source)
+        inventory = take_inventory(library, source, options.gpu)
     except HeteromigError as error:
         return _refuse(lifeline, outbox, str(error), error.exit_code)
     except NVMLError as error:
@@ -220,6 +231,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--slices", required=True, metavar="SOURCE")
     parser.add_argument("--runs-dir", required=True, type=Path, metavar="DIR")
     parser.add_argument("--period-ms", required=True, type=_positive, metavar="N")
+    parser.add_argument("--gpu", metavar="GPU")
     parser.add_argument("--sim-faults", type=Path, metavar="FILE")
     parser.add_argument("--cpus", type=_cpu_list, default=(), metavar="0,1")
     return parser.parse_args(argv)

@@ -6,7 +6,8 @@ a process is on a slice when its environment has CUDA_VISIBLE_DEVICES naming exa
 users are invisible unless it runs as root.
 
 It measures no power, energy, temperature or clock, and reports them as not supported rather than invent them. The
-memory in use on a slice is the resident memory of its processes.
+memory in use on a slice is the resident memory of its processes. Of the counters that boards have from Hopper on it has
+one: the multiprocessors of a slice are as busy as its processes keep one processor of the host, at most 100 %.
 """
 # ruff: noqa: N802, N803, D102 - the names are NVML's, and `nvml.Library` says what they do
 
@@ -16,7 +17,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,9 +26,10 @@ from uuid import UUID, uuid5
 import msgspec
 from msgspec import Struct
 
+from heteromig.core.units import NS_PER_MS
 from heteromig.slices import nvml
 from heteromig.slices.boards import Board, Profile
-from heteromig.slices.census import Census
+from heteromig.slices.census import Census, Usage
 from heteromig.slices.layout import Layout, PlacedSlice
 from heteromig.slices.nvml import Handle, NVMLError
 from heteromig.slices.processes import is_there
@@ -43,6 +45,8 @@ from heteromig.slices.simulated_state import (
 _NAMESPACE = UUID("6f0d5a52-2c1b-5a0e-9d53-8d2a5b1d7c11")  # arbitrary, and never to be changed
 _MIB_BYTES = 1 << 20
 _EVENTS = nvml.EVENT_XID | nvml.EVENT_MIG_CONFIG_CHANGE | nvml.EVENT_GPU_UNAVAILABLE
+_STILL_GOOD_NS = 10 * NS_PER_MS
+"""A count of processes may be that old when a session begins: one of what a session ended with is not made twice."""
 _WHOLE_GPU = 0xFFFFFFFF  # what NVML says for "no instance"
 
 
@@ -103,6 +107,8 @@ class SimulatedLibrary:
         self._parents: dict[Handle, SimulatedGpu] = {}  # of each good handle; a GPU is its own
         self._census = Census()
         self._looked_up: set[Handle] = set()  # since the census was last taken anew
+        self._usages: dict[int, Usage | None] = {}  # of the samples of counters, by number
+        self._last_usage = 0
         self._event_sets: list[_EventSet] = []
         self._pending: deque[tuple[int, int, int]] = deque()  # index of the GPU, type and data of the event
 
@@ -121,6 +127,7 @@ class SimulatedLibrary:
         if self._sessions == 0:
             self._open(())
             self._event_sets.clear()
+            self._usages.clear()
 
     def nvmlSystemGetDriverVersion(self) -> str:
         self._check_open()
@@ -221,9 +228,47 @@ class SimulatedLibrary:
                 computeInstanceId=one.compute.number,
             )
             for one in self._slices_of(handle)
-            for pid, used_bytes in self._census.processes(one.uuid)
+            for pid, used_bytes, *_ in self._census.processes(one.uuid)
             if is_there(pid)  # the census may be a tenth of a second old
         ]
+
+    # Counters
+
+    def nvmlGpmQueryDeviceSupport(self, device: Handle) -> Any:
+        return SimpleNamespace(isSupportedDevice=int(self._check_gpu(device).board.has_gpm))
+
+    def nvmlGpmSampleAlloc(self) -> Any:
+        self._check_open()
+        self._last_usage += 1
+        self._usages[self._last_usage] = None
+        return nvml.gpm_sample(self._last_usage)
+
+    def nvmlGpmSampleFree(self, gpmSample: Any) -> None:
+        self._check_open()
+        del self._usages[self._usage_number(gpmSample)]
+
+    def nvmlGpmSampleGet(self, device: Handle, gpmSample: Any) -> Any:
+        gpu = self._check_gpu(device)
+        return self._count_usage(gpu, gpu.slices, gpmSample)
+
+    def nvmlGpmMigSampleGet(self, device: Handle, gpuInstanceId: int, gpmSample: Any) -> Any:
+        gpu = self._check_gpu(device)
+        slices = [one for one in gpu.slices if one.gpu_instance_id == gpuInstanceId]
+        if not slices:
+            raise NVMLError(nvml.ERROR_INVALID_ARGUMENT)
+        return self._count_usage(gpu, slices, gpmSample)
+
+    def nvmlGpmMetricsGet(self, metricsGet: Any) -> Any:
+        self._check_open()
+        first, second = (self._usages[self._usage_number(one)] for one in (metricsGet.sample1, metricsGet.sample2))
+        if first is None or second is None:
+            raise NVMLError(nvml.ERROR_INVALID_ARGUMENT)
+        for metric in metricsGet.metrics[: metricsGet.numMetrics]:
+            metric.nvmlReturn = 0
+            if metric.metricId == nvml.GPM_SM:
+                metric.value = 100 * min(second.since(first), 1.0)  # in this order: what is no number stays none
+                metric.metricInfo.shortName = b"smutil"
+        return metricsGet
 
     # Events
 
@@ -332,7 +377,7 @@ class SimulatedLibrary:
         self._gpus = gpus
         self._parents = {handle: gpu for gpu in gpus for handle in (gpu, *gpu.slices)}
         self._looked_up.clear()
-        self._census.expire()
+        self._census.expire(older_than_ns=_STILL_GOOD_NS)
 
     def _rehearse(self) -> None:
         changed = self._rehearsal_file.changed()
@@ -366,6 +411,19 @@ class SimulatedLibrary:
     def _slices_of(self, handle: Handle) -> tuple[SimulatedSlice, ...]:
         gpu = self._parents[handle]
         return gpu.slices if handle is gpu else (handle,)
+
+    def _count_usage(self, gpu: SimulatedGpu, slices: Iterable[SimulatedSlice], sample: Any) -> Any:
+        number = self._usage_number(sample)
+        if not gpu.board.has_gpm:
+            raise NVMLError(nvml.ERROR_NOT_SUPPORTED)
+        self._usages[number] = self._census.usage(one.uuid for one in slices)
+        return sample
+
+    def _usage_number(self, sample: Any) -> int:
+        number = nvml.gpm_sample_number(sample)
+        if number not in self._usages:
+            raise NVMLError(nvml.ERROR_INVALID_ARGUMENT)
+        return number
 
     def _check_open(self) -> None:
         if self._sessions == 0:

@@ -13,9 +13,12 @@ from heteromig.core.errors import UsageError
 from heteromig.slices.boards import BOARDS, Board
 from heteromig.slices.layout import Layout, parse_layout
 
-_MPS = re.compile(r"mps:(?P<shares>[0-9]{1,4})x(?P<percent>[0-9]{1,4})")
+_MPS = re.compile(
+    r"mps:(?P<shares>[0-9]{1,4})x(?P<percent>[0-9]{1,4})(?:,(?P<memory>[0-9]{1,7})(?P<unit>[gm])ib)?", re.IGNORECASE
+)
 _MPS_CLIENTS_MAX = 48  # CUDA MPS documentation: 48 clients a GPU on Volta and later
 _PERCENT_MAX = 100
+_UNIT_BYTES = {"m": 1 << 20, "g": 1 << 30}
 
 _GPUS = re.compile(r"(?:(?P<count>[0-9]{1,6})x)?(?P<board>.*)", re.DOTALL)
 _GPUS_MAX = 16  # the most that a host with MIG is known to have: Google Cloud's a2-megagpu-16g, 16 times an A100
@@ -28,14 +31,16 @@ class SliceSource(Struct, frozen=True):
     """What `--slices` says, validated.
 
     `layouts`, one a GPU in the order of their indices, are there exactly for simulated sources. `mps_shares` and
-    `mps_percent`, the number of shares of one GPU and the active-thread percentage of each, exactly for MPS. `str()` of
-    it is text that `parse_slices` reads again.
+    `mps_percent`, the number of shares of one GPU and the active-thread percentage of each, exactly for MPS;
+    `mps_memory_bytes` is how much of its memory each may take, whole MiB, None for as much as there is. `str()` of it
+    is text that `parse_slices` reads again.
     """
 
     kind: SliceKind
     layouts: tuple[Layout, ...] = ()
     mps_shares: int | None = None
     mps_percent: int | None = None
+    mps_memory_bytes: int | None = None
 
     @property
     def simulated(self) -> bool:
@@ -47,12 +52,12 @@ class SliceSource(Struct, frozen=True):
             alike = ((layout, sum(1 for _ in gpus)) for layout, gpus in groupby(self.layouts))
             return "sim:" + ";".join(_written(layout, count) for layout, count in alike)
         if self.kind is SliceKind.MPS:
-            return f"mps:{self.mps_shares}x{self.mps_percent}"
+            return f"mps:{self.mps_shares}x{self.mps_percent}{_memory(self.mps_memory_bytes)}"
         return str(self.kind.value)
 
 
 def parse_slices(text: str) -> SliceSource:
-    """Read `mig`, `gpu`, `mps:<shares>x<percent>` or `sim:[<n>x]<board>[/<layout>][;...]`.
+    """Read `mig`, `gpu`, `mps:<shares>x<percent>[,<memory>]` or `sim:[<n>x]<board>[/<layout>][;...]`.
 
     The last is a host of one GPU, of `n` alike, or of several different ones with semicolons between them, at most 16
     in all: `sim:a30`, `sim:2xa100-sxm-80gb/7x1g.10gb`, `sim:a100-sxm-80gb/3g.40gb,4x1g.10gb;2xa30`.
@@ -70,7 +75,8 @@ def parse_slices(text: str) -> SliceSource:
         return _mps(text)
     raise UsageError(
         f"--slices does not know {text!r}: write mig (MIG slices), gpu (whole GPUs), mps:7x14 (7 shares of 14 % of a "
-        f"GPU) or sim:<board> (no GPU needed; boards: {', '.join(BOARDS)}; several: sim:2xa30)."
+        "GPU; mps:7x14,8gib with 8 GiB each) or sim:<board> (no GPU needed; boards: "
+        f"{', '.join(BOARDS)}; several: sim:2xa30)."
     )
 
 
@@ -113,9 +119,18 @@ def _written(layout: Layout, count: int) -> str:
 def _mps(text: str) -> SliceSource:
     match = _MPS.fullmatch(text)
     shares, percent = (int(match["shares"]), int(match["percent"])) if match else (0, 0)
-    if not (1 <= shares <= _MPS_CLIENTS_MAX and 1 <= percent <= _PERCENT_MAX):
+    memory_bytes = int(match["memory"]) * _UNIT_BYTES[match["unit"].lower()] if match and match["memory"] else None
+    if not (1 <= shares <= _MPS_CLIENTS_MAX and 1 <= percent <= _PERCENT_MAX) or memory_bytes == 0:
         raise UsageError(
             f"--slices {text}: write mps:<shares>x<percent>, such as mps:7x14, with 1 to {_MPS_CLIENTS_MAX} shares of "
-            f"1 to {_PERCENT_MAX} % each."
+            f"1 to {_PERCENT_MAX} % each, and if each is to have only so much memory, that after a comma, in gib or "
+            "mib: mps:7x14,8gib."
         )
-    return SliceSource(kind=SliceKind.MPS, mps_shares=shares, mps_percent=percent)
+    return SliceSource(kind=SliceKind.MPS, mps_shares=shares, mps_percent=percent, mps_memory_bytes=memory_bytes)
+
+
+def _memory(limit_bytes: int | None) -> str:
+    if limit_bytes is None:
+        return ""
+    whole, rest = divmod(limit_bytes, _UNIT_BYTES["g"])
+    return f",{limit_bytes // _UNIT_BYTES['m']}mib" if rest else f",{whole}gib"

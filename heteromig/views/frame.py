@@ -12,14 +12,17 @@ from rich.style import Style
 
 from heteromig.core.machine import Run
 from heteromig.core.phases import Phase
+from heteromig.core.spec import Isolation
 from heteromig.core.units import NS_PER_S, MonotonicNs, format_duration_s
 from heteromig.core.verdict import Verdict
 from heteromig.core.view import View
 from heteromig.views import rows, waiting
+from heteromig.views.footnotes import footnotes
 from heteromig.views.rows import BAD, BOLD, DIM, GOOD, PLAIN, WAIT, Line, Piece
 from heteromig.views.text import cells, crop, fit, printable, wrap
 
 BADGE = " SIMULATED "
+SOFT_BADGE = " SOFT ISOLATION "
 _BADGE_STYLE = Style(color="black", bgcolor="yellow", bold=True)
 _CURRENT_STYLE = Style(color="cyan", bold=True)
 
@@ -84,12 +87,13 @@ def render(
 def _title(view: View, moments: Moments, now_ns: MonotonicNs, width: int) -> Line:
     simulated = view.spec.simulated or (view.inventory is not None and view.inventory.simulated)
     elapsed = format_duration_s(max(0, now_ns - moments.begun_ns) / NS_PER_S)
-    badge = f"  {BADGE}" if simulated else ""
-    name = crop(f"heteromig {printable(moments.run_id)}", max(10, width - len(badge) - len(elapsed) - 2))
+    badge = BADGE if simulated else SOFT_BADGE if view.spec.isolation is Isolation.SOFT else ""
+    badge_width = len(badge) + 2 if badge else 0
+    name = crop(f"heteromig {printable(moments.run_id)}", max(10, width - badge_width - len(elapsed) - 2))
     pieces: list[Piece] = [(name, BOLD)]
-    if simulated:
-        pieces += [("  ", PLAIN), (BADGE, _BADGE_STYLE)]
-    pieces.append((elapsed.rjust(max(0, width - len(name) - len(badge))), PLAIN))
+    if badge:
+        pieces += [("  ", PLAIN), (badge, _BADGE_STYLE)]
+    pieces.append((elapsed.rjust(max(0, width - len(name) - badge_width)), PLAIN))
     return tuple(pieces)
 
 
@@ -146,16 +150,20 @@ def _bar(progress: waiting.Progress, width: int, *, current: bool) -> Line:
 
 
 def _table(view: View, now_ns: MonotonicNs, last_lines: Mapping[int, str], width: int, height: int) -> list[Line]:
-    """GPUs above their slices: with second lines where everything fits, else cropped with a count of the rest."""
+    """GPUs above their slices: with second lines where everything fits, else cropped with a count of the rest.
+
+    Below them, as far as there is room, is why readings are missing; one line of that goes before the second lines.
+    """
     inventory = view.inventory
     if inventory is None:
         return []
-    columns = rows.columns_for(width)
     groups = [(gpu, rows.places(view, inventory, last_lines, gpu)) for gpu in inventory.gpus]
+    columns = rows.columns_for(width, (place for _, places in groups for place in places))
     readings = {reading.gpu_uuid: reading for reading in view.sample.gpus} if view.sample else {}
+    notes = footnotes(view)
     count = sum(1 + len(places) for _, places in groups)
-    total = sum(len(places) for _, places in groups)
-    doubled = columns is not rows.WIDE and 1 + count + total <= height
+    used = sum(place.worker is not None for _, places in groups for place in places)
+    doubled = rows.LAST not in columns and 1 + count + used + min(1, len(notes)) <= height
     room = height - 1
     cut = count > room
     lines: list[Line] = [rows.title_line(columns, width)]
@@ -171,10 +179,11 @@ def _table(view: View, now_ns: MonotonicNs, last_lines: Mapping[int, str], width
                 hidden.append(place)
                 continue
             lines.append(rows.slice_line(columns, width, place))
-            if doubled:
+            if doubled and place.worker is not None:
                 lines.append(rows.second_line(width, place))
     if hidden:
         lines.append(((f" ... {len(hidden)} more slices: {_counted(hidden)}", WAIT),))
+    lines += [((f" {note}", DIM),) for note in notes]
     return lines[: max(0, height)]
 
 

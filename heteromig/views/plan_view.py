@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from heteromig.core.devices import Inventory
+from heteromig.core.devices import Inventory, SliceKind
 from heteromig.core.phases import Role
 from heteromig.core.plan import Assignment, Plan
 from heteromig.core.spec import Drain, Goal, Mode, RunSpec
 from heteromig.core.units import format_duration_s
 from heteromig.views.text import cells, fit, format_cpus, printable, shell_quote
+from heteromig.views.verdict_text import SOFT_NOTE
 from heteromig.views.waiting import engine_words
 
 _TITLES = ("WORKER", "ROLE", "BENCHMARK", "SCENARIO", "MODE", "ACCURACY", "DURATION", "PROFILE", "CPUS", "SLICE")
@@ -77,7 +78,8 @@ def _heading(inventory: Inventory) -> str:
         f"{gpu.name} {gpu.uuid}: {sum(place.gpu_uuid == gpu.uuid for place in inventory.slices)} slices"
         for gpu in inventory.gpus
     ]
-    return _lines([*([note] if inventory.simulated else []), *gpus])
+    soft = [SOFT_NOTE] if any(place.kind is SliceKind.MPS for place in inventory.slices) else []
+    return _lines([*([note] if inventory.simulated else []), *soft, *gpus])
 
 
 def _table(workers: Sequence[Assignment]) -> str:

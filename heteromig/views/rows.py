@@ -6,17 +6,17 @@ cost several times the budget of the view.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 
 from msgspec import Struct
 from rich.style import Style
 
-from heteromig.core.devices import Gpu, GpuSample, Inventory, Slice, SliceSample
+from heteromig.core.devices import Activity, DeviceSample, Gpu, GpuSample, Inventory, Reading, Slice, SliceSample
 from heteromig.core.phases import EvidenceLevel, Role, WorkerState
-from heteromig.core.units import NS_PER_S, MonotonicNs, format_bytes, format_duration_s
+from heteromig.core.units import NS_PER_S, MonotonicNs, format_duration_s
 from heteromig.core.view import View, WorkerView
-from heteromig.views.text import fit, format_cpus, format_rate, printable, short_uuid
+from heteromig.views.text import fit, format_cpus, format_rate, format_short_bytes, printable, short_uuid
 
 Piece = tuple[str, "Style | None"]
 Line = tuple[Piece, ...]
@@ -36,15 +36,17 @@ NOT_AVAILABLE = "n/a"
 """Will never be there."""
 
 MEDIUM_WIDTH = 100
-WIDE_WIDTH = 132
+EXTENDED_WIDTH = 110
+LAST_LINE_WIDTH = 24
+"""The last lines of workers have a column of their own where that many cells are left for it."""
 INDENT = 1
 
 # Bits of nvmlDeviceGetCurrentClocksEventReasons (nvml.h, NVML_CLOCKS_EVENT_REASON_*); idle and set clocks are no news.
 _THROTTLES = {
     0x04: "power cap",
-    0x08: "hw slowdown",
-    0x20: "sw thermal",
-    0x40: "hw thermal",
+    0x08: "hardware slowdown",
+    0x20: "thermal",
+    0x40: "thermal (hardware)",
     0x80: "power brake",
 }
 
@@ -62,12 +64,16 @@ STATE_STYLES: dict[WorkerState, Style | None] = {
 
 
 class Place(Struct, frozen=True):
-    """One row's subject: a slice, who is on it, and what was last read of it. `last` is that worker's last line."""
+    """One row's subject: a slice, who is on it, and what was last read of it. `last` is that worker's last line.
+
+    `missing` are the readings that there will never be.
+    """
 
     slice: Slice
     worker: WorkerView | None
     sample: SliceSample | None
     last: str
+    missing: frozenset[Reading] = frozenset()
 
 
 class Align(Enum):
@@ -92,13 +98,24 @@ def places(view: View, inventory: Inventory, last_lines: Mapping[int, str], gpu:
     for worker in view.workers:
         on_slice.setdefault(worker.assignment.slice_uuid, []).append(worker)
     samples = {reading.slice_uuid: reading for reading in view.sample.slices} if view.sample else {}
+    missing = _missing(view.sample)
     found = []
     for place in inventory.slices:
         if place.gpu_uuid != gpu.uuid:
             continue
         foremost = _foremost(on_slice.get(place.uuid, []))
         last = last_lines.get(foremost.index, "") if foremost is not None else ""
-        found.append(Place(slice=place, worker=foremost, sample=samples.get(place.uuid), last=last))
+        sample, lacks = samples.get(place.uuid), missing.get(place.uuid, frozenset())
+        found.append(Place(slice=place, worker=foremost, sample=sample, last=last, missing=lacks))
+    return found
+
+
+def _missing(sample: DeviceSample | None) -> dict[str, frozenset[Reading]]:
+    found: dict[str, frozenset[Reading]] = {}
+    for one in (sample.unavailable or ()) if sample is not None else ():
+        readings = frozenset(one.readings)
+        for scope in one.scopes:
+            found[scope] = found.get(scope, frozenset()) | readings
     return found
 
 
@@ -113,35 +130,48 @@ def _foremost(workers: list[WorkerView]) -> WorkerView | None:
 
 
 def gpu_line(gpu: Gpu, sample: GpuSample | None, view: View, now_ns: MonotonicNs) -> Line:
-    """What exists for the whole GPU only: power, temperature, clocks."""
-    head: Piece = (f"GPU {short_uuid(gpu.uuid)} {printable(gpu.name).removeprefix('NVIDIA ')}  ", BOLD)
+    """What exists for the whole GPU only, the most important first: it may be cropped."""
     simulated = view.inventory is not None and view.inventory.simulated
+    name = printable(gpu.name).removeprefix("NVIDIA ")
+    head: Piece = (f"GPU {short_uuid(gpu.uuid)} {name.removeprefix('Simulated ') if simulated else name}", BOLD)
     if sample is None:
-        return head, ("no sample yet", DIM)
-    readings = {
-        "power": None if sample.power_w is None else f"{sample.power_w:.0f} W",
-        "temperature": None if sample.temperature_c is None else f"{sample.temperature_c:.0f} C",
-        "SM clock": None if sample.sm_clock_mhz is None else f"SM {sample.sm_clock_mhz} MHz",
-        "memory clock": None if sample.memory_clock_mhz is None else f"memory {sample.memory_clock_mhz} MHz",
-    }
-    known = "  ".join(reading for reading in readings.values() if reading is not None)
-    lacking = ", ".join(name for name, reading in readings.items() if reading is None)
-    lacking = lacking.replace("SM clock, memory clock", "clocks")
+        return head, ("  no sample yet", DIM)
     pieces: list[Piece] = [head]
-    if known:
-        pieces.append((known, PLAIN))
-    if lacking:
-        why = "simulated" if simulated else "the device does not say"
-        pieces.append((f"{'  ' if known else ''}n/a ({why}): {lacking}", DIM))
-    throttles = [name for bit, name in _THROTTLES.items() if (sample.throttle_reasons or 0) & bit]
-    if throttles:
-        pieces.append((f"  throttled: {', '.join(throttles)}", WAIT))
     if view.sample is not None:
         age_s = (now_ns - view.sample.taken_ns) / NS_PER_S
         # Three periods are also what guards call stale; the view itself may be a second late.
         if age_s > 3 * view.spec.sample_period_ms / 1000 + 1:
             pieces.append((f"  read {format_duration_s(age_s)} ago", WAIT))
+    if sample.power_w is not None:
+        pieces.append((f"  {sample.power_w:.0f} W", PLAIN))
+    if sample.temperature_c is not None:
+        pieces.append((f"  {sample.temperature_c:.0f} C", PLAIN))
+    throttles = [name for bit, name in _THROTTLES.items() if (sample.throttle_reasons or 0) & bit]
+    if throttles:
+        pieces.append((f"  throttled: {', '.join(throttles)}", WAIT))
+    if sample.sm_clock_mhz is not None:
+        pieces.append((f"  SM {sample.sm_clock_mhz} MHz", PLAIN))
+    if sample.memory_clock_mhz is not None:
+        pieces.append((f"  memory {sample.memory_clock_mhz} MHz", PLAIN))
+    lacking = ", ".join(_lacking(sample))
+    if lacking:
+        pieces.append((f"  n/a{' (simulated)' if simulated else ''}: {lacking}", DIM))
     return tuple(pieces)
+
+
+def _lacking(sample: GpuSample) -> Iterator[str]:
+    if sample.power_w is None:
+        yield "power"
+    if sample.temperature_c is None:
+        yield "temperature"
+    clocks = {"SM clock": sample.sm_clock_mhz, "memory clock": sample.memory_clock_mhz}
+    unknown = [name for name, clock_mhz in clocks.items() if clock_mhz is None]
+    if len(unknown) == len(clocks):
+        yield "clocks"  # and so whether they were lowered
+        return
+    yield from unknown
+    if sample.throttle_reasons is None:
+        yield "throttle reasons"
 
 
 def evidence_of(worker: WorkerView) -> EvidenceLevel | None:
@@ -221,10 +251,31 @@ def _rate(place: Place) -> Piece:
 
 
 def _memory(place: Place) -> Piece:
+    """What is in use, of what there is."""
+    used, style = _memory_used(place)
+    total = (place.sample.memory_total_bytes if place.sample is not None else None) or place.slice.memory_bytes
+    if style is not PLAIN or total is None:
+        return used, style
+    return f"{used}/{format_short_bytes(total)}", style
+
+
+def _memory_used(place: Place) -> Piece:
     used = place.sample.memory_used_bytes if place.sample is not None else None
     if used is not None:
-        return format_bytes(used), PLAIN
+        return format_short_bytes(used), PLAIN
     return (UNKNOWN, DIM) if place.sample is None else (NOT_AVAILABLE, DIM)
+
+
+def _percent(read: Callable[[Activity], float | None], what: Reading) -> Callable[[Place], Piece]:
+    def piece(place: Place) -> Piece:
+        activity = place.sample.activity if place.sample is not None else None
+        percent = None if activity is None else read(activity)
+        if percent is not None:
+            return f"{percent:.0f}", PLAIN
+        lacks = what in place.missing or Reading.ACTIVITY in place.missing
+        return (NOT_AVAILABLE if lacks else UNKNOWN), DIM
+
+    return piece
 
 
 def _cpus(place: Place) -> Piece:
@@ -245,7 +296,10 @@ SLICE = Column("SLICE", 11, _slice)
 PROFILE = Column("PROFILE", 7, _profile)
 BENCHMARK = Column("BENCHMARK", 13, _benchmark)
 SCENARIO = Column("SCENARIO", 8, _scenario)
-MEMORY = Column("MEMORY", 9, _memory, Align.RIGHT)
+MEMORY = Column("MEMORY", 11, _memory, Align.RIGHT)
+SM = Column("SM%", 3, _percent(lambda activity: activity.sm_percent, Reading.SM), Align.RIGHT)
+TENSOR = Column("TENS", 4, _percent(lambda activity: activity.tensor_percent, Reading.TENSOR), Align.RIGHT)
+DRAM = Column("DRAM", 4, _percent(lambda activity: activity.dram_percent, Reading.DRAM), Align.RIGHT)
 
 NARROW = (
     SLICE,
@@ -255,7 +309,8 @@ NARROW = (
     Column("SCEN", 7, _scenario),
     Column("STATE", 13, _state_and_evidence),
     Column("SAMPLES", 7, _rate, Align.RIGHT),
-    MEMORY,
+    Column("MEM", 5, _memory_used, Align.RIGHT),
+    SM,
 )
 MEDIUM = (
     SLICE,
@@ -267,16 +322,31 @@ MEDIUM = (
     Column("EVIDENCE", 9, _evidence),
     Column("SAMPLES/S", 9, _rate, Align.RIGHT),
     MEMORY,
+    SM,
 )
-WIDE = (*MEDIUM, Column("CPUS", 6, _cpus), Column("LAST LINE", 0, _last))
+EXTENDED = (*MEDIUM, TENSOR, DRAM)
+CPUS = Column("CPUS", 6, _cpus)
+LAST = Column("LAST LINE", 0, _last)
 SECOND_LINE = Column("", 0, _cpus_and_last)
 
 
-def columns_for(width: int) -> tuple[Column, ...]:
-    """The columns that fit; narrower than all of them, they are cropped at the right."""
-    if width >= WIDE_WIDTH:
-        return WIDE
-    return MEDIUM if width >= MEDIUM_WIDTH else NARROW
+def columns_for(width: int, places: Iterable[Place]) -> tuple[Column, ...]:
+    """The columns that fit; narrower than all of them, they are cropped at the right.
+
+    Counters that no slice has get no column, but for the first.
+    """
+    if width < MEDIUM_WIDTH:
+        return NARROW
+    extended = width >= EXTENDED_WIDTH and any(map(_has_more_counters, places))
+    columns = EXTENDED if extended else MEDIUM
+    wide = (*columns, CPUS, LAST)
+    return wide if width - INDENT - sum(column.width + 1 for column in wide[:-1]) >= LAST_LINE_WIDTH else columns
+
+
+def _has_more_counters(place: Place) -> bool:
+    if place.sample is None or Reading.ACTIVITY in place.missing:
+        return False
+    return not place.missing >= {Reading.TENSOR, Reading.DRAM}
 
 
 def title_line(columns: tuple[Column, ...], width: int) -> Line:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from heteromig.core.devices import DeviceSample, Gpu, Inventory, Slice, SliceSample
+from heteromig.core.devices import DeviceSample, Gpu, Inventory, Slice, SliceKind, SliceSample
 from heteromig.core.units import format_bytes
 from heteromig.views.text import fit, printable
 
@@ -41,6 +41,8 @@ def slices_tree(inventory: Inventory, sample: DeviceSample | None) -> Text:
     text.append(f"{count} slice{'' if count == 1 else 's'} on {len(inventory.gpus)} GPU(s)")
     if inventory.simulated:
         text.append("; SIMULATED: no GPU is involved", "yellow")
+    if any(place.kind is SliceKind.MPS for place in inventory.slices):
+        text.append("; isolation: soft, under an MPS daemon that a run starts and ends", "yellow")
     return text
 
 

@@ -13,10 +13,10 @@ from rich.text import Text
 
 from heteromig.core.phases import Phase, Role
 from heteromig.core.record import ObserverPhase, PreparationRecord, RunRecord, WorkerRecord
-from heteromig.core.spec import Goal, Mode, Preparation
+from heteromig.core.spec import Goal, Isolation, Mode, Preparation
 from heteromig.core.verdict import SIGNAL_BASE, ExitCode
 from heteromig.views.text import printable
-from heteromig.views.verdict_text import SIMULATED_NOTE, append_block, append_overlap, append_verdict
+from heteromig.views.verdict_text import SIMULATED_NOTE, SOFT_NOTE, append_block, append_overlap, append_verdict
 
 _NS_PER_MS = 1e6
 _LOGS_MAX = 3
@@ -58,8 +58,7 @@ def summary(record: RunRecord, run_directory: str, width: int) -> Text:
         append_verdict(
             text, verdict.status, verdict.exit_code, verdict.reasons, width, backgrounds=_backgrounds(record)
         )
-    if record.simulated:
-        text.append(SIMULATED_NOTE + "\n", "bold yellow")
+    _append_nature(text, record, width)
     text.append("\n")
     main = next((worker for worker in record.workers if worker.role == Role.MAIN.value), None)
     if main is not None and record.goal == Goal.RUN.value:
@@ -85,6 +84,14 @@ def summary(record: RunRecord, run_directory: str, width: int) -> Text:
             append_block(text, "", f"  {step.command}", len(step.command) + width)
     text.rstrip()
     return text
+
+
+def _append_nature(text: Text, record: RunRecord, width: int) -> None:
+    """What kind of slices these were, where that limits what the result means."""
+    if record.simulated:
+        text.append(SIMULATED_NOTE + "\n", "bold yellow")
+    if record.isolation == Isolation.SOFT.value:
+        append_block(text, "", SOFT_NOTE, width, indent=0)
 
 
 def _main(main: WorkerRecord, record: RunRecord) -> str:

@@ -102,6 +102,17 @@ def format_rate(samples_per_s: float) -> str:
     return f"{samples_per_s / 1e6:.2f}M"
 
 
+def format_short_bytes(count_bytes: int) -> str:
+    """`0`, `512M`, `9.5G` or `143G`, of binary multiples: in at most five characters."""
+    if count_bytes == 0:
+        return "0"
+    size = count_bytes / 2**20
+    if size < 1000:  # noqa: PLR2004 - more would be too long
+        return f"{size:.0f}M"
+    size /= 2**10
+    return f"{size:.1f}G" if size < 99.95 else f"{size:.0f}G"  # noqa: PLR2004 - likewise
+
+
 def shell_quote(word: str) -> str:
     """The word as a shell reads it back; control characters become visible escapes (bash, zsh, ksh)."""
     if word.isprintable():

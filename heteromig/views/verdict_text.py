@@ -12,6 +12,7 @@ from heteromig.core.verdict import Reason
 from heteromig.views.text import fit, printable
 
 SIMULATED_NOTE = "SIMULATED: no GPU was involved, and this is not a measurement of a GPU."
+SOFT_NOTE = "ISOLATION: soft. Shares of one GPU under MPS: memory bandwidth, L2 and errors are not kept apart."
 UNKNOWN = "unknown"
 
 _LABEL_WIDTH = 13

@@ -8,9 +8,10 @@ from typing import Protocol
 from rich.text import Text
 
 from heteromig.core.overlap import CertificateSummary
+from heteromig.core.spec import Isolation
 from heteromig.core.verdict import Verdict
 from heteromig.views.text import printable
-from heteromig.views.verdict_text import SIMULATED_NOTE, append_block, append_overlap, append_verdict
+from heteromig.views.verdict_text import SIMULATED_NOTE, SOFT_NOTE, append_block, append_overlap, append_verdict
 
 
 class Verified(Protocol):
@@ -24,6 +25,11 @@ class Verified(Protocol):
     @property
     def simulated(self) -> bool:
         """Whether the run was."""
+        ...
+
+    @property
+    def isolation(self) -> Isolation:
+        """What kept its slices apart."""
         ...
 
     @property
@@ -50,6 +56,8 @@ def verification(found: Verified, run_directory: str, width: int) -> Text:
     append_verdict(text, verdict.status, verdict.exit_code, verdict.reasons, width, backgrounds=len(backgrounds))
     if found.simulated:
         append_block(text, "", SIMULATED_NOTE, width, indent=0)
+    if found.isolation is Isolation.SOFT:
+        append_block(text, "", SOFT_NOTE, width, indent=0)
     text.append("\n")
     append_block(
         text, "Verified", f"{printable(found.run_id)}, from the logs and the journal in {run_directory}", width

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 
@@ -20,3 +22,8 @@ class Command(Struct, frozen=True):
     env: dict[str, str]
     cwd: Path
     clean_stop_signal: int | None = None
+
+
+def with_environment(command: Command, added: Mapping[str, str]) -> Command:
+    """The same program with more in its environment; `added` wins."""
+    return msgspec.structs.replace(command, env={**command.env, **added})

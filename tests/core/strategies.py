@@ -49,9 +49,11 @@ def specs(draw: st.DrawFn) -> RunSpec:
         st.sampled_from([histories.ALONE, *[histories.BATCHED] * 3, *[histories.ABRUPT] * 3, *[histories.SPEC] * 4])
     )
     action = draw(st.sampled_from([Action.RUN_HARNESS, Action.RUN_HARNESS, Action.TEST04]))
+    preparation = draw(st.sampled_from([None, None, *Preparation]))
     return replace(
         base,
-        preparation=draw(st.sampled_from([None, None, *Preparation])),
+        preparation=preparation,
+        simulated=preparation is not Preparation.MPS,
         main=replace(base.main, action=action, mode=draw(st.sampled_from(Mode))),
         goal=Goal.BUILD if draw(st.integers(0, 9)) == 0 else Goal.RUN,
         timing=replace(base.timing, start_time_buffer_ms=draw(st.sampled_from([0, 3_000, 10_000]))),
@@ -83,6 +85,7 @@ def _habits(draw: st.DrawFn, base: Habit) -> Habit:
         signal=signal,
         clean_stop_s=draw(st.none() | _SHORT_S),
         term_s=draw(st.none() | _SHORT_S),
+        client_s=draw(st.none() | _SHORT_S),
         kill_s=draw(st.none() | _SHORT_S),
         seen_on=draw(st.sampled_from([None, histories.slice_uuid(0), histories.slice_uuid(2)])),
         seen=draw(st.booleans()),

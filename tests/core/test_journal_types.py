@@ -27,7 +27,7 @@ from heteromig.core.record import (
 )
 from heteromig.core.spec import RunSpec
 from heteromig.core.verdict import Reason
-from tests.core.histories import CUT, SPEC, inventory, occupant, sample
+from tests.core.histories import SHARED, SPEC, inventory, occupant, sample
 from tests.core.world import BACKGROUND, Cast, Incident, Place, World
 
 
@@ -35,7 +35,7 @@ def rich_history() -> World:
     """A run in which nearly everything is heard and asked for."""
     stubborn = replace(BACKGROUND, clean_stop_s=None, term_s=None)
     return World(
-        CUT,
+        SHARED,
         cast=Cast(background=stubborn),
         place=Place(engines_cached=False),
         incidents=(Incident(Phase.MAIN_RUNNING, 1.0, ev.DeviceFaulted(0, "Xid 79")),),
@@ -136,6 +136,7 @@ def test_the_record_of_a_run_keeps_what_is_unknown_as_null() -> None:
         goal="run",
         harness="loadgen",
         simulated=True,
+        isolation="simulated",
         lenient=False,
         host=HostRecord("here", "6.1", "3.11.7", cpu_model=None, cpus=(0, 1), memory_bytes=None),
         gpus=(),

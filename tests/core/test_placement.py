@@ -28,6 +28,17 @@ WHOLE = Inventory(
 )
 
 
+SHARED = Inventory(
+    simulated=False,
+    gpus=(Gpu(uuid=gpu_uuid(1), name="NVIDIA H100 80GB HBM3", driver="580"),),
+    slices=tuple(
+        Slice(uuid=f"MPS-{gpu_uuid(1)}/{number}", kind=SliceKind.MPS, profile="mps-14", gpu_uuid=gpu_uuid(1))
+        for number in range(3)
+    ),
+    geometry="shared",
+)
+
+
 def asking(*, gpu: str | None = None, main_slice: str | None = None) -> RunSpec:
     return replace(SPEC, gpu=gpu, main=replace(SPEC.main, slice=main_slice))
 
@@ -244,3 +255,13 @@ def test_an_explicit_list_is_measured_against_the_gpu_of_main() -> None:
     assert len(make_plan(replace(asking(), background=explicit), HOST, (0, 1)).backgrounds) == 3
     with pytest.raises(UsageError, match="only 2 slices are free"):
         make_plan(replace(asking(gpu="2"), background=explicit), HOST, (0, 1))
+
+
+def test_shares_are_of_the_gpu_that_was_chosen_when_they_were_enumerated() -> None:
+    spec = replace(SPEC, simulated=False, uses_gpu=True, slices="mps:3x14")
+    for gpu in (None, "1", gpu_uuid(1)):
+        assert placed(replace(spec, gpu=gpu), SHARED) == [0, 1, 2]
+    assert placed(replace(spec, main=replace(spec.main, slice="2")), SHARED) == [2, 0, 1]
+    plan = make_plan(spec, SHARED, (0, 1))
+    assert {(need.profile, need.gpu) for need in plan.engines} == {("mps-14", "NVIDIA H100 80GB HBM3")}
+    assert {worker.cpus for worker in plan.workers} == {()}

@@ -11,7 +11,7 @@ from heteromig.core.machine import Run
 from heteromig.core.phases import ACTIVE_PHASES, Keeping, Phase
 from heteromig.core.spec import Drain
 from tests.core import histories, invariants
-from tests.core.histories import CUT, SPEC, inventory, slice_uuid
+from tests.core.histories import ABRUPT, CUT, SHARED, SPEC, inventory, slice_uuid
 from tests.core.world import BACKGROUND, Cast, Incident, Keeper, Place, Step, Trouble, World
 
 GOOD_WAY = tuple(Phase)
@@ -210,3 +210,32 @@ def test_a_keeper_is_not_believed_what_it_cannot_know() -> None:
     assert run.handle(ev.DevicesPrepared(3, "GPU-1", "cut again")) == []
     assert run.handle(ev.RunStarted(4, 0, histories.CONTROLLER_PID)) == []
     assert run.view.prepared == prepared
+
+
+def test_workers_on_a_shared_gpu_are_taken_off_it_before_they_are_killed() -> None:
+    stubborn = replace(BACKGROUND, clean_stop_s=None, term_s=None)
+    world = World(SHARED, cast=Cast(background=stubborn)).finish()
+    invariants.check(SHARED, world.steps)
+    rungs = [type(effect).__name__ for effect in world.effects if isinstance(effect, (ef.TerminateClients, ef.Kill))]
+    assert rungs == ["TerminateClients", "Kill"]
+    assert {worker.stopped_by for worker in world.run.view.backgrounds} == {"KILL"}
+    leaving = replace(stubborn, client_s=0.1)
+    world = World(SHARED, cast=Cast(background=leaving)).finish()
+    invariants.check(SHARED, world.steps)
+    assert not asked(world, ef.Kill)
+    assert {worker.stopped_by for worker in world.run.view.backgrounds} == {"terminate_client"}
+
+
+def test_workers_on_slices_of_their_own_are_killed_at_once() -> None:
+    stubborn = replace(BACKGROUND, clean_stop_s=None, term_s=None)
+    world = World(SPEC, cast=Cast(background=stubborn)).finish()
+    assert not asked(world, ef.TerminateClients)
+
+
+def test_nobody_is_taken_off_when_those_that_got_term_are_gone() -> None:
+    spec = replace(SHARED, catalog=ABRUPT.catalog)
+    world = World(spec, cast=Cast(background=replace(BACKGROUND, clean_stop_s=4.8))).finish()
+    invariants.check(spec, world.steps)
+    assert ev.Timer.GRACE in {event.timer for event in world.events if isinstance(event, ev.DeadlinePassed)}
+    assert not asked(world, ef.TerminateClients)
+    assert world.verdict.status == "valid"

@@ -60,6 +60,8 @@ class Habit(Struct, frozen=True):
     signal: int | None = None
     clean_stop_s: float | None = 0.2
     term_s: float | None = 0.1
+    client_s: float | None = None
+    """From being taken off a shared GPU to its exit."""
     kill_s: float | None = 0.01
     seen_on: str | None = None
     """The slice that the device shows it on, where that is not its own."""
@@ -369,6 +371,10 @@ class World:
                 for index in effect.workers:
                     process = self._processes[index]
                     self._end(process, "TERM", process.habit.term_s, _SIGTERM)
+            case ef.TerminateClients():
+                for index in effect.workers:
+                    process = self._processes[index]
+                    self._end(process, "terminate_client", process.habit.client_s, _SIGTERM)
             case ef.Kill():
                 for index in effect.workers:
                     process = self._processes[index]

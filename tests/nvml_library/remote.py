@@ -2,11 +2,13 @@
 
 A `Remote` has pynvml's functions, and those of `idioms`; they run in the child. Structures come back as plain objects
 with the same fields, handles as `Handle`s that can be given back, errors as `NVMLError`s raised here. So it can be used
-as the `nvml.Library` of heteromig's own code.
+as the `nvml.Library` of heteromig's own code. GPM samples are pynvml's own, with the child's addresses, because they go
+into structures, and structures go to the child byte by byte.
 """
 
 from __future__ import annotations
 
+import ctypes
 import pickle
 import subprocess
 import sys
@@ -22,6 +24,25 @@ class Handle(NamedTuple):
 
     kind: str
     address: int
+
+
+class Packed(NamedTuple):
+    """A structure of pynvml."""
+
+    kind: str
+    content: bytes
+
+
+def _sent(value: Any) -> Any:
+    if isinstance(value, pynvml.c_nvmlGpmSample_t):
+        return Handle("c_nvmlGpmSample_t", ctypes.cast(value, ctypes.c_void_p).value or 0)
+    return Packed(type(value).__name__, bytes(value)) if isinstance(value, ctypes.Structure) else value
+
+
+def _received(value: Any) -> Any:
+    if isinstance(value, Handle) and value.kind == "c_nvmlGpmSample_t":
+        return ctypes.cast(ctypes.c_void_p(value.address), pynvml.c_nvmlGpmSample_t)
+    return value
 
 
 class Remote:
@@ -46,7 +67,7 @@ class Remote:
     def begin(self, name: str, *arguments: Any, **named: Any) -> None:
         """Ask for a call without waiting for its end."""
         assert self.process.stdin is not None
-        pickle.dump((name, arguments, named), self.process.stdin)
+        pickle.dump((name, tuple(map(_sent, arguments)), named), self.process.stdin)
         self.process.stdin.flush()
 
     def finish(self) -> Any:
@@ -54,7 +75,7 @@ class Remote:
         assert self.process.stdout is not None
         succeeded, value = pickle.load(self.process.stdout)  # noqa: S301 - from our own child
         if succeeded:
-            return value
+            return _received(value)
         raise pynvml.NVMLLibraryMismatchError if value is None else pynvml.NVMLError(value)
 
     def close(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import pynvml
 
 from tests.nvml_library import idioms
-from tests.nvml_library.remote import Handle
+from tests.nvml_library.remote import Handle, Packed
 
 _HANDLES = ("c_nvmlDevice_t", "c_nvmlGpuInstance_t", "c_nvmlComputeInstance_t", "c_nvmlEventSet_t", "c_nvmlGpmSample_t")
 _KINDS = {getattr(pynvml, name): name for name in _HANDLES}
@@ -35,6 +35,8 @@ def _sent(value: Any) -> Any:
 def _received(value: Any) -> Any:
     if isinstance(value, Handle):
         return ctypes.cast(ctypes.c_void_p(value.address), getattr(pynvml, value.kind))
+    if isinstance(value, Packed):
+        return getattr(pynvml, value.kind).from_buffer_copy(value.content)
     return value
 
 

@@ -10,7 +10,7 @@ from tests.nvml_library.fixtures import Connect, MakeState
 from tests.nvml_library.remote import Handle, Remote
 
 SM, DRAM, PCIE, UNKNOWN_HERE, UNKNOWN = 2, 10, 20, 8, 400
-LONG_ENOUGH_S = 0.06
+LONG_ENOUGH_S = 0.1
 
 
 def sample(nvml: Remote, device: Handle) -> Handle:

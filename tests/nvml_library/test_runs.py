@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from heteromig.core import events as ev
+from heteromig.core.devices import DeviceSample, Reading, Unavailable
 from heteromig.core.phases import Phase
+from heteromig.runner.rundir import TELEMETRY
 from heteromig.runner.verification import verify_run
 from tests.e2e.product import RunCommand, until
 from tests.nvml_library.fixtures import MakeState, environment
@@ -38,8 +41,8 @@ Run = Callable[..., RunCommand]
 
 
 @pytest.fixture
-def machine(make_state: MakeState) -> State:
-    return make_state("a30/4x1g.6gb")
+def machine(make_state: MakeState, request: pytest.FixtureRequest) -> State:
+    return make_state(getattr(request, "param", "a30/4x1g.6gb"))
 
 
 @pytest.fixture
@@ -84,6 +87,29 @@ def test_a_run_on_real_slices_is_valid(run: Run, machine: State) -> None:
     assert [one.uuid for one in record.slices] == machine.slice_uuids()
     assert {one.kind for one in record.slices} == {"mig"}
     assert record.overlap.proven
+    assert verify_run(command.run_dir).verdict.exit_code == 0
+
+
+@pytest.mark.parametrize("machine", ["h100-sxm-80gb/3g.40gb,2g.20gb,2x1g.10gb"], indirect=True)
+def test_telemetry_tells_what_each_slice_does_and_what_is_missing(run: Run, machine: State) -> None:
+    with machine.edit() as shared:
+        for instance in shared.gpus[0].gpu_instances:
+            instance.metrics[1].value = 10.5 * instance.id
+            instance.metrics[4].id = 0
+    command = run()
+    command.expect(0)
+    first, *rest = [
+        msgspec.json.decode(line, type=DeviceSample) for line in (command.run_dir / TELEMETRY).read_bytes().splitlines()
+    ]
+    assert {one.activity for one in first.slices} == {None}
+    assert first.unavailable == ()
+    measured = [[one.activity and one.activity.sm_percent for one in sample.slices] for sample in rest]
+    expected = [10.5 * (one.gpu_instance_id or 0) for one in command.record().slices]
+    assert expected in measured
+    for percent, of_slice in zip(expected, zip(*measured, strict=True), strict=True):
+        assert {None, percent} >= set(of_slice)  # None after too short a time
+    (missing,) = [sample.unavailable for sample in rest if sample.unavailable is not None]
+    assert missing == (Unavailable(tuple(machine.slice_uuids()), (Reading.TENSOR,), "this board has no such counter"),)
     assert verify_run(command.run_dir).verdict.exit_code == 0
 
 

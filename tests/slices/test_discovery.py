@@ -226,7 +226,6 @@ def _uncut(board: Board) -> None:
         (MIG, _uncut, "is not cut into slices"),
         (WHOLE, _modes((1, 1)), "use --slices mig"),
         (WHOLE, _modes((0, 1)), "is off and will be on after a reset"),
-        (parse_slices("mps:7x14"), _modes((0, 0)), "not available in this version"),
     ],
 )
 def test_a_machine_that_is_not_ready_is_refused_with_what_to_do(

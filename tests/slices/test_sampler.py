@@ -141,6 +141,25 @@ def test_a_request_is_answered_at_once(start: Start, inventory: Inventory, spawn
     assert sampler.leave() == 0
 
 
+def test_why_readings_are_missing_is_said_once(start: Start) -> None:
+    sampler = start(slices="sim:h100-sxm-80gb/7g.80gb")
+    inventory = sampler.inventory()
+    first = sampler.sample()
+    (missing,) = first.unavailable or ()
+    assert (missing.scopes, missing.reason) == ((inventory.gpus[0].uuid,), "the simulator measures no such thing")
+    sampler.ask()
+    second = sampler.sample()
+    while second.slices[0].activity is None:
+        assert second.unavailable is None
+        time.sleep(0.12)  # two samples of a counter are that far apart
+        sampler.ask()
+        second = sampler.sample()
+    assert second.slices[0].activity.sm_percent == 0
+    assert len(second.unavailable or ()) == 2  # now the counters that a simulated board lacks are known as well
+    assert second.shared is None
+    assert sampler.leave() == 0
+
+
 def test_it_is_killed_when_its_parent_is_even_if_the_lifeline_stays_open(spawn: Spawn, tmp_path: Path) -> None:
     program = (
         "import subprocess, sys, time\n"
@@ -199,7 +218,7 @@ def test_it_ends_when_nobody_reads(start: Start) -> None:
     [
         ("sim:a31", 2, "did you mean a30?"),
         ("sim:a30/5x1g.6gb", 2, "write 4x1g.6gb or less"),
-        ("mps:7x14", 7, "not available in this version"),
+        ("mps:7x14", 7, "NVML (libnvidia-ml.so.1) is not on this machine"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(start: Start, slices: str, exit_code: int, says: str) -> None:
@@ -366,6 +385,8 @@ def test_a_controller_that_does_not_read_holds_up_nothing_and_loses_only_samples
     while not any(isinstance(message, Faulted) for message in heard):
         heard.append(sampler.hear())
     assert len(heard) < 20
-    assert all(len(sampler.sample().slices[0].occupants or ()) == 20 for _ in range(5))
+    later = [sampler.sample() for _ in range(5)]
+    assert all(len(sample.slices[0].occupants or ()) == 20 for sample in later)
+    assert any(sample.unavailable for sample in later)  # what a lost one may have said is said again
     sampler.stdin.close()
     assert sampler.process.wait(DEADLINE_S) == 0

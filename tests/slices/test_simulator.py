@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import subprocess
 import sys
@@ -10,12 +11,14 @@ from pathlib import Path
 import pynvml
 import pytest
 
-from heteromig.core.devices import DeviceSample, Inventory
+from heteromig.core.devices import DeviceSample, Inventory, Unavailable
 from heteromig.slices import census as census_module
+from heteromig.slices import nvml
 from heteromig.slices.census import Census
 from heteromig.slices.discovery import take_inventory
 from heteromig.slices.libraries import open_library
 from heteromig.slices.nvml import Library
+from heteromig.slices.series import Series
 from heteromig.slices.source import SliceSource, parse_slices
 from heteromig.slices.telemetry import take_sample
 from tests.slices.conftest import Spawn
@@ -218,3 +221,124 @@ def test_two_runs_directories_do_not_see_each_other(tmp_path: Path, spawn: Spawn
     child = spawn(visible=inventories[0].slices[0].uuid)
     until(lambda: pids(take_sample(libraries[0], inventories[0]))[0] == [child.pid], "the first sees it")
     assert pids(take_sample(libraries[1], inventories[1])) == [[], [], [], []]
+
+
+# Counters
+
+
+class Counted:
+    """A simulated board that is sampled again and again."""
+
+    def __init__(self, slices: str, runs_dir: Path) -> None:
+        source = parse_slices(slices)
+        self.library = open_library(source, runs_dir)
+        self.inventory = take_inventory(self.library, source)
+        self.series = Series(self.library, self.inventory)
+
+    def sample(self) -> DeviceSample:
+        return take_sample(self.library, self.inventory, series=self.series)
+
+    def sm_percent(self) -> list[float | None]:
+        return [None if one.activity is None else one.activity.sm_percent for one in self.sample().slices]
+
+
+def test_a_slice_is_as_busy_as_its_processes_keep_a_processor(tmp_path: Path, spawn: Spawn) -> None:
+    board = Counted("sim:h100-sxm-80gb/2x3g.40gb", tmp_path)
+    assert board.sm_percent() == [None, None]
+    for _ in range(3):
+        spawn(["sh", "-c", "while :; do :; done"], visible=board.inventory.slices[1].uuid)
+    found: list[float | None] = []
+
+    def is_busy() -> bool:
+        found[:] = board.sm_percent()
+        return (found[1] or 0) > 10
+
+    until(is_busy, "it is seen")
+    assert found[0] == 0
+    assert (found[1] or 0) <= 100
+
+
+def test_only_boards_with_counters_have_one_and_it_is_the_only_one(tmp_path: Path) -> None:
+    board = Counted("sim:a30/4g.24gb;h200-sxm-141gb/7g.141gb;b200-sxm-180gb/7g.180gb", tmp_path)
+    told: list[Unavailable] = []
+
+    def has_told() -> bool:
+        sample = board.sample()
+        told[:] = sample.unavailable or told
+        return sample.slices[1].activity is not None
+
+    until(has_told, "they are counted")
+    reasons = {one.scopes: (len(one.readings), one.reason) for one in told}
+    first, *others = (place.uuid for place in board.inventory.slices)
+    assert reasons[first,] == (1, "this GPU has no GPM counters, which come with Hopper")
+    assert reasons[tuple(others)] == (4, "the simulator measures no such thing")
+
+
+def test_slices_of_one_gpu_instance_count_together(tmp_path: Path, spawn: Spawn) -> None:
+    board = Counted("sim:h100-sxm-80gb/2x3g.40gb", tmp_path)
+    gpu = board.library.nvmlDeviceGetHandleByIndex(0)
+    library = board.library
+    for place in board.inventory.slices:
+        spawn(["sh", "-c", "while :; do :; done"], visible=place.uuid)
+    first, second = (library.nvmlGpmSampleAlloc() for _ in range(2))
+    until(lambda: all(pids(board.sample())), "they run")
+    library.nvmlGpmSampleGet(gpu, first)
+
+    def both_run() -> bool:
+        board.sample()
+        library.nvmlGpmSampleGet(gpu, second)
+        (sm,) = library.nvmlGpmMetricsGet(nvml.gpm_request(first, second, (nvml.GPM_SM,))).metrics[:1]
+        return bool(sm.value > 10)
+
+    until(both_run, "they are busy")
+    with pytest.raises(pynvml.NVMLError_InvalidArgument):
+        library.nvmlGpmMigSampleGet(gpu, 9, second)
+
+
+def test_counters_follow_the_rules_of_nvml(tmp_path: Path) -> None:
+    library = Counted("sim:h100-sxm-80gb/7g.80gb", tmp_path).library
+    gpu = library.nvmlDeviceGetHandleByIndex(0)
+    empty, one = library.nvmlGpmSampleAlloc(), library.nvmlGpmSampleAlloc()
+    library.nvmlGpmSampleGet(gpu, one)
+    with pytest.raises(pynvml.NVMLError_InvalidArgument):
+        library.nvmlGpmMetricsGet(nvml.gpm_request(empty, one, (nvml.GPM_SM,)))
+    (sm, tensor) = library.nvmlGpmMetricsGet(nvml.gpm_request(one, one, (nvml.GPM_SM, nvml.GPM_TENSOR))).metrics[:2]
+    assert math.isnan(sm.value)
+    assert (tensor.nvmlReturn, tensor.value, tensor.metricInfo.shortName) == (0, 0, None)
+    library.nvmlGpmSampleFree(empty)
+    with pytest.raises(pynvml.NVMLError_InvalidArgument):
+        library.nvmlGpmSampleFree(empty)
+    nvml.reopen(library)
+    with pytest.raises(pynvml.NVMLError_InvalidArgument):
+        library.nvmlGpmSampleGet(library.nvmlDeviceGetHandleByIndex(0), one)
+
+
+def test_boards_without_counters_take_no_sample(library: Library) -> None:
+    nvml.reopen(library)
+    gpu = library.nvmlDeviceGetHandleByIndex(0)
+    assert library.nvmlGpmQueryDeviceSupport(gpu).isSupportedDevice == 0
+    with pytest.raises(pynvml.NVMLError_NotSupported):
+        library.nvmlGpmSampleGet(gpu, library.nvmlGpmSampleAlloc())
+
+
+def test_counting_reads_no_process_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+    count = Census._count
+
+    def counting(census: Census) -> None:
+        counts.append(1)
+        count(census)
+
+    monkeypatch.setattr(Census, "_count", counting)
+    monkeypatch.setattr("heteromig.slices.simulator._STILL_GOOD_NS", 10**18)  # however slow this machine is
+    monkeypatch.setattr("heteromig.slices.census._LIFETIME_NS", 10**18)
+    monkeypatch.setattr("heteromig.slices.gpm.SHORTEST_NS", 0)
+    board = Counted("sim:h100-sxm-80gb", tmp_path)
+    counts.clear()
+    for number in range(1, 4):
+        board.sample()
+        assert len(counts) == number
+    board.series.end_session()
+    nvml.reopen(board.library)
+    board.sample()
+    assert len(counts) <= 4

@@ -88,7 +88,23 @@ def test_whatever_is_accepted_is_a_host_and_is_written_as_it_is_read(text: str) 
 
 def test_mps_shares_are_read() -> None:
     source = parse_slices("mps:7x14")
-    assert (source.mps_shares, source.mps_percent) == (7, 14)
+    assert (source.mps_shares, source.mps_percent, source.mps_memory_bytes) == (7, 14, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "memory_bytes", "again"),
+    [
+        ("mps:7x14,8gib", 8 << 30, "mps:7x14,8gib"),
+        ("mps:7x14,8GiB", 8 << 30, "mps:7x14,8gib"),
+        ("mps:2x50,512mib", 512 << 20, "mps:2x50,512mib"),
+        ("mps:2x50,2048mib", 2 << 30, "mps:2x50,2gib"),
+    ],
+)
+def test_mps_shares_may_have_a_limit_of_memory(text: str, memory_bytes: int, again: str) -> None:
+    source = parse_slices(text)
+    assert source.mps_memory_bytes == memory_bytes
+    assert str(source) == again
+    assert parse_slices(again) == source
 
 
 @pytest.mark.parametrize(
@@ -113,6 +129,10 @@ def test_mps_shares_are_read() -> None:
         ("mps", "such as mps:7x14"),
         ("mps:0x14", "1 to 48 shares"),
         ("mps:7x101", "1 to 100 %"),
+        ("mps:7x14,0gib", "in gib or mib: mps:7x14,8gib"),
+        ("mps:7x14,8gb", "in gib or mib: mps:7x14,8gib"),
+        ("mps:7x14,8", "in gib or mib: mps:7x14,8gib"),
+        ("mps:7x14,", "in gib or mib: mps:7x14,8gib"),
         ("sim", "--slices does not know 'sim'"),
         ("", "--slices does not know ''"),
         ("mig:0", "--slices does not know 'mig:0'"),

@@ -73,6 +73,7 @@ def make_record(**changes: Any) -> RunRecord:
         goal="run",
         harness="loadgen",
         simulated=True,
+        isolation="simulated",
         lenient=False,
         host=HostRecord("host", "6.1", "3.11.7", None, (0, 1), None),
         gpus=(),

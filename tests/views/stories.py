@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from msgspec.structs import replace
+
 from heteromig.core import events as ev
-from heteromig.core.devices import DeviceSample, Gpu, GpuSample, Inventory, Occupant, Slice, SliceKind, SliceSample
+from heteromig.core.devices import (
+    DeviceSample,
+    Gpu,
+    GpuSample,
+    Inventory,
+    Occupant,
+    Shared,
+    Slice,
+    SliceKind,
+    SliceSample,
+    Unavailable,
+)
 from heteromig.core.effects import AnyEffect
 from heteromig.core.machine import Run
 from heteromig.core.overlap import BackgroundOverlap, CertificateSummary, MainResult, Overlap
@@ -138,6 +153,20 @@ class Story:
             readings.append(SliceSample(place.uuid, occupants, 512 * 2**20 if shown else None))
         reading = DeviceSample(self.now_ns, self.inventory.geometry, tuple(readings), gpus)
         self.tell(ev.SampleTaken(self.now_ns, reading))
+
+    def replace_slices(self, **readings: Any) -> None:
+        """Let the last sample have shown this of every slice."""
+        assert self.run.view.sample is not None
+        slices = tuple(replace(one, **readings) for one in self.run.view.sample.slices)
+        self._resample(slices=slices)
+
+    def miss(self, *unavailable: Unavailable, shared: tuple[Shared, ...] = ()) -> None:
+        """Let the last sample have said so."""
+        self._resample(unavailable=unavailable, shared=shared)
+
+    def _resample(self, **what: Any) -> None:
+        assert self.run.view.sample is not None
+        self.run.view = replace(self.run.view, sample=replace(self.run.view.sample, **what))
 
     def spawn(self, worker: int) -> None:
         self.tell(ev.WorkerSpawned(self.now_ns, worker, 2000 + 10 * worker, 2001 + 10 * worker))

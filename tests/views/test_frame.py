@@ -7,7 +7,7 @@ import pytest
 from rich.cells import cell_len
 
 from heteromig.core import events as ev
-from heteromig.core.devices import GpuSample
+from heteromig.core.devices import Activity, GpuSample, Reading, Shared, Unavailable
 from heteromig.core.phases import Phase
 from tests.views.pictures import lines_of, picture, row_of
 from tests.views.stories import GIB, Story, make_inventory
@@ -60,7 +60,8 @@ def test_a_row_has_everything_that_is_known_of_a_slice(width: int) -> None:
     lines = lines_of(story, {2: "INFO all is well"}, width=width, height=40)
     row = row_of(lines, "0002beef:9")
     role = "bg" if width == 80 else "background"
-    for word in ("1g.10gb", role, "bert", "offline", "busy", "246.8", "512.0 MiB"):
+    memory = "512M" if width == 80 else "512M/9.5G"
+    for word in ("1g.10gb", role, "bert", "offline", "busy", "246.8", memory):
         assert f" {word}" in row
     assert any("INFO all is well" in line and "0-2" in line for line in lines)
     main = row_of(lines, "0000beef:7")
@@ -90,7 +91,7 @@ def test_a_real_run_has_no_badge() -> None:
     )
     lines = lines_of(story)
     assert "SIMULATED" not in "\n".join(lines)
-    assert "n/a (the device does not say): power, temperature, clocks" in "\n".join(lines)
+    assert "GPU 00c0ffee A100-SXM4-80GB  n/a: power, temperature, clocks" in lines
 
 
 def test_the_short_breadcrumb_is_for_narrow_terminals() -> None:
@@ -115,11 +116,12 @@ def test_the_gpu_is_above_its_slices_with_what_only_it_knows() -> None:
     lines = lines_of(story, width=140, height=60)
     first = next(number for number, line in enumerate(lines) if line.startswith("GPU 00c0ffee"))
     assert (
-        lines[first] == "GPU 00c0ffee A100-SXM4-80GB  312 W  54 C  SM 1410 MHz  memory 1593 MHz  throttled: power cap"
+        lines[first] == "GPU 00c0ffee A100-SXM4-80GB  312 W  54 C  throttled: power cap  SM 1410 MHz  memory 1593 MHz"
     )
     assert lines[first + 1].strip().startswith("0000beef:7")
-    assert lines[first + 8] == "GPU 01c0ffee A100-SXM4-80GB  80 W  n/a (simulated): temperature, clocks"
-    assert lines[first + 9].strip().startswith("0100beef:7")
+    second = lines.index("GPU 01c0ffee A100-SXM4-80GB  80 W  n/a (simulated): temperature, clocks")
+    assert "0006beef:13" in lines[second - 2]  # and its second line
+    assert lines[second + 1].strip().startswith("0100beef:7")
 
 
 def test_an_old_sample_shows_its_age() -> None:
@@ -137,8 +139,8 @@ def test_a_slice_without_reading_shows_no_number() -> None:
     story.run.view = msgspec.structs.replace(story.run.view, sample=partial)
     lines = lines_of(story)
     assert row_of(lines, "GPU").endswith("no sample yet")
-    assert row_of(lines, "0001beef:8").endswith("n/a")
-    assert row_of(lines, "0002beef:9").endswith("-")
+    assert row_of(lines, "0001beef:8").endswith(" n/a   -")  # no memory, no activity yet
+    assert row_of(lines, "0002beef:9").endswith(" -   -")
 
 
 def test_a_build_is_shown_on_the_slice_it_builds_on() -> None:
@@ -231,8 +233,101 @@ def test_many_reasons_are_counted() -> None:
 
 def test_memory_is_binary() -> None:
     story = measuring()
-    sample = story.run.view.sample
-    assert sample is not None
-    full = tuple(msgspec.structs.replace(reading, memory_used_bytes=int(9.5 * GIB)) for reading in sample.slices)
-    story.run.view = msgspec.structs.replace(story.run.view, sample=msgspec.structs.replace(sample, slices=full))
-    assert "9.5 GiB" in row_of(lines_of(story), "0001beef:8")
+    story.replace_slices(memory_used_bytes=int(9.5 * GIB), memory_total_bytes=80 * GIB)
+    assert "9.5G/80.0G" in row_of(lines_of(story), "0001beef:8")
+    story.replace_slices(memory_used_bytes=141 * GIB)
+    assert " 141G" in row_of(lines_of(story, width=80), "0001beef:8")
+
+
+def test_activity_is_shown_as_far_as_there_is_room() -> None:
+    story = measuring()
+    story.replace_slices(activity=Activity(sm_percent=47.4, tensor_percent=12.6, dram_percent=100.0))
+    for width, ends in ((80, " 512M  47"), (100, " 512M/9.5G  47"), (110, " 512M/9.5G  47   13  100")):
+        assert row_of(lines_of(story, width=width), "0001beef:8").endswith(ends)
+    wide = lines_of(story, {1: "all is well"}, width=160)
+    assert " 512M/9.5G  47   13  100 0-2    all is well" in row_of(wide, "0001beef:8")
+    assert any("SM% TENS DRAM CPUS" in line for line in wide)
+
+
+def test_activity_that_is_not_there_yet_is_not_the_same_as_none_for_ever() -> None:
+    story = measuring()
+    assert row_of(lines_of(story, width=110), "0001beef:8").endswith("  -    -    -")
+    places = tuple(place.uuid for place in story.inventory.slices)
+    story.miss(Unavailable(places, (Reading.ACTIVITY,), "it is too old"))
+    lines = lines_of(story, width=110)
+    assert row_of(lines, "0001beef:8").endswith(" n/a")
+    assert lines[-1] == " n/a: SM, tensor, DRAM: it is too old"
+    assert not any("TENS" in line for line in lines)
+
+
+def test_counters_of_some_slices_only_are_shown_and_the_others_explained() -> None:
+    story = measuring()
+    story.replace_slices(activity=Activity(sm_percent=47.4, dram_percent=3.0))
+    places = tuple(place.uuid for place in story.inventory.slices)
+    story.miss(
+        Unavailable(places, (Reading.TENSOR, Reading.PCIE_TX), "there is none"),
+        Unavailable(places[:2], (Reading.DRAM,), "nobody knows"),
+        Unavailable((story.inventory.gpus[0].uuid,), (Reading.POWER,), "the simulator measures none"),
+        Unavailable(places, (Reading.PCIE_RX,), "it is nowhere shown"),
+        shared=(Shared(places[:2], (Reading.ACTIVITY,), f"GPU instance 2 of GPU {story.inventory.gpus[0].uuid}"),),
+    )
+    lines = lines_of(story, width=110)
+    assert row_of(lines, "0001beef:8").endswith("  47  n/a    3")
+    assert lines[-3:] == [
+        " n/a: tensor: there is none",
+        " n/a: DRAM on 2 of 7 slices: nobody knows",
+        " 0000beef, 0001beef share GPU instance 2 of GPU 00c0ffee: what is shown of activity is that of all of it",
+    ]
+    assert lines_of(story, width=110, height=23)[-1] == " n/a: tensor: there is none"
+    assert "beef:" in lines_of(story, width=110, height=13)[-1]  # slices come first
+
+
+def test_readings_that_a_real_gpu_lacks_are_explained() -> None:
+    story = measuring()
+    uuid = story.inventory.gpus[0].uuid
+    story.run.view = msgspec.structs.replace(story.run.view, inventory=make_inventory(simulated=False))
+    story.miss(Unavailable((uuid,), (Reading.POWER, Reading.ENERGY), "ask \x1b[31mroot"))
+    assert lines_of(story)[-1] == " n/a: power: ask root"
+
+
+@pytest.mark.parametrize(
+    ("bits", "words"),
+    [
+        (0x1 | 0x2, ""),
+        (0x20, "throttled: thermal"),
+        (0x8 | 0x40 | 0x80, "throttled: hardware slowdown, thermal (hardware), power brake"),
+    ],
+)
+def test_throttle_reasons_are_words(bits: int, words: str) -> None:
+    story = measuring()
+    sample = GpuSample(story.inventory.gpus[0].uuid, 300.0, 1.0, 60.0, 1400, 1500, bits)
+    story.sample(gpus=(sample,))
+    line = row_of(lines_of(story, width=140), "GPU")
+    assert (
+        line == f"GPU 00c0ffee A100-SXM4-80GB  300 W  60 C  {words + '  ' if words else ''}SM 1400 MHz  memory 1500 MHz"
+    )
+
+
+def test_an_old_sample_shows_its_age_on_the_narrowest_terminal() -> None:
+    story = measuring()
+    story.sample(gpus=(GpuSample(story.inventory.gpus[0].uuid, 300.0, 1.0, 60.0, 1400, 1500, 0x4),))
+    story.wait(12.0)
+    assert "read 12.0 s ago" in row_of(lines_of(story, width=80), "GPU")
+
+
+def test_a_clock_that_is_missing_is_named() -> None:
+    story = measuring()
+    story.sample(gpus=(GpuSample(story.inventory.gpus[0].uuid, 300.0, 1.0, 60.0, None, 1500, None),))
+    line = row_of(lines_of(story, width=140), "GPU")
+    assert line.endswith("memory 1500 MHz  n/a (simulated): SM clock, throttle reasons")
+
+
+def test_unused_slices_take_one_line() -> None:
+    story = measuring()
+    view = story.run.view
+    story.run.view = msgspec.structs.replace(view, workers=view.workers[:2])
+    lines = lines_of(story, {0: "first", 1: "second"}, width=100)
+    first = next(number for number, line in enumerate(lines) if "0000beef" in line)
+    assert [line.split()[-1] for line in lines[first : first + 5 : 2]] == ["-", "-", "-"]
+    assert [line.split()[-1] for line in lines[first + 1 : first + 4 : 2]] == ["first", "second"]
+    assert "0003beef" in lines[first + 5]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 
 from heteromig.views.live import LiveTable
@@ -92,8 +93,10 @@ def test_a_terminal_that_is_stopped_holds_nothing_up_and_catches_up() -> None:
         while "main resnet50 is starting" not in text:
             table.tick(story.run, story.now_ns, {})
             text = tty.read("beef")
-        table.end()
+        ending = threading.Thread(target=table.end)  # which waits a moment for whoever reads the rest
+        ending.start()
         assert tty.read(SHOW_CURSOR)
+        ending.join()
 
 
 def test_a_resized_terminal_is_drawn_anew() -> None:

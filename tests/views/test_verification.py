@@ -4,6 +4,7 @@ import msgspec
 from msgspec import Struct
 
 from heteromig.core.overlap import CertificateSummary
+from heteromig.core.spec import Isolation
 from heteromig.core.verdict import Reason, Verdict
 from heteromig.views.verification import verification
 from tests.views.stories import Story, certificate
@@ -15,6 +16,7 @@ class Found(Struct, frozen=True):
     notes: tuple[str, ...] = ()
     run_id: str = "20260401T120000Z-resnet50"
     simulated: bool = True
+    isolation: Isolation = Isolation.SIMULATED
 
 
 def test_a_verified_run_shows_its_overlap() -> None:
@@ -29,7 +31,9 @@ def test_a_verified_run_shows_its_overlap() -> None:
 
 def test_a_run_that_never_came_so_far_shows_its_reasons_and_notes() -> None:
     verdict = Verdict("inconclusive", 9, (Reason(9, "The journal ends in building."), Reason(9, "More.")))
-    found = msgspec.structs.replace(Found(verdict), simulated=False, notes=("run.json differs.",))
+    found = msgspec.structs.replace(
+        Found(verdict), simulated=False, isolation=Isolation.HARDWARE, notes=("run.json differs.",)
+    )
     lines = verification(found, "runs/x", 140).plain.splitlines()
     assert lines == [
         "INCONCLUSIVE (exit 9): The journal ends in building.",
@@ -38,3 +42,8 @@ def test_a_run_that_never_came_so_far_shows_its_reasons_and_notes() -> None:
         "Verified     20260401T120000Z-resnet50, from the logs and the journal in runs/x",
         "Note         run.json differs.",
     ]
+
+
+def test_soft_isolation_is_said() -> None:
+    found = msgspec.structs.replace(Found(Verdict("valid", 0, ())), simulated=False, isolation=Isolation.SOFT)
+    assert "ISOLATION: soft." in verification(found, "runs/x", 140).plain

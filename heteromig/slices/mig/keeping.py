@@ -48,6 +48,14 @@ class KeptLayout:
         what = f"{outcome.gpu.name} ({outcome.gpu.uuid}) {done}: {partition_summary(outcome.cut)}."
         return Prepared(self.gpu_uuid, what, replaced=_pairs(outcome))
 
+    @property
+    def watched(self) -> tuple[int, ...]:
+        """Nothing: a GPU stays as it is cut, and the sampler sees it where somebody cuts it anew."""
+        return ()
+
+    def loss(self) -> str | None:
+        """Nothing can be lost."""
+
     def obey(self, order: str) -> None:
         """There are no orders for a layout."""
 

@@ -7,7 +7,8 @@
 
 enum { MAX_SAMPLES = 64, DRAM_BANDWIDTH = 10, FIRST_UNKNOWN = 300 };
 
-static const uint64_t SHORTEST_NS = 50000000;
+/* Documented; seen up to 60 ms. */
+static const uint64_t SHORTEST_NS = 100000000;
 
 struct sample {
     bool allocated;

@@ -1,0 +1,1 @@
+"""Shares of one GPU under CUDA MPS."""

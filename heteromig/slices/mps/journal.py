@@ -1,0 +1,88 @@
+"""What is written down before an MPS daemon is started, so that nothing of it outlives the run, whatever is killed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from heteromig.core.errors import PreflightError
+
+SCHEMA_VERSION = 1
+RUN_JOURNAL = "mps.json"
+"""The name of the file in a run directory."""
+
+
+class DaemonProcess(Struct, frozen=True):
+    """A process of the daemon's: `start_time`, in clock ticks since boot, tells it from a later one of that pid."""
+
+    pid: int
+    start_time: int
+    command: str
+
+
+class ShareJournal(Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file.
+
+    `directory` has the daemon's pipes, and is its own: what has it in its environment and is named as NVIDIA's programs
+    are belongs to it. `processes` are those that were seen. `ended` says that nothing of all that is left.
+    """
+
+    schema_version: int
+    tool_version: str
+    gpu_uuid: str
+    slices: str
+    directory: str
+    written_at: str
+    processes: tuple[DaemonProcess, ...] = ()
+    ended: bool = False
+
+
+def read_journal(path: Path) -> ShareJournal | None:
+    """What was written last, None if nothing ever was.
+
+    Raises:
+        PreflightError: it cannot be understood.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise PreflightError(f"What is known of the MPS daemon ({path}) cannot be read: {error.strerror}.") from None
+    try:
+        journal = msgspec.json.decode(data, type=ShareJournal)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise PreflightError(
+            f"What is known of the MPS daemon ({path}) cannot be understood ({error}): it was altered, or written by "
+            "another version of heteromig. Look for a daemon with ps -C nvidia-cuda-mps-control, and end it."
+        ) from None
+    if journal.schema_version != SCHEMA_VERSION:
+        raise PreflightError(
+            f"{path} was written by heteromig {journal.tool_version} (schema {journal.schema_version}, and this one "
+            f"reads {SCHEMA_VERSION}): end the daemon with the version that started it."
+        )
+    return journal
+
+
+def write_journal(path: Path, journal: ShareJournal) -> None:
+    """Replace it, and wait until it is on the disk.
+
+    Raises:
+        PreflightError: it cannot be written, so that nothing may be started.
+    """
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        fresh.unlink(missing_ok=True)
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(journal), indent=2) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError as error:
+        raise PreflightError(
+            f"{path} cannot be written ({error.strerror}), and without it an MPS daemon could be left behind: choose "
+            "another place with --runs-dir."
+        ) from None
