@@ -65,18 +65,16 @@ def refused(command: LayoutRun, exit_code: int, *words: str) -> None:
     command.check_that_nothing_is_left()
 
 
-@pytest.mark.parametrize(("call", "skip"), [STEPS[0], STEPS[3], STEPS[4]])
 @pytest.mark.parametrize(
-    ("error", "remedy"),
+    ("step", "error", "remedy"),
     [
-        (pynvml.NVML_ERROR_IN_USE, "stop what runs there"),
-        (pynvml.NVML_ERROR_INSUFFICIENT_RESOURCES, "ask for less"),
-        (pynvml.NVML_ERROR_NO_PERMISSION, "run it as root"),
+        (STEPS[0], pynvml.NVML_ERROR_NO_PERMISSION, "run it as root"),
+        (STEPS[3], pynvml.NVML_ERROR_IN_USE, "stop what runs there"),
+        (STEPS[4], pynvml.NVML_ERROR_INSUFFICIENT_RESOURCES, "ask for less"),
     ],
 )
-def test_a_step_that_is_refused(  # noqa: PLR0917 - pytest passes them by name
-    run: Run, machine: State, call: str, skip: int, error: int, remedy: str
-) -> None:
+def test_a_step_that_is_refused(run: Run, machine: State, step: tuple[str, int], error: int, remedy: str) -> None:
+    call, skip = step
     machine.inject(call, error, skip=skip, times=1)
     command = run()
     refused(command, 7, remedy, "The GPU is cut as it was before.")
