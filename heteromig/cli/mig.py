@@ -82,7 +82,7 @@ def _plan(
     if json:
         _say_json({"simulated": machine.simulated, "plan": planned})
     else:
-        say(_planned(planned, simulated=machine.simulated))
+        say(planned_text(planned, simulated=machine.simulated))
 
 
 def _apply(
@@ -204,7 +204,8 @@ def _mode(one: ShownGpu) -> str:
     return now if gpu.mig_current == gpu.mig_pending else f"{now}, the other way after a reset"
 
 
-def _planned(planned: Planned, *, simulated: bool) -> str:
+def planned_text(planned: Planned, *, simulated: bool) -> str:
+    """How a GPU is cut and would be cut, and the steps from one to the other."""
     from heteromig.slices.mig.partition import partition_text  # noqa: PLC0415
 
     lines = [

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from heteromig.cli.mig import planned_text
 from heteromig.cli.printing import say
 from heteromig.core.devices import Inventory
 from heteromig.core.phases import Role
@@ -15,6 +16,7 @@ from heteromig.core.plan import Assignment, Plan, build_assignment, build_batche
 from heteromig.core.spec import Goal, Preparation, RunSpec
 from heteromig.harnesses import harness_of
 from heteromig.slices.access import enumerate_slices
+from heteromig.slices.mig.foreseeing import foresee_layout
 from heteromig.slices.mps.keeping import DAEMON_DIRECTORY
 from heteromig.slices.mps.shares import share_environment
 from heteromig.slices.source import parse_slices
@@ -23,6 +25,7 @@ from heteromig.workers.command import Command, with_environment
 
 RUN_DIR = "<run>"
 """Stands for the run directory, which has no name before it runs."""
+_STAND_INS = "That is done when the run begins, and undone when it ends. Slices in <> have no UUID before."
 PIPES = "<pipes>"
 """Stands for the directory of the MPS daemon's pipes, which has none either."""
 
@@ -36,7 +39,12 @@ def print_plan(spec: RunSpec, *, as_json: bool) -> None:
     """
     harness = harness_of(spec)
     harness.preflight(spec)
-    inventory, _ = enumerate_slices(spec.slices, Path(spec.runs_dir), spec.gpu)
+    layout = None
+    if spec.preparation is Preparation.LAYOUT:
+        layout, inventory = foresee_layout(spec.slices, Path(spec.runs_dir), spec.gpu, spec.layout)
+        spec = msgspec.structs.replace(spec, gpu=layout.gpu.uuid)  # the index is NVML's, and others may have slices too
+    else:
+        inventory, _ = enumerate_slices(spec.slices, Path(spec.runs_dir), spec.gpu)
     plan = make_plan(spec, inventory, tuple(sorted(os.sched_getaffinity(0))))
     run_dir = Path(spec.runs_dir).absolute() / RUN_DIR
     missing = harness.missing_engines(plan.engines, spec)
@@ -49,9 +57,12 @@ def print_plan(spec: RunSpec, *, as_json: bool) -> None:
     added = _share(spec, inventory, run_dir)
     commands = [(worker, with_environment(harness.command(worker, spec, run_dir), added)) for worker in workers]
     if as_json:
-        say(msgspec.json.format(msgspec.json.encode(_as_json(spec, plan, inventory, commands)), indent=2))
-    else:
-        say(plan_text(spec, plan, inventory, commands, run_dir=run_dir, here=Path.cwd()))
+        everything = {**_as_json(spec, plan, inventory, commands), "layout": layout}
+        say(msgspec.json.format(msgspec.json.encode(everything), indent=2))
+        return
+    if layout is not None:
+        say(f"{planned_text(layout, simulated=spec.simulated)}\n{_STAND_INS}\n")
+    say(plan_text(spec, plan, inventory, commands, run_dir=run_dir, here=Path.cwd()))
 
 
 def _share(spec: RunSpec, inventory: Inventory, run_dir: Path) -> dict[str, str]:

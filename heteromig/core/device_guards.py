@@ -204,7 +204,7 @@ def _presence(view: View, worker: WorkerView) -> DeviceFinding:
         status, evidence = Status.OK, f"{worker.name} was seen there in {worker.shown} of {_samples(looked)}"
     elif looked:
         status, evidence = Status.NOT_OBSERVABLE, f"{worker.name} was not seen there in {_samples(looked)}"
-    elif any(place.hidden for place in view.places):
+    elif view.shares or any(place.hidden for place in view.places):
         status, evidence = Status.NOT_OBSERVABLE, view.why_hidden
     else:
         status, evidence = Status.NOT_OBSERVABLE, "no sample was taken in main's timed section"
@@ -224,7 +224,7 @@ def _memory(view: View, uuid: str) -> DeviceFinding:
     elif view.baseline is None or last is None:
         why = f"there is no sample from {'before' if view.baseline is None else 'after'} the run"
     elif before is None or after is None:
-        why = "the device does not show its memory"
+        why = view.why_hidden if view.shares else "the device does not show its memory"
     elif after > before + MEMORY_TOLERANCE_BYTES:
         evidence = f"{values[1]} in use after draining, and {values[0]} before"
         remark = f"Slice {uuid} has {format_bytes(after - before)} more in use than before the run."
@@ -268,4 +268,6 @@ def _samples(count: int) -> str:
 def _seconds(ns: int) -> str:
     """Short ones as well, because any is one too many."""
     seconds = ns / NS_PER_S
+    if ns == 0:
+        return "0 s"
     return f"{seconds:.1f} s" if seconds >= _ONE_DECIMAL_S else f"{seconds:.6f}".rstrip("0") + " s"

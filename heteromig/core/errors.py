@@ -27,6 +27,10 @@ class PreflightError(HeteromigError):
     exit_code = 7
 
 
+class BusyError(PreflightError):
+    """Somebody else uses what is needed, and may be done with it in a moment."""
+
+
 class EvidenceError(HeteromigError):
     """A file that a proof needs is missing, cut short or altered."""
 

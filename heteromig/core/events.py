@@ -71,7 +71,10 @@ class DevicesPrepared(Event, frozen=True, tag=True):
 
 
 class PreparationFailed(Event, frozen=True, tag=True):
-    """The GPU cannot be cut or shared so, and is as it was; `exit_code` is that of the kind of error."""
+    """The GPU cannot be cut or shared so; `exit_code` is that of the kind of error.
+
+    It is as it was, or `message` says what to do.
+    """
 
     message: str
     exit_code: int
@@ -84,9 +87,13 @@ class KeeperLost(Event, frozen=True, tag=True):
 
 
 class DevicesRestored(Event, frozen=True, tag=True):
-    """The GPU is as it was before the run; `what` is a sentence."""
+    """The GPU is as it was before the run; `what` is a sentence.
+
+    `replaced` are (UUID before the run, UUID now): what is made again has another UUID.
+    """
 
     what: str
+    replaced: tuple[tuple[str | None, str | None], ...] = ()
 
 
 class RestorationFailed(Event, frozen=True, tag=True):
@@ -109,7 +116,12 @@ class DiscoveryFailed(Event, frozen=True, tag=True):
 
 
 class GpusLocked(Event, frozen=True, tag=True):
-    """No other heteromig can use these GPUs until the run ends."""
+    """No other heteromig can use these GPUs until the run ends.
+
+    `notes` say what was found of runs that were killed.
+    """
+
+    notes: tuple[str, ...] = ()
 
 
 class LockRefused(Event, frozen=True, tag=True):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from heteromig.core import events as ev
-from heteromig.core.phases import ACTIVE_PHASES, MEASURING_PHASES, Phase, Role, WorkerState
+from heteromig.core.phases import ACTIVE_PHASES, MEASURING_PHASES, Keeping, Phase, Role, WorkerState
 from heteromig.core.spec import Isolation, Mode, RunSpec
 from heteromig.core.units import NS_PER_MS, NS_PER_S, MonotonicNs, format_duration_s
 from heteromig.core.verdict import SIGNAL_BASE, ExitCode, Reason
@@ -29,6 +29,11 @@ class Fault(Struct, frozen=True):
 STALL_LIMIT_S = 10.0
 """A harness with a heartbeat gives one a second while it completes anything. Ten times that is no longer the jitter of
 a busy machine, and it is what a stopped, deadlocked or starved background shows."""
+
+_NOT_RESTORED = (
+    "What was done to the GPU for this run may not be taken back: heteromig clean does that, with the --runs-dir of "
+    "this run; see keeper.log."
+)
 
 _WATCHED_PHASES = (Phase.BACKGROUND_STARTING, *MEASURING_PHASES)
 
@@ -53,7 +58,11 @@ def _faults(view: View, event: ev.AnyEvent, phase: Phase) -> Iterator[Fault]:  #
             yield _stop(ExitCode.DEVICE, event.message)
         case ev.PreparationFailed():
             yield _stop(event.exit_code, event.message)
-        case ev.KeeperLost() | ev.RestorationFailed():
+        case ev.RestorationFailed():
+            yield _stop(ExitCode.DEVICE, event.message)
+        case ev.KeeperLost() if view.keeping is Keeping.ENDED:
+            yield _stop(ExitCode.DEVICE, f"{event.message} {_NOT_RESTORED}")
+        case ev.KeeperLost() if view.keeping is not Keeping.RESTORING:  # where it is, another one goes on
             yield _stop(ExitCode.DEVICE, event.message)
         case ev.SlicesDiscovered():
             if view.plan_failure is not None:
@@ -276,6 +285,8 @@ def _sampler_lost(message: str, phase: Phase) -> Iterator[Fault]:
 def _deadline(view: View, event: ev.DeadlinePassed, phase: Phase) -> Iterator[Fault]:  # noqa: C901 - one arm a timer
     timing = view.spec.timing
     match event.timer, phase:
+        case ev.Timer.PHASE_TIMEOUT, Phase.DISCOVERING if view.keeping is Keeping.ASKED:
+            yield _stop(ExitCode.DEVICE, "The GPU was not prepared in time; does the driver hang? See keeper.log.")
         case ev.Timer.PHASE_TIMEOUT, Phase.DISCOVERING:
             yield _stop(ExitCode.DEVICE, "The devices did not answer in time; is the driver hanging? See sampler.log.")
         case ev.Timer.PHASE_TIMEOUT, Phase.BUILDING:
@@ -317,11 +328,8 @@ def _deadline(view: View, event: ev.DeadlinePassed, phase: Phase) -> Iterator[Fa
                 )
         case ev.Timer.SETTLE, Phase.DRAINING:
             yield from _still_busy(view)
-        case ev.Timer.RESTORED, Phase.DRAINING:
-            yield _stop(
-                ExitCode.DEVICE,
-                "The GPU was not taken back in time; does the driver hang? See keeper.log, and heteromig mig show.",
-            )
+        case ev.Timer.RESTORED, Phase.DRAINING if view.keeping is Keeping.RESTORING:
+            yield _stop(ExitCode.DEVICE, f"The keeper of the GPU did not answer in time. {_NOT_RESTORED}")
         case _:
             return
 

@@ -196,10 +196,16 @@ def slices_empty(view: View, _event: ev.AnyEvent) -> Finding:
 
 def devices_restored(view: View, _event: ev.AnyEvent) -> Finding:
     """The GPU is cut and shared as before the run, or will not be, which is a fault of its own."""
-    over = view.keeping in {Keeping.NONE, Keeping.ENDED}
-    if view.prepared is None and over:
+    if view.spec.preparation is None:
         return _finding(devices_restored, passed=True, evidence="the GPU was taken as it is")
-    return _finding(devices_restored, over, "taken back" if over else "what was done to the GPU is not taken back yet")
+    over = {Keeping.NONE: "nothing was done to the GPU", Keeping.ENDED: "taken back, or given up"}.get(view.keeping)
+    return _finding(devices_restored, over is not None, over or "what was done to the GPU is not taken back yet")
+
+
+def devices_prepared(view: View, event: ev.AnyEvent) -> Finding:
+    """The keeper has just said so, and nobody told it in the meantime to take that back."""
+    news = view.prepared is event and view.keeping is Keeping.KEPT
+    return _finding(devices_prepared, news, f"the keeper is {view.keeping.value}")
 
 
 def devices_kept(view: View, _event: ev.AnyEvent) -> Finding:
@@ -209,10 +215,17 @@ def devices_kept(view: View, _event: ev.AnyEvent) -> Finding:
 
 
 def restore_answered(view: View, event: ev.AnyEvent) -> Finding:
-    """The keeper said how taking back came out, or let its time pass."""
+    """The keeper was told to take back what it did, and said how that came out, or let its time pass."""
     late = isinstance(event, ev.DeadlinePassed) and event.timer is ev.Timer.RESTORED
-    answered = view.restore_asked and view.keeping is Keeping.ENDED
-    return _finding(restore_answered, late or answered, "answered" if answered else "not answered")
+    answered = view.keeping is not Keeping.RESTORING
+    passed = view.restore_asked and (late or answered)
+    how = view.restoration.what if isinstance(view.restoration, ev.DevicesRestored) else "it is not taken back"
+    return _finding(restore_answered, passed, how if answered else "not answered")
+
+
+def keeper_is_to_go_on(view: View, _event: ev.AnyEvent) -> Finding:
+    """It was lost while it took back what it did, and another one may do the rest."""
+    return _finding(keeper_is_to_go_on, view.keeping is Keeping.RESTORING, f"the keeper is {view.keeping.value}")
 
 
 def gave_up_waiting(view: View, event: ev.AnyEvent) -> Finding:

@@ -145,7 +145,7 @@ def _begin(run: Run, _event: ev.AnyEvent) -> None:
     if run.view.spec.preparation is None:
         run.request(ef.StartSampler())
         run.arm(ev.Timer.PHASE_TIMEOUT, _DISCOVERY_LIMIT_S)
-    else:
+    elif run.view.keeping is Keeping.NONE:
         run.view = msgspec.structs.replace(run.view, keeping=Keeping.ASKED)
         run.request(ef.PrepareDevices())
         run.arm(ev.Timer.PHASE_TIMEOUT, _PREPARATION_LIMIT_S + _DISCOVERY_LIMIT_S)
@@ -304,10 +304,15 @@ def _restore(run: Run, _event: ev.AnyEvent) -> None:
     run.arm(ev.Timer.RESTORED, _PREPARATION_LIMIT_S)
 
 
+def _restore_again(run: Run, _event: ev.AnyEvent) -> None:
+    """Within the time that the first attempt was given."""
+    run.request(ef.RestoreDevices())
+
+
 def _drain_exit(run: Run, event: ev.AnyEvent) -> None:
     if run.view.live_workers:
         _drain_fault(run, event)
-    else:
+    elif not run.view.restore_asked:  # the sampler has ended by then
         _settle(run)
 
 
@@ -443,7 +448,7 @@ TABLE: list[TransitionConfigDict] = [
     *(_row(event, ACTIVE_PHASES, Phase.DRAINING, [guards.run_must_stop], quiet=True) for event in FACTS),
     # The way of a good run.
     _row(ev.RunStarted, Phase.DISCOVERING, None, action=_begin),
-    _row(ev.DevicesPrepared, Phase.DISCOVERING, None, action=_start_sampler),
+    _row(ev.DevicesPrepared, Phase.DISCOVERING, None, [guards.devices_prepared], action=_start_sampler, quiet=True),
     _row(ev.SlicesDiscovered, Phase.DISCOVERING, None, action=_lock),
     _row(ev.GpusLocked, Phase.DISCOVERING, Phase.BUILDING, _READY),
     _row(ev.SampleTaken, Phase.DISCOVERING, Phase.BUILDING, _READY),
@@ -499,7 +504,10 @@ TABLE: list[TransitionConfigDict] = [
     _row(ev.DeadlinePassed, Phase.DRAINING, None, [*_EMPTY, guards.devices_kept], action=_restore, quiet=True),
     _row(ev.DevicesRestored, Phase.DRAINING, Phase.VALIDATING, [guards.restore_answered], quiet=True),
     _row(ev.RestorationFailed, Phase.DRAINING, Phase.VALIDATING, [guards.restore_answered], quiet=True),
-    _row(ev.PreparationFailed, Phase.DRAINING, Phase.VALIDATING, _DRAINED),
+    _row(ev.PreparationFailed, Phase.DRAINING, Phase.VALIDATING, [guards.restore_answered], quiet=True),
+    _row(ev.KeeperLost, Phase.DRAINING, Phase.VALIDATING, [guards.restore_answered], quiet=True),
+    _row(ev.KeeperLost, Phase.DRAINING, None, [guards.keeper_is_to_go_on], action=_restore_again, quiet=True),
+    _row(ev.KeeperLost, Phase.DRAINING, None, action=_drain_fault),
     _row(ev.DeadlinePassed, Phase.DRAINING, None, action=_drain_deadline),
     _row(ev.DeviceFaulted, Phase.DRAINING, None, action=_drain_fault),
     _row(ev.SignalReceived, Phase.DRAINING, None, action=_drain_signal),

@@ -122,11 +122,34 @@ class VerdictRecord(Struct, frozen=True):
     reasons: tuple[Reason, ...]
 
 
+class ReplacedSlice(Struct, frozen=True):
+    """What became of a slice whose UUID is `before`; null for one that is new, or that is gone."""
+
+    before: str | None
+    after: str | None
+
+
+class PreparationRecord(Struct, frozen=True):
+    """What was done to a GPU for the time of the run, which `what` says in a sentence; null where it was not done.
+
+    `replaced` are the slices before the run and during it, `returned` those before the run and after it. `restored` is
+    whether the GPU is as it was, null while that is not known, and `sentence` says how that came out.
+    """
+
+    kind: str
+    gpu_uuid: str | None
+    what: str | None
+    replaced: tuple[ReplacedSlice, ...]
+    restored: bool | None
+    sentence: str | None
+    returned: tuple[ReplacedSlice, ...]
+
+
 class RunRecord(Struct, frozen=True):
     """All of `run.json`. `heartbeat_at` tells a run that goes on from one whose controller died.
 
     `isolation` is what keeps the slices apart, see `Isolation`. `device_guards` are there once everything was drained;
-    what they remark comes first among the `notes`.
+    what they remark comes first among the `notes`. `preparation` is null where GPUs were taken as they were.
     """
 
     schema_version: int
@@ -152,3 +175,4 @@ class RunRecord(Struct, frozen=True):
     notes: tuple[str, ...]
     device_guards: tuple[DeviceFinding, ...]
     verdict: VerdictRecord | None
+    preparation: PreparationRecord | None = None

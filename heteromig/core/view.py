@@ -23,6 +23,10 @@ from heteromig.core.watch import GpuWatch, PlaceWatch, is_recut
 
 MAX_NOTES = 20
 """A host where more than that goes on is described well enough by the first of them."""
+MAX_SUCCESSORS = 1
+"""How many keepers may die while they take back what was done, and be followed by another."""
+
+KeeperEvent = ev.DevicesPrepared | ev.PreparationFailed | ev.KeeperLost | ev.DevicesRestored | ev.RestorationFailed
 
 HEARD_WITHIN_NS = 500 * NS_PER_MS
 """How much later than it happened the beginning of a timed section can be heard: the slowest tick, and a busy
@@ -91,7 +95,9 @@ class View(Struct, frozen=True):
     controller_pid: int | None = None
     keeping: Keeping = Keeping.NONE
     restore_asked: bool = False
+    keepers_lost_restoring: int = 0
     prepared: ev.DevicesPrepared | None = None
+    restoration: ev.DevicesRestored | ev.RestorationFailed | None = None
     inventory: Inventory | None = None
     cpus: tuple[int, ...] = ()
     plan: Plan | None = None
@@ -166,10 +172,17 @@ class View(Struct, frozen=True):
         return max((worker.exited_ns or 0 for worker in self.workers), default=0)
 
     @property
+    def shares(self) -> bool:
+        """Whether the slices are shares of one GPU, which no sample shows one by one."""
+        return self.inventory is not None and any(one.kind is SliceKind.MPS for one in self.inventory.slices)
+
+    @property
     def why_hidden(self) -> str:
         """Why samples do not show who is on a slice."""
         if self.inventory is not None and self.inventory.pids_resolve is False:
             return "the driver lists processes by other pids than they have here, in a pid namespace of their own"
+        if self.shares:
+            return "NVML does not show shares of a GPU one by one"
         return "the device does not show processes per slice"
 
     def with_workers(self, indices: Iterable[int], change: Callable[[WorkerView], WorkerView]) -> View:
@@ -239,16 +252,18 @@ class View(Struct, frozen=True):
         match event:
             case ev.RunStarted():
                 return msgspec.structs.replace(self, controller_pid=event.controller_pid)
-            case ev.DevicesPrepared():
-                return msgspec.structs.replace(self, keeping=self._kept(Keeping.KEPT), prepared=event)
-            case ev.PreparationFailed():
-                return msgspec.structs.replace(self, keeping=Keeping.NONE)
-            case ev.DevicesRestored() | ev.RestorationFailed():
-                return msgspec.structs.replace(self, keeping=Keeping.ENDED)
+            case (
+                ev.DevicesPrepared()
+                | ev.PreparationFailed()
+                | ev.KeeperLost()
+                | ev.DevicesRestored()
+                | ev.RestorationFailed()
+            ):
+                return self._kept(event)
             case ev.SlicesDiscovered():
                 return self._discovered(event)
             case ev.GpusLocked():
-                return msgspec.structs.replace(self, locked=True)
+                return msgspec.structs.replace(self, locked=True).noting(*event.notes)
             case ev.EnginesInspected():
                 return msgspec.structs.replace(self, missing_engines=event.missing)
             case ev.SampleTaken():
@@ -284,9 +299,27 @@ class View(Struct, frozen=True):
             case _:
                 return self
 
-    def _kept(self, keeping: Keeping) -> Keeping:
-        """The keeper may say that it is done after it was told to take it back."""
-        return Keeping.RESTORING if self.keeping is Keeping.RESTORING else keeping
+    def _kept(self, event: KeeperEvent) -> View:
+        """A keeper is believed where it may say so: it may still answer the first request after the second one."""
+        replace = msgspec.structs.replace
+        restoring = self.keeping is Keeping.RESTORING
+        unanswered = self.keeping is Keeping.ASKED or (restoring and self.prepared is None)
+        match event:
+            case ev.DevicesPrepared() if unanswered:
+                return replace(self, keeping=self.keeping if restoring else Keeping.KEPT, prepared=event)
+            case ev.PreparationFailed() if unanswered:
+                return replace(self, keeping=Keeping.NONE)
+            case ev.KeeperLost() if restoring:
+                lost = self.keepers_lost_restoring + 1
+                return replace(
+                    self,
+                    keeping=Keeping.RESTORING if lost <= MAX_SUCCESSORS else Keeping.ENDED,
+                    keepers_lost_restoring=lost,
+                ).noting(event.message)
+            case ev.DevicesRestored() | ev.RestorationFailed() if restoring:
+                return replace(self, keeping=Keeping.ENDED, restoration=event)
+            case _:
+                return self
 
     def _discovered(self, event: ev.SlicesDiscovered) -> View:
         if self.inventory is not None:

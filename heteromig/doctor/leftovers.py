@@ -11,7 +11,8 @@ from heteromig.core.errors import HeteromigError
 from heteromig.doctor.findings import Finding, ok, unknown, warning
 from heteromig.doctor.refusals import refused_locks
 from heteromig.slices.mig.access import Machine, open_journals
-from heteromig.slices.mig.journal import RUN_JOURNAL, JournalFile, LayoutJournal
+from heteromig.slices.mig.journal import LayoutJournal
+from heteromig.slices.mig.left_over import run_journals
 from heteromig.slices.source import SliceSource
 
 
@@ -20,7 +21,7 @@ def about_layouts(source: SliceSource, runs_dir: Path) -> Iterator[Finding]:
     # On whole GPUs and shares as well: a GPU that is still cut is missing among them.
     machine = Machine(source if source.simulated else SliceSource(SliceKind.MIG), runs_dir)
     try:
-        journals = (*open_journals(machine, None), *_of_runs(runs_dir))
+        journals = (*open_journals(machine, None), *run_journals(runs_dir))
     except (OSError, RuntimeError) as error:  # the latter where this user has no home
         yield unknown("leftovers", f"n/a: journals of layouts cannot be listed ({error})")
         return
@@ -44,11 +45,6 @@ def about_layouts(source: SliceSource, runs_dir: Path) -> Iterator[Finding]:
         )
     if not found:
         yield ok("leftovers", "no layout waits to be taken back")
-
-
-def _of_runs(runs_dir: Path) -> list[JournalFile]:
-    """Those of runs with a layout of their own; `latest` is one of the others."""
-    return [JournalFile(path) for path in sorted(runs_dir.glob(f"*/{RUN_JOURNAL}")) if not path.parent.is_symlink()]
 
 
 def _is_at_work(entry: LayoutJournal, source: SliceSource, runs_dir: Path) -> bool:

@@ -42,6 +42,7 @@ from heteromig.harnesses.make.arguments import (
     split_arguments,
 )
 from heteromig.harnesses.make.tree import find_tree
+from heteromig.slices.mig.parted import names_file
 from heteromig.slices.source import SliceSource, parse_slices
 
 if sys.version_info >= (3, 11):
@@ -226,7 +227,7 @@ def resolve(config: Config, *, goal: Goal = Goal.RUN) -> RunSpec:
         engines_dir=_directory("--engines-dir", config.engines_dir or str(Path(runs_dir) / ".engines")),
         gpu=None if config.gpu is None else str(config.gpu),
         preparation=_preparation(config, source),
-        layout=config.layout or "",
+        layout=_layout(config.layout or ""),
         enable_mig_mode=bool(config.enable_mig_mode),
         systems=harness.systems(),
         harness_dir=options.harness_dir,
@@ -249,9 +250,16 @@ def _preparation(config: Config, source: SliceSource) -> Preparation | None:
         return Preparation.MPS
     if not config.layout:
         return None
+    if "\0" in f"{config.layout}{config.gpu}":
+        raise UsageError(f"--layout {config.layout!r} on --gpu {config.gpu!r} has a NUL in it: no such thing has.")
     if source.kind not in {SliceKind.MIG, SliceKind.SIM}:
         raise UsageError(f"--layout {config.layout} makes MIG slices, and --slices is {source}: use --slices mig.")
     return Preparation.LAYOUT
+
+
+def _layout(text: str) -> str:
+    """A file is named so that it is found from any directory."""
+    return str(Path(text).absolute()) if names_file(text) else text
 
 
 def _harness_options(config: Config) -> tuple[str, HarnessOptions]:

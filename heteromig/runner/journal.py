@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from heteromig.core.effects import AnyEffect
 from heteromig.core.errors import EvidenceError
-from heteromig.core.events import AnyEvent
+from heteromig.core.events import AnyEvent, RunStarted
 from heteromig.core.record import Tool
 from heteromig.core.spec import RunSpec
 from heteromig.core.units import MonotonicNs, UtcNs
@@ -25,6 +25,7 @@ from heteromig.logs.files import read_regular
 
 JOURNAL = "events.jsonl"
 SCHEMA_VERSION = 1
+_LINE_BYTES_MAX = 1 << 24
 
 
 class Header(Struct, frozen=True, tag="header", tag_field="line"):
@@ -139,6 +140,18 @@ def read_journal(run_dir: Path) -> JournalText:
             raise EvidenceError(f"The journal {path} has a second header in line {number}: it was altered.")
         rest.append(line)
     return JournalText(header=lines[0], lines=tuple(rest), cut=not raw.endswith(b"\n"))
+
+
+def read_controller_pid(run_dir: Path) -> int | None:
+    """The process that runs the run, or ran it; None where the journal does not say."""
+    try:
+        with (run_dir / JOURNAL).open("rb") as file:
+            lines = [file.readline(_LINE_BYTES_MAX) for _ in range(2)]
+        heard = _DECODER.decode(lines[1])
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    started = heard.event if isinstance(heard, Heard) else None
+    return started.controller_pid if isinstance(started, RunStarted) else None
 
 
 def _decode(path: Path, raw: bytes) -> Iterator[Line]:

@@ -35,6 +35,7 @@ class KeeperLink:
             "--slices", spec.slices,
             "--runs-dir", str(Path(spec.runs_dir).absolute()),
             "--run-dir", str(run_dir.absolute()),
+            "--controller-pid", str(os.getpid()),
             *(("--gpu", spec.gpu) if spec.gpu is not None else ()),
             *(("--layout", spec.layout) if spec.layout else ()),
             *(("--enable-mig-mode",) if spec.enable_mig_mode else ()),
@@ -44,7 +45,8 @@ class KeeperLink:
         self._text = b""
         self._asked = False
         """Whether it was started, so that there may be something to take back."""
-        self._restoring = False
+        self._leave_by_s: float | None = None
+        """When whoever was told to take it back will have had its time; None while nobody was."""
 
     @property
     def fd(self) -> int | None:
@@ -67,19 +69,20 @@ class KeeperLink:
 
     def order(self, line: str) -> None:
         """Have the keeper do something with what it keeps."""
-        if self._helper is not None and not self._restoring:
+        if self._helper is not None and self._leave_by_s is None:
             with contextlib.suppress(OSError):  # a dead keeper is noticed by the end of its output
                 os.write(self._helper.stdin.fileno(), line.encode() + b"\n")
 
     def restore(self, at_ns: MonotonicNs) -> list[ev.AnyEvent]:
-        """Have it taken back what was done; the answer comes as an event."""
+        """Have it taken back what was done, by a successor where there is no keeper; the answer comes as an event."""
+        if self._leave_by_s is None:
+            self._leave_by_s = time.monotonic() + LEAVING_LIMIT_S
         if self._helper is None:
             try:
                 self._start((*self._argv, "--only-restore"))
             except HeteromigError as error:
                 return [ev.RestorationFailed(at_ns=at_ns, message=str(error))]
         assert self._helper is not None  # noqa: S101 - it was just started
-        self._restoring = True
         self._helper.stdin.close()
         return []
 
@@ -105,10 +108,10 @@ class KeeperLink:
         """Nothing is left behind, if need be by waiting."""
         if not self._asked:
             return
-        deadline_s = time.monotonic() + LEAVING_LIMIT_S
-        if not self._restoring:
+        if self._leave_by_s is None:
             self.restore(0)
-        while self._helper is not None and (left_s := deadline_s - time.monotonic()) > 0:
+        assert self._leave_by_s is not None  # noqa: S101 - `restore` has set it
+        while self._helper is not None and (left_s := self._leave_by_s - time.monotonic()) > 0:
             select.select([self._helper.stdout.fileno()], [], [], left_s)
             self.read(0)
         if self._helper is not None:
@@ -126,6 +129,7 @@ class KeeperLink:
             message = keeping.decode_line(line)
         except msgspec.DecodeError as error:
             self._end()
+            self._asked = True  # there may be something to take back yet
             return [self._lost(at_ns, f"said something unreadable ({error})")]
         match message:
             case keeping.Prepared():
@@ -145,7 +149,7 @@ class KeeperLink:
                 return [ev.KeeperLost(at_ns=at_ns, message=message.message)]
             case keeping.Restored():
                 self._end()
-                return [ev.DevicesRestored(at_ns=at_ns, what=message.what)]
+                return [ev.DevicesRestored(at_ns=at_ns, what=message.what, replaced=message.replaced)]
             case keeping.NotRestored():
                 self._end()
                 return [ev.RestorationFailed(at_ns=at_ns, message=message.message)]
@@ -158,7 +162,4 @@ class KeeperLink:
             self._helper = None
 
     def _lost(self, at_ns: MonotonicNs, how: str) -> ev.AnyEvent:
-        message = f"The process that kept the GPU prepared {how}; see {KEEPER_LOG}."
-        if self._restoring:
-            return ev.RestorationFailed(at_ns=at_ns, message=f"{message} Look with heteromig mig show.")
-        return ev.KeeperLost(at_ns=at_ns, message=message)
+        return ev.KeeperLost(at_ns=at_ns, message=f"The process that kept the GPU prepared {how}; see {KEEPER_LOG}.")

@@ -38,6 +38,7 @@ from heteromig.runner.recording import Recorder
 from heteromig.runner.rundir import TELEMETRY
 from heteromig.runner.sampler_link import SamplerLink
 from heteromig.slices.locks import HeldLocks, lock_directory, lock_gpus
+from heteromig.slices.mig.left_over import left_cut
 from heteromig.slices.mps.keeping import TERMINATE_CLIENTS
 from heteromig.slices.source import parse_slices
 from heteromig.views.reporter import Reporter
@@ -179,10 +180,13 @@ class Loop:
     def _take_in(self) -> None:
         while self._queue and self.run.phase is not Phase.FINISHED:
             event = self._queue.popleft()
+            keeping = self.run.view.keeping
             effects = self.run.handle(event)
             self._journal.write(Heard(event), *(Asked(effect) for effect in effects))
             if isinstance(event, ev.SampleTaken):
                 os.write(self._telemetry_fd, _ENCODER.encode(event.sample) + b"\n")
+            if self.run.view.keeping is not keeping:
+                self._reporter.preparation(self.run, event.at_ns)
             for effect in effects:
                 self._perform(effect, event.at_ns)
 
@@ -345,11 +349,12 @@ class Loop:
         try:
             prepared = self.run.view.prepared
             others = set(gpu_uuids) - {prepared.gpu_uuid if prepared is not None else None}  # which the keeper locks
-            directory = lock_directory(parse_slices(self._spec.slices), self.run_dir.parent)
-            self._locks = lock_gpus(others, directory)
+            source = parse_slices(self._spec.slices)
+            self._locks = lock_gpus(others, lock_directory(source, self.run_dir.parent))
         except HeteromigError as error:
             return ev.LockRefused(at_ns=self._clock.monotonic_ns(), message=str(error))
-        return ev.GpusLocked(at_ns=self._clock.monotonic_ns())
+        notes = tuple(left_cut(self.run_dir.parent, source, others))
+        return ev.GpusLocked(at_ns=self._clock.monotonic_ns(), notes=notes)
 
     def _inspect(self, effect: ef.InspectEngines) -> ev.EnginesInspected:
         # A build that has just ended has its engines recorded before anybody asks whether they are there.

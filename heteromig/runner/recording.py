@@ -11,6 +11,7 @@ import psutil
 from msgspec import Struct
 
 from heteromig import __version__
+from heteromig.core import events as ev
 from heteromig.core.device_guards import DeviceFinding, device_findings
 from heteromig.core.guards import Finding
 from heteromig.core.machine import Run
@@ -24,6 +25,8 @@ from heteromig.core.record import (
     ObserverRecord,
     OverlapRecord,
     PhaseRecord,
+    PreparationRecord,
+    ReplacedSlice,
     RunRecord,
     SliceRecord,
     Tool,
@@ -32,7 +35,7 @@ from heteromig.core.record import (
 )
 from heteromig.core.spec import Isolation
 from heteromig.core.units import MonotonicNs, UtcNs
-from heteromig.core.view import WorkerView
+from heteromig.core.view import View, WorkerView
 from heteromig.runner.clock import rfc3339
 from heteromig.runner.config import to_toml
 from heteromig.runner.journal import Header
@@ -168,6 +171,7 @@ class Recorder:
             notes=(*(one.remark for one in found if one.remark), *view.notes),
             device_guards=found,
             verdict=VerdictRecord(verdict.status, verdict.exit_code, verdict.reasons) if judged else None,
+            preparation=_describe_preparation(view),
         )
 
     def _describe_worker(self, worker: WorkerView, run: Run) -> WorkerRecord:
@@ -213,6 +217,23 @@ class Recorder:
         begin = rfc3339(self._header.utc_ns(begin_ns)) if begin_ns is not None else None
         end = rfc3339(self._header.utc_ns(worker.ended_ns)) if worker.ended_ns is not None else None
         return begin, end
+
+
+def _describe_preparation(view: View) -> PreparationRecord | None:
+    kind, prepared, restoration = view.spec.preparation, view.prepared, view.restoration
+    if kind is None:
+        return None
+    restored = restoration if isinstance(restoration, ev.DevicesRestored) else None
+    failed = restoration if isinstance(restoration, ev.RestorationFailed) else None
+    return PreparationRecord(
+        kind=kind.value,
+        gpu_uuid=prepared.gpu_uuid if prepared else None,
+        what=prepared.what if prepared else None,
+        replaced=tuple(ReplacedSlice(*pair) for pair in prepared.replaced) if prepared else (),
+        restored=True if restored else False if failed else None,
+        sentence=restored.what if restored else failed.message if failed else None,
+        returned=tuple(ReplacedSlice(*pair) for pair in restored.replaced) if restored else (),
+    )
 
 
 def _level(worker: WorkerView) -> str | None:

@@ -14,6 +14,8 @@ from msgspec import Struct
 from heteromig.core.errors import EvidenceError, UsageError
 from heteromig.core.spec import RunSpec
 from heteromig.core.units import NS_PER_S, UtcNs
+from heteromig.slices.mig import journal as mig
+from heteromig.slices.mps import journal as mps
 
 RUN_JSON = "run.json"
 CERTIFICATE = "certificate.json"
@@ -24,8 +26,9 @@ SAMPLER_LOG = "sampler.log"
 KEEPER_LOG = "keeper.log"
 LATEST = "latest"
 
-UNSEALED = frozenset({CERTIFICATE, REPORT})
-"""What the certificate does not list: itself, and what is made from the rest at any time."""
+UNSEALED = frozenset({CERTIFICATE, REPORT, mig.RUN_JOURNAL, mps.RUN_JOURNAL})
+"""What the certificate does not list: itself, what is made from the rest at any time, and how to take back what was
+done to the GPU, which is closed after the run where that was not possible within it."""
 
 
 def create_run_dir(spec: RunSpec, at_utc_ns: UtcNs) -> Path:

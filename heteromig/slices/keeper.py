@@ -1,15 +1,16 @@
 """The process that keeps a GPU prepared for one run, and takes that back when the run is over, however it ends.
 
 `python -m heteromig.slices.keeper --preparation KIND --slices SOURCE --runs-dir DIR --run-dir DIR [--gpu GPU]
-[--layout LAYOUT] [--enable-mig-mode] [--only-restore]`
+[--layout LAYOUT] [--enable-mig-mode] [--controller-pid PID] [--only-restore]`
 
 It locks the GPU, prepares it, and writes one line, `Prepared` or `Refused`; after the latter it exits with 0. `Lost`
 follows if what it keeps ends by itself. Its standard input is its lifeline: the end of it, which comes with the
-controller's death as well, makes it take back what it did, say so by `Restored` or `NotRestored`, and exit. Lines that
-come before the end are orders for what it keeps. `--only-restore` is for the successor of a keeper that was killed: it
-prepares nothing.
+controller's death as well, makes it take back what it did, let go of the GPU, say how that came out by `Restored` or
+`NotRestored`, and exit. Lines that come before the end are orders for what it keeps. `--only-restore` is for the
+successor of one that was killed: it prepares nothing.
 
-The keyboard's signals do not end it, and TERM makes it take back what it did, as the end of its input does.
+No signal but KILL ends it: who ends a whole group of processes, as a terminal or a service manager does, ends the
+controller as well, and that is what counts.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-from heteromig.core.errors import HeteromigError
+from heteromig.core.errors import BusyError, HeteromigError
 from heteromig.core.spec import Preparation
 from heteromig.slices.keeping import Kept, Lost, Message, NotRestored, Refused, Restored, encode_line
 from heteromig.slices.locks import lock_directory, lock_gpus
@@ -44,28 +45,46 @@ RESTORE_PATIENCE_S = 10.0
 guardians need up to two seconds to end them, and a driver lists a process for a moment after its end."""
 
 
-class _Ended(Exception):  # noqa: N818 - no error
-    """TERM has come."""
+_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Keep the GPU until the controller is gone."""
-    for signum in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
-        signal.signal(signum, signal.SIG_IGN)
+    for signum in _SIGNALS:
+        signal.signal(signum, _go_on)  # unlike SIG_IGN, that is not handed down to what is kept
+        signal.siginterrupt(signum, False)  # noqa: FBT003 - it takes no names
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     options = _options(argv)
-    try:
-        source = parse_slices(options.slices)
-        kept = _kept(options)
-        locks = lock_gpus([kept.gpu_uuid], lock_directory(source, options.runs_dir))
-    except HeteromigError as error:
-        _say(NotRestored(str(error)) if options.only_restore else Refused(str(error), error.exit_code))
-        return 0
-    with closing(locks):
-        if options.only_restore or _keep(kept):
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            _restore(kept)
+    with ExitStack() as held:
+        last_word = _keep(options, held)
+    _say(last_word)
     return 0
+
+
+def _go_on(_signum: int, _frame: FrameType | None) -> None:
+    """What ends the controller as well is not this process' business."""
+
+
+def _keep(options: argparse.Namespace, held: ExitStack) -> Message:
+    if options.only_restore:
+        return _restored(options, None, held)
+    try:
+        kept = _locked(options, held)
+        prepared = kept.prepare()
+    except HeteromigError as error:
+        return Refused(str(error), error.exit_code)
+    _say(prepared)
+    for order in _orders(kept):
+        kept.obey(order)
+    return _restored(options, kept, held)
+
+
+def _locked(options: argparse.Namespace, held: ExitStack) -> Kept:
+    """What is to be kept, with the GPU locked on behalf of the controller, which is whom to stop."""
+    kept = _kept(options)
+    directory = lock_directory(parse_slices(options.slices), options.runs_dir)
+    held.callback(lock_gpus([kept.gpu_uuid], directory, options.controller_pid).close)
+    return kept
 
 
 def _kept(options: argparse.Namespace) -> Kept:
@@ -79,33 +98,6 @@ def _kept(options: argparse.Namespace) -> Kept:
         layout=options.layout,
         enable_mig_mode=options.enable_mig_mode,
     )
-
-
-def _keep(kept: Kept) -> bool:
-    """Prepare and wait; whether there is something to take back."""
-    try:
-        with _term_raises():
-            try:
-                prepared = kept.prepare()
-            except HeteromigError as error:
-                _say(Refused(str(error), error.exit_code))
-                return False
-            _say(prepared)
-            for order in _orders(kept):
-                kept.obey(order)
-    except _Ended:
-        pass
-    return True
-
-
-@contextlib.contextmanager
-def _term_raises() -> Iterator[None]:
-    def leave(_signum: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise _Ended
-
-    signal.signal(signal.SIGTERM, leave)
-    yield
 
 
 def _orders(kept: Kept) -> Iterator[str]:
@@ -126,26 +118,24 @@ def _orders(kept: Kept) -> Iterator[str]:
         yield from (line.decode(errors="replace") for line in lines)
 
 
-def _restore(kept: Kept) -> None:
+def _restored(options: argparse.Namespace, kept: Kept | None, held: ExitStack) -> Restored | NotRestored:
+    """Take it back, if need be in several tries; without `kept`, what a predecessor did."""
     deadline_s = time.monotonic() + RESTORE_PATIENCE_S
     while True:
         try:
-            what = kept.restore()
-        except HeteromigError as error:  # noqa: PERF203 - each try may be the last
-            if time.monotonic() >= deadline_s:
-                _say(NotRestored(str(error)))
-                return
-            time.sleep(_RETRY_S)
-        else:
-            _say(Restored(what))
-            return
+            kept = kept or _locked(options, held)
+            return kept.restore()
+        except HeteromigError as error:
+            if not isinstance(error, BusyError) or time.monotonic() >= deadline_s:
+                return NotRestored(str(error))
+        time.sleep(_RETRY_S)
 
 
 def _say(message: Message) -> None:
     line = encode_line(message)
-    os.write(_STDERR, line)  # keeper.log tells it when nobody listens any more
-    with contextlib.suppress(OSError):  # the controller is gone
-        os.write(_STDOUT, line)
+    for fd in (_STDERR, _STDOUT):  # keeper.log tells it when nobody listens any more
+        with contextlib.suppress(OSError):  # the controller is gone, or the disk is full
+            os.write(fd, line)
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -157,6 +147,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--gpu", metavar="GPU")
     parser.add_argument("--layout", default="", metavar="LAYOUT")
     parser.add_argument("--enable-mig-mode", action="store_true")
+    parser.add_argument("--controller-pid", type=int, metavar="PID")
     parser.add_argument("--only-restore", action="store_true")
     return parser.parse_args(argv)
 

@@ -18,7 +18,10 @@ class Prepared(Struct, frozen=True, tag="Prepared"):
 
 
 class Refused(Struct, frozen=True, tag="Refused"):
-    """It cannot be, and is as it was: a sentence for the user, and the exit code of its kind of error."""
+    """It cannot be: a sentence for the user, and the exit code of its kind of error.
+
+    It is as it was, or the sentence says what to do.
+    """
 
     message: str
     exit_code: int
@@ -31,9 +34,10 @@ class Lost(Struct, frozen=True, tag="Lost"):
 
 
 class Restored(Struct, frozen=True, tag="Restored"):
-    """It is as it was before; `what` is a sentence."""
+    """It is as it was before; see `events.DevicesRestored`."""
 
     what: str
+    replaced: tuple[tuple[str | None, str | None], ...] = ()
 
 
 class NotRestored(Struct, frozen=True, tag="NotRestored"):
@@ -88,9 +92,10 @@ class Kept(Protocol):
     def obey(self, order: str) -> None:
         """Carry out a line from the controller."""
 
-    def restore(self) -> str:
-        """Take it back, also what a predecessor did that was killed at any moment; a sentence on what was done.
+    def restore(self) -> Restored:
+        """Take it back, also what a predecessor did that was killed at any moment.
 
         Raises:
-            HeteromigError: that is not possible now.
+            BusyError: that is not possible now, and may be in a moment.
+            HeteromigError: that is not possible.
         """

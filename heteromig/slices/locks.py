@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from heteromig.core.errors import PreflightError
+from heteromig.core.errors import BusyError, PreflightError
 from heteromig.slices.source import SliceSource
 
 _STICKY_FOR_ALL = 0o1777
@@ -47,21 +47,22 @@ def lock_directory(source: SliceSource, runs_dir: Path) -> Path:
     return run_lock / "heteromig" if shared else Path("/tmp/heteromig-locks")  # noqa: S108 - opened without following links
 
 
-def lock_gpus(uuids: Iterable[str], directory: Path) -> HeldLocks:
+def lock_gpus(uuids: Iterable[str], directory: Path, pid: int | None = None) -> HeldLocks:
     """Lock each GPU, or none of them.
 
     The directory is made when it is missing, for all users of the machine. Symbolic links are not followed, neither
-    to it nor in it.
+    to it nor in it. `pid` is the process that others are told of, None for this one.
 
     Raises:
-        PreflightError: another process holds one of them, or locks cannot be made there.
+        BusyError: another process holds one of them.
+        PreflightError: locks cannot be made there.
     """
     with ExitStack() as held:
         try:
             directory_fd = _open_directory(directory)
             held.callback(os.close, directory_fd)
             for uuid in sorted(set(uuids)):
-                held.callback(os.close, _lock(directory_fd, f"{uuid}.lock", uuid))
+                held.callback(os.close, _lock(directory_fd, f"{uuid}.lock", uuid, pid or os.getpid()))
         except OSError as error:
             raise PreflightError(
                 f"GPUs cannot be locked in {directory} ({error.strerror}): make it a directory where you may write, "
@@ -69,6 +70,26 @@ def lock_gpus(uuids: Iterable[str], directory: Path) -> HeldLocks:
             ) from error
         return HeldLocks(held.pop_all())
     raise AssertionError  # pragma: no cover - ExitStack swallows nothing here
+
+
+def holder_of(uuid: str, directory: Path) -> int | None:
+    """The process for which the GPU is locked at this moment; None where it is not, or where that cannot be seen."""
+    try:
+        descriptor = os.open(directory / f"{uuid}.lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read_pid(descriptor)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _read_pid(descriptor: int) -> int | None:
+    text = os.pread(descriptor, _PID_BYTES, 0).decode(errors="replace").strip()
+    return int(text) if text.isdecimal() else None
 
 
 def _open_directory(directory: Path) -> int:
@@ -87,15 +108,15 @@ def _open_directory(directory: Path) -> int:
     return descriptor
 
 
-def _lock(directory_fd: int, name: str, uuid: str) -> int:
-    """A descriptor of the locked file, with our pid written into it."""
+def _lock(directory_fd: int, name: str, uuid: str, pid: int) -> int:
+    """A descriptor of the locked file, with that pid written into it."""
     while True:
         descriptor = _open_file(directory_fd, name)
         try:
             _take(descriptor, uuid)
             if _is_still(descriptor, directory_fd, name):
                 os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+                os.pwrite(descriptor, b"%d\n" % pid, 0)
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -129,8 +150,8 @@ def _take(descriptor: int, uuid: str) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.pread(descriptor, _PID_BYTES, 0).decode(errors="replace").strip() or "unknown"
-        raise PreflightError(
+        holder = _read_pid(descriptor) or "unknown"
+        raise BusyError(
             f"GPU {uuid} is in use by another heteromig run (pid {holder}): wait until it has ended, or stop it."
         ) from None
 

@@ -56,6 +56,9 @@ class LiveTable:
     def rejection(self, run: Run, finding: Finding, at_ns: MonotonicNs) -> None:
         """Nothing to do: the picture shows what the run waits for."""
 
+    def preparation(self, run: Run, at_ns: MonotonicNs) -> None:
+        """Nothing to do: the picture shows it."""
+
     def tick(self, run: Run, now_ns: MonotonicNs, last_lines: Mapping[int, str]) -> None:
         """Draw, unless the terminal is not keeping up."""
         self._run = run

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
-from heteromig.core.guards import Finding, Status, every_engine_present, run_must_stop
+from heteromig.core.guards import Finding, Status, devices_restored, every_engine_present, run_must_stop
 from heteromig.core.machine import Run
-from heteromig.core.phases import Phase
+from heteromig.core.phases import Keeping, Phase
 from heteromig.core.units import NS_PER_S, MonotonicNs
 from heteromig.core.verdict import Reason
 from heteromig.views.outlet import Outlet
 from heteromig.views.text import ELLIPSIS, printable
-from heteromig.views.waiting import building_sentence
+from heteromig.views.waiting import building_sentence, preparation_sentence
 
 _WAITING_EVERY_NS = 5 * NS_PER_S
 """Between two lines on why a run waits within a phase: with 56 slices, the names change that many times."""
@@ -51,7 +51,7 @@ class PlainLines:
         if destination is Phase.FINISHED:
             why = _verdict(run)
         else:
-            why = " ".join(sentences) if stopping else "; ".join(map(_found, _findings(run)))
+            why = " ".join(sentences) if stopping else "; ".join(map(_found, _told_of(run)))
         self._say(at_ns, f"{source.value} -> {destination.value}" + (f": {why}" if why else ""))
 
     def rejection(self, run: Run, finding: Finding, at_ns: MonotonicNs) -> None:
@@ -64,6 +64,13 @@ class PlainLines:
             if len(evidence) > _LONGEST_WAIT:
                 evidence = evidence[: _LONGEST_WAIT - 1] + ELLIPSIS
             self._say(at_ns, f"{run.phase.value}: {evidence}")
+
+    def preparation(self, run: Run, at_ns: MonotonicNs) -> None:
+        """Say what is being done to the GPU, and what was; the end of that is told with the transition."""
+        kept = run.view.prepared if run.view.keeping is Keeping.KEPT else None
+        words = preparation_sentence(run.view) if kept is None else printable(kept.what)
+        if words:
+            self._say(at_ns, f"{run.phase.value}: {words}")
 
     def tick(self, run: Run, now_ns: MonotonicNs, last_lines: Mapping[int, str]) -> None:
         """Say nothing: there is no line without news."""
@@ -78,6 +85,13 @@ class PlainLines:
 
 def _findings(run: Run) -> tuple[Finding, ...]:
     return run.transitions[-1].findings if run.transitions else ()
+
+
+def _told_of(run: Run) -> Iterator[Finding]:
+    """Without what goes without saying where nothing was done to the GPU."""
+    for finding in _findings(run):
+        if run.view.spec.preparation is not None or finding.guard != devices_restored.__name__:
+            yield finding
 
 
 def _found(finding: Finding) -> str:

@@ -32,6 +32,10 @@ class Reporter(Protocol):
         """A guard said no, for a reason that was not given before in this phase."""
         ...
 
+    def preparation(self, run: Run, at_ns: MonotonicNs) -> None:
+        """What is done to the GPU for the run is begun, done, being taken back, or that is over: `run.view.keeping`."""
+        ...
+
     def tick(self, run: Run, now_ns: MonotonicNs, last_lines: Mapping[int, str]) -> None:
         """Time to draw anew; `last_lines` is the last output line of each worker, as it came."""
         ...
@@ -68,6 +72,10 @@ class Unfailing:
     def rejection(self, run: Run, finding: Finding, at_ns: MonotonicNs) -> None:
         """Passed on."""
         self._try(lambda: self._reporter.rejection(run, finding, at_ns))
+
+    def preparation(self, run: Run, at_ns: MonotonicNs) -> None:
+        """Passed on."""
+        self._try(lambda: self._reporter.preparation(run, at_ns))
 
     def tick(self, run: Run, now_ns: MonotonicNs, last_lines: Mapping[int, str]) -> None:
         """Passed on."""

@@ -24,6 +24,9 @@ class Silent:
     def rejection(self, run: Run, finding: Finding, at_ns: MonotonicNs) -> None:
         """Say nothing."""
 
+    def preparation(self, run: Run, at_ns: MonotonicNs) -> None:
+        """Say nothing."""
+
     def tick(self, run: Run, now_ns: MonotonicNs, last_lines: Mapping[int, str]) -> None:
         """Say nothing."""
 

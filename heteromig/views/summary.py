@@ -12,8 +12,8 @@ import msgspec
 from rich.text import Text
 
 from heteromig.core.phases import Phase, Role
-from heteromig.core.record import ObserverPhase, RunRecord, WorkerRecord
-from heteromig.core.spec import Goal, Isolation, Mode
+from heteromig.core.record import ObserverPhase, PreparationRecord, RunRecord, WorkerRecord
+from heteromig.core.spec import Goal, Isolation, Mode, Preparation
 from heteromig.core.verdict import SIGNAL_BASE, ExitCode
 from heteromig.views.guards_view import append_guards, append_remarks
 from heteromig.views.text import printable
@@ -72,6 +72,7 @@ def summary(record: RunRecord, run_directory: str, width: int) -> Text:
             append_overlap(text, overlap.proven, figures, overlap.backgrounds, width)
     if record.left_out:
         append_block(text, "Left out", f"{', '.join(record.left_out)}, for want of slices", width)
+    _append_preparation(text, record.preparation, width)
     measured = main is not None and main.timed_begin is not None
     append_guards(text, record.device_guards, width, simulated=record.simulated, measured=measured)
     remarks = {finding.remark for finding in record.device_guards}
@@ -116,6 +117,20 @@ def _logs_in_tree(main: WorkerRecord) -> str:
     """Where main's own logs are, relative to NVIDIA's tree; empty where main did not run."""
     audit = _audit(main).removeprefix(_AUDIT)
     return f"build/compliance_logs/{audit.upper()}" if audit else main.env.get("LOG_DIR", "")
+
+
+def _append_preparation(text: Text, done: PreparationRecord | None, width: int) -> None:
+    if done is None or done.what is None:
+        return
+    words = f"{done.what} {done.sentence if done.restored else 'It is not known to be as before again.'}"
+    new = sum(one.before is not None and one.before != one.after for one in done.returned)
+    if new:
+        words += f" {_count(new, 'slice')} got another UUID by that: run.json has them all, under preparation."
+    append_block(text, "Prepared", printable(words), width)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _notes(notes: Sequence[str]) -> Iterator[str]:
@@ -201,6 +216,9 @@ def _next_steps(record: RunRecord, run_directory: str) -> Iterator[_Step]:
         yield _Step("heteromig run, with the same options, uses these engines.")
         return
     yield from _hints(record, quoted, verdict.exit_code)
+    done = record.preparation
+    if done is not None and done.kind == Preparation.LAYOUT.value and done.what is not None and not done.restored:
+        yield _Step("Cut the GPU back, once that is possible:", f"heteromig mig restore {quoted}")
     if verdict.exit_code != ExitCode.INTERNAL:
         yield _Step("Prove this verdict again, from the files alone:", verify)
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from heteromig.core.machine import Run
-from heteromig.core.phases import Phase, Role, WorkerState
+from heteromig.core.phases import Keeping, Phase, Role, WorkerState
 from heteromig.core.plan import EngineNeed, build_batches
-from heteromig.core.spec import Mode
+from heteromig.core.spec import Mode, Preparation
 from heteromig.core.units import NS_PER_MS, NS_PER_S, MonotonicNs, format_duration_s
 from heteromig.core.view import View, WorkerView
 from heteromig.views.text import printable
@@ -45,14 +45,29 @@ def sentence(run: Run, entered_ns: MonotonicNs, now_ns: MonotonicNs) -> str:  # 
         case Phase.MAIN_RUNNING:
             return _main_sentence(view)
         case Phase.DRAINING:
-            return _draining_sentence(view) or printable(run.waiting_for) or "waiting until every slice is empty"
+            return (
+                _draining_sentence(view)
+                or preparation_sentence(view)
+                or printable(run.waiting_for)
+                or "waiting until every slice is empty"
+            )
         case Phase.VALIDATING:
             return "reading the logs and judging the overlap"
         case Phase.FINISHED:
             verdict = run.verdict
             return f"{verdict.status}, exit {verdict.exit_code}"
         case _:
-            return printable(run.waiting_for) or "looking for slices"
+            return printable(run.waiting_for) or preparation_sentence(view) or "looking for slices"
+
+
+def preparation_sentence(view: View) -> str:
+    """What is being done to the GPU, or was done at last; empty where that is over for now."""
+    layout = view.spec.preparation is Preparation.LAYOUT
+    if view.keeping is Keeping.ASKED:
+        return f"cutting the GPU into {printable(view.spec.layout)}" if layout else "sharing the GPU"
+    if view.keeping is Keeping.RESTORING:
+        return "cutting the GPU back" if layout else "ending the sharing of the GPU"
+    return ""
 
 
 def building_sentence(view: View) -> str:

@@ -44,6 +44,8 @@ VALUES = {
     "harness-dir": "other",
     "slices": "sim:a30",
     "gpu": "0",
+    "layout": "7x1g.10gb",
+    "enable-mig-mode": None,
     "harness": "loadgen",
     "seed": "3",
     "no-pin": None,
@@ -128,6 +130,7 @@ def test_the_table_has_every_option() -> None:
     names = {name.lstrip("-") for param in COMMANDS["run"].params for name in (*param.opts, *param.secondary_opts)}
     told = {*VALUES, *ELSEWHERE}
     assert {name for name in names if len(name) > 1 and name not in told and f"no-{name}" not in told} - {"help"} == {
+        "no-enable-mig-mode",
         "no-lenient",
         "no-live",
         "no-rebuild",
@@ -166,7 +169,9 @@ def test_dry_run_is_plan(flag: str) -> None:
     assert json.loads(_call("run", flag, "--json").stdout)["spec"] == _spec()
 
 
-@pytest.mark.parametrize("command", ["", "run", "plan", "build", "slices", "states", "verify", "import-results"])
+@pytest.mark.parametrize(
+    "command", ["", "run", "plan", "build", "slices", "states", "verify", "clean", "import-results"]
+)
 def test_help_shows_one_spelling_in_80_columns(command: str) -> None:
     words = (command,) if command else ()
     text = _call(*words, "--help", COLUMNS="80").stdout

@@ -31,6 +31,7 @@ from heteromig.core.spec import (
     Goal,
     MainSpec,
     Mode,
+    Preparation,
     RunSpec,
     TimingSpec,
 )
@@ -118,6 +119,8 @@ AUDIT = replace(SPEC, main=replace(SPEC.main, action=Action.TEST01))
 LENIENT = replace(SPEC, lenient=True)
 ANNOUNCED = replace(SPEC, start_evidence=EvidenceLevel.ANNOUNCED)
 WAITING = replace(SPEC, drain=Drain.WAIT)
+CUT = replace(SPEC, preparation=Preparation.LAYOUT, layout="3x1g.10gb")
+SHARED = replace(SPEC, simulated=False, slices="mps:3x33", preparation=Preparation.MPS)
 ONLY_BUILDING = replace(SPEC, goal=Goal.BUILD)
 
 

@@ -29,8 +29,13 @@ History = Sequence[Step]
 _ORDER = tuple(Phase)
 _BEFORE_DRAINING = ACTIVE_PHASES
 _WATCHED = (Phase.BACKGROUND_STARTING, *MEASURING_PHASES)
-_RUNGS = (ef.CleanStop, ef.Terminate, ef.Kill)
+_RUNGS = (ef.CleanStop, ef.Terminate, ef.TerminateClients, ef.Kill)
 _WEIGHT = (2, 1, 7, 6, 5, 4, 3, 9)
+_ALWAYS_FATAL = (
+    *(ev.SignalReceived, ev.DiscoveryFailed, ev.LockRefused),
+    *(ev.PreparationFailed, ev.KeeperLost, ev.RestorationFailed),
+)
+_KEEPERS_LAST_WORDS = (ev.DevicesRestored, ev.RestorationFailed)
 _DECODER = msgspec.json.Decoder(ev.AnyEvent)
 
 
@@ -49,6 +54,8 @@ def check(spec: RunSpec, history: History) -> None:
     draining_stops_everybody(spec, history)
     the_ladder_goes_up(history)
     a_second_signal_kills(history)
+    the_gpu_is_prepared_first(spec, history)
+    the_gpu_is_taken_back_last(history)
     validating_comes_after_reaping(history)
     a_stop_is_no_failure(history)
     slices_were_left_empty(history)
@@ -83,7 +90,7 @@ def what_goes_wrong_leads_to_draining(spec: RunSpec, history: History) -> None:
 
 def _is_fatal(spec: RunSpec, step: Step, heard: _Heard) -> bool:  # noqa: PLR0911 - one arm an event
     match step.event:
-        case ev.SignalReceived() | ev.DiscoveryFailed() | ev.LockRefused():
+        case _ if isinstance(step.event, _ALWAYS_FATAL):
             return True
         case ev.DeviceFaulted():
             return step.event.gpu_uuid is None or step.view.plan is None or step.event.gpu_uuid in _used_gpus(step.view)
@@ -374,20 +381,29 @@ def main_has_time_to_exit(spec: RunSpec, history: History) -> None:
 
 
 def what_happens_elsewhere_is_noted(history: History) -> None:
-    """Once there is a plan, whatever befalls what is not part of it is in the notes, up to twenty; nothing else is."""
+    """Once there is a plan, whatever befalls what is not part of it is in the notes, up to twenty; nothing else is.
+
+    So is what was found when the GPUs were locked, and a keeper that was lost while another one could go on.
+    """
     seen: list[str] = []
+    restoring = False
     for step in history:
         if isinstance(step.event, ev.SlicesDiscovered) and not seen and step.view.inventory is not None:
             seen += [f"No run can use it: {gpu.message}" for gpu in step.view.inventory.unusable]
-        if step.view.plan is None:
-            continue
-        match step.event:
-            case ev.SampleTaken(sample=sample):
-                seen += _elsewhere(step.view, sample)
-            case ev.DeviceFaulted(gpu_uuid=str(uuid)) if uuid not in _used_gpus(step.view):
-                seen.append(f"Not part of the run: {step.event.message}")
-            case _:
-                pass
+        if isinstance(step.event, ev.GpusLocked):
+            seen += step.event.notes
+        if isinstance(step.event, ev.KeeperLost) and restoring:
+            seen.append(step.event.message)
+        asked = any(isinstance(effect, ef.RestoreDevices) for effect in step.effects)
+        restoring = asked or (restoring and not isinstance(step.event, _KEEPERS_LAST_WORDS))
+        if step.view.plan is not None:
+            match step.event:
+                case ev.SampleTaken(sample=sample):
+                    seen += _elsewhere(step.view, sample)
+                case ev.DeviceFaulted(gpu_uuid=str(uuid)) if uuid not in _used_gpus(step.view):
+                    seen.append(f"Not part of the run: {step.event.message}")
+                case _:
+                    pass
         assert [note.partition(" (")[0] for note in step.view.notes] == list(dict.fromkeys(seen))[:20]
 
 
@@ -413,6 +429,62 @@ def _elsewhere(view: View, sample: DeviceSample) -> list[str]:
             if view.controller_pid not in {occupant.pid, *occupant.ancestors}
         ),
     ]
+
+
+def the_gpu_is_prepared_first(spec: RunSpec, history: History) -> None:
+    """Where that is wanted, it is asked for once; until it is said to be done nobody looks at the devices."""
+    asked = prepared = sampling = False
+    for step in history:
+        prepared = prepared or (asked and isinstance(step.event, ev.DevicesPrepared))
+        for effect in step.effects:
+            if isinstance(effect, ef.PrepareDevices):
+                assert spec.preparation is not None
+                assert not asked, "asked for twice"
+                asked = True
+            if isinstance(effect, ef.StartSampler) and spec.preparation is not None:
+                assert prepared, "the devices were looked at before they were prepared"
+                assert not sampling, "the sampler was started twice"
+                sampling = True
+
+
+def the_gpu_is_taken_back_last(history: History) -> None:
+    """Validating begins once the keeper has said how that came out, or had its time, or died twice at it.
+
+    Only what was asked for is taken back, in draining, once, and again where a keeper died at it.
+    """
+    asked = refused = prepared = answered = False
+    restores = deaths = 0
+    for step in history:
+        event = step.event
+        refused = refused or (asked and not prepared and isinstance(event, ev.PreparationFailed))
+        prepared = prepared or (asked and isinstance(event, ev.DevicesPrepared))
+        if restores:
+            deaths += isinstance(event, ev.KeeperLost) and not answered
+            late = isinstance(event, ev.DeadlinePassed) and event.timer is ev.Timer.RESTORED
+            answered = answered or late or refused or isinstance(event, (ev.DevicesRestored, ev.RestorationFailed))
+        if step.after is Phase.VALIDATING and step.before is not Phase.VALIDATING and asked:
+            assert refused or answered or deaths > 1, "the GPU was left as it was for the run"
+            if not refused and not any(isinstance(done.event, ev.DevicesRestored) for done in history):
+                assert step.verdict.exit_code >= 7, "nobody says that it was left so"
+        for effect in step.effects:
+            asked = asked or isinstance(effect, ef.PrepareDevices)
+            if isinstance(effect, ef.RestoreDevices):
+                assert asked
+                assert not refused
+                assert step.after is Phase.DRAINING
+                assert restores == (0 if not isinstance(event, ev.KeeperLost) else deaths)
+                restores += 1
+            assert not restores or not isinstance(effect, (ef.StartSampler, ef.RequestSample, ef.SpawnWorker))
+
+
+def _first_closing(history: History) -> Step | None:
+    """When the run goes on as if nothing of it were left: the GPU is to be taken back, or validating begins."""
+    for step in history:
+        if any(isinstance(effect, ef.RestoreDevices) for effect in step.effects):
+            return step
+        if step.after is Phase.VALIDATING and step.before is not Phase.VALIDATING:
+            return step
+    return None
 
 
 def draining_stops_everybody(spec: RunSpec, history: History) -> None:
@@ -441,7 +513,7 @@ def draining_stops_everybody(spec: RunSpec, history: History) -> None:
 
 
 def the_ladder_goes_up(history: History) -> None:
-    """Clean stop, TERM, KILL: a worker may miss a rung and hear one again, but never an earlier one."""
+    """Clean stop, TERM, off the GPU, KILL: a worker may miss a rung and hear one again, but never an earlier one."""
     reached: dict[int, int] = {}
     live: set[int] = set()
     for step in history:
@@ -459,7 +531,8 @@ def the_ladder_goes_up(history: History) -> None:
                 for index in effect.workers:
                     assert rung >= reached.get(index, 0), f"worker {index} went down the ladder"
                     reached[index] = rung
-                if isinstance(step.event, ev.DeadlinePassed) and rung > 0:
+                late = isinstance(step.event, ev.DeadlinePassed) and step.event.timer is not ev.Timer.CLIENTS
+                if late and rung > 0:
                     assert ef.ObserveWorkers(workers=effect.workers) in step.effects, (
                         "nobody looked before TERM or KILL"
                     )
@@ -488,15 +561,19 @@ def a_second_signal_kills(history: History) -> None:
 
 
 def validating_comes_after_reaping(history: History) -> None:
-    """All workers that were spawned have exited, or one did not die of KILL, which the verdict says."""
+    """All workers that were spawned have exited, or one did not die of KILL, which the verdict says.
+
+    So it is when the GPU is to be taken back, where it was prepared.
+    """
     left: set[int] = set()
+    closing = _first_closing(history)
     for step in history:
         if isinstance(step.event, ev.WorkerExited):
             left.discard(step.event.worker)
         for effect in step.effects:
             if isinstance(effect, ef.SpawnWorker):
                 left.add(effect.assignment.index)
-        if step.after is Phase.VALIDATING and step.before is not Phase.VALIDATING and left:
+        if step is closing and left:
             assert isinstance(step.event, ev.DeadlinePassed)
             assert step.event.timer is ev.Timer.KILLED
             unreaped = [reason for reason in step.view.reasons if "could not be reaped" in reason.sentence]
@@ -517,7 +594,11 @@ def a_stop_is_no_failure(history: History) -> None:
 
 
 def slices_were_left_empty(history: History) -> None:
-    """Validating begins on a sample since the last exit without anybody on it, or where no such sample can be had."""
+    """Validating begins on a sample since the last exit without anybody on it, or where no such sample can be had.
+
+    Where the GPU is to be taken back, that begins so.
+    """
+    closing = _first_closing(history)
     heard: ev.SampleTaken | None = None
     last_exit_ns: int | None = None
     lost = False
@@ -534,7 +615,7 @@ def slices_were_left_empty(history: History) -> None:
         for effect in step.effects:
             if isinstance(effect, ef.SpawnWorker):
                 spawned.add(effect.assignment.index)
-        if step.after is not Phase.VALIDATING or step.before is Phase.VALIDATING:
+        if step is not closing:
             continue
         last = ev.Timer.KILLED if spawned else ev.Timer.SETTLE
         gave_up = isinstance(step.event, ev.DeadlinePassed) and step.event.timer is last

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from heteromig.core import events as ev
 from heteromig.core.phases import MEASURING_PHASES, EvidenceLevel, Phase
 from heteromig.core.plan import make_plan
-from heteromig.core.spec import Action, Drain, Goal, Mode, RunSpec
+from heteromig.core.spec import Action, Drain, Goal, Mode, Preparation, RunSpec
 from heteromig.core.verdict import ABORT_SIGNALS, Reason
 from tests.core import histories
 from tests.core.world import (
@@ -20,6 +20,7 @@ from tests.core.world import (
     Cast,
     Habit,
     Incident,
+    Keeper,
     Place,
     Trouble,
 )
@@ -48,8 +49,11 @@ def specs(draw: st.DrawFn) -> RunSpec:
         st.sampled_from([histories.ALONE, *[histories.BATCHED] * 3, *[histories.ABRUPT] * 3, *[histories.SPEC] * 4])
     )
     action = draw(st.sampled_from([Action.RUN_HARNESS, Action.RUN_HARNESS, Action.TEST04]))
+    preparation = draw(st.sampled_from([None, None, *Preparation]))
     return replace(
         base,
+        preparation=preparation,
+        simulated=preparation is not Preparation.MPS,
         main=replace(base.main, action=action, mode=draw(st.sampled_from(Mode))),
         goal=Goal.BUILD if draw(st.integers(0, 9)) == 0 else Goal.RUN,
         timing=replace(base.timing, start_time_buffer_ms=draw(st.sampled_from([0, 3_000, 10_000]))),
@@ -86,6 +90,7 @@ def _habits(draw: st.DrawFn, base: Habit) -> Habit:
         signal=signal,
         clean_stop_s=draw(st.none() | _SHORT_S),
         term_s=draw(st.none() | _SHORT_S),
+        client_s=draw(st.none() | _SHORT_S),
         kill_s=draw(st.none() | _SHORT_S),
         seen_on=draw(st.sampled_from([None, histories.slice_uuid(0), histories.slice_uuid(2)])),
         seen=draw(st.booleans()),
@@ -115,7 +120,18 @@ def casts() -> st.SearchStrategy[Cast]:
 def places(draw: st.DrawFn) -> Place:
     """A machine that is ready, but for one in ten."""
     found = draw(st.sampled_from([(), (Reason(3, "not VALID"),), (Reason(4, "not covered"), Reason(9, "no log"))]))
+    keeper = st.just(Keeper()) | st.builds(
+        Keeper,
+        prepares_s=st.sampled_from([0.5, 0.5, 20.0, 70.0, None]),
+        refusal=st.sampled_from(
+            [None, None, ev.PreparationFailed(0, "in use", 7), ev.PreparationFailed(0, "no fit", 2)]
+        ),
+        restores_s=st.sampled_from([0.5, 0.5, 20.0, 70.0, None]),
+        failure=st.sampled_from([None, None, "in use"]),
+    )
     ready = Place(
+        keeper=draw(keeper),
+        lock_notes=draw(st.sampled_from([(), ("left cut",)])),
         inventory=draw(st.sampled_from([histories.inventory(), histories.inventory(2, 4)])),
         engines_cached=draw(st.booleans()),
         shows_processes=draw(st.integers(0, 4)) > 0,
@@ -167,9 +183,14 @@ def facts() -> st.SearchStrategy[ev.AnyEvent]:
     zero = st.just(0)
     return st.one_of(
         st.just(ev.RunStarted(0, 0, histories.CONTROLLER_PID)),
+        st.just(ev.DevicesPrepared(0, histories.gpu_uuid(0), "cut")),
+        st.just(ev.PreparationFailed(0, "in use", 7)),
+        st.just(ev.KeeperLost(0, "it died")),
+        st.just(ev.DevicesRestored(0, "cut back")),
+        st.just(ev.RestorationFailed(0, "in use")),
         st.builds(ev.SlicesDiscovered, zero, st.sampled_from([2, 3, 1]).map(histories.inventory), st.just((0, 1, 2))),
         st.just(ev.DiscoveryFailed(0, "no driver")),
-        st.just(ev.GpusLocked(0)),
+        st.sampled_from([ev.GpusLocked(0), ev.GpusLocked(0, ("left cut",))]),
         st.just(ev.LockRefused(0, "pid 5 holds it")),
         st.builds(ev.EnginesInspected, zero, st.sampled_from(_NEEDS)),
         st.builds(ev.WorkerSpawned, zero, _WORKERS, st.integers(1000, 1050), st.integers(1000, 1050)),

@@ -14,6 +14,7 @@ from heteromig.core.verdict import ExitCode
         (errors.HeteromigError, ExitCode.INTERNAL),
         (errors.UsageError, ExitCode.USAGE),
         (errors.PreflightError, ExitCode.DEVICE),
+        (errors.BusyError, ExitCode.DEVICE),
         (errors.EvidenceError, ExitCode.INCONCLUSIVE),
     ],
 )

@@ -29,7 +29,7 @@ from heteromig.core.record import (
 )
 from heteromig.core.spec import RunSpec
 from heteromig.core.verdict import Reason
-from tests.core.histories import SPEC, inventory, occupant, sample
+from tests.core.histories import SHARED, SPEC, inventory, occupant, sample
 from tests.core.world import BACKGROUND, Cast, Incident, Place, World
 
 
@@ -37,7 +37,7 @@ def rich_history() -> World:
     """A run in which nearly everything is heard and asked for."""
     stubborn = replace(BACKGROUND, clean_stop_s=None, term_s=None)
     return World(
-        SPEC,
+        SHARED,
         cast=Cast(background=stubborn),
         place=Place(engines_cached=False),
         incidents=(Incident(Phase.MAIN_RUNNING, 1.0, ev.DeviceFaulted(0, "Xid 79")),),
@@ -46,9 +46,14 @@ def rich_history() -> World:
 
 EXAMPLES: list[ev.AnyEvent] = [
     ev.RunStarted(1, 2, 3),
+    ev.DevicesPrepared(1, "GPU-0", "cut", {"CUDA_MPS_PIPE_DIRECTORY": "/pipe"}, ((None, "MIG-1"), ("MIG-0", None))),
+    ev.PreparationFailed(1, "in use", 7),
+    ev.KeeperLost(1, "it died"),
+    ev.DevicesRestored(1, "cut back", (("MIG-0", "MIG-2"),)),
+    ev.RestorationFailed(1, "in use"),
     ev.SlicesDiscovered(1, inventory(), (0, 1)),
     ev.DiscoveryFailed(1, "no driver"),
-    ev.GpusLocked(1),
+    ev.GpusLocked(1, ("left cut by a run that was killed",)),
     ev.LockRefused(1, "pid 5"),
     ev.EnginesInspected(1, ()),
     ev.WorkerSpawned(1, 2, 3, 4),

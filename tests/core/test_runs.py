@@ -1182,6 +1182,6 @@ def test_a_transition_carries_the_findings_of_its_own_guards_only() -> None:
         Phase.BUFFERING: ["all_backgrounds_timed", "backgrounds_on_their_slices"],
         Phase.MAIN_RUNNING: ["buffer_elapsed", "backgrounds_still_timed", "geometry_unchanged"],
         Phase.DRAINING: ["main_exited"],
-        Phase.VALIDATING: ["all_reaped", "slices_empty"],
+        Phase.VALIDATING: ["all_reaped", "slices_empty", "devices_restored"],
         Phase.FINISHED: [],
     }

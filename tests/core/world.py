@@ -60,6 +60,8 @@ class Habit(Struct, frozen=True):
     signal: int | None = None
     clean_stop_s: float | None = 0.2
     term_s: float | None = 0.1
+    client_s: float | None = None
+    """From being taken off a shared GPU to its exit."""
     kill_s: float | None = 0.01
     seen_on: str | None = None
     """The slice that the device shows it on, where that is not its own."""
@@ -108,6 +110,7 @@ class Trouble(Enum):
     LEAK = "memory is in use from then on that belongs to nobody"
     DEAF = "the driver offers no events any more"
     SILENCE = "the sampler says nothing any more"
+    KEEPER_DIES = "the keeper is killed, if there is one"
 
 
 class Incident(Struct, frozen=True):
@@ -118,8 +121,28 @@ class Incident(Struct, frozen=True):
     what: ev.AnyEvent | Trouble
 
 
+class Keeper(Struct, frozen=True):
+    """How whoever prepares the GPU behaves. Each `_s` is the time to the answer; None is never."""
+
+    prepares_s: float | None = 0.5
+    refusal: ev.PreparationFailed | None = None
+    restores_s: float | None = 0.5
+    failure: str | None = None
+    """Why the GPU cannot be taken back."""
+
+
+class KeeperSays(Struct, frozen=True):
+    """An answer of a keeper, which is not given if that one is dead by then."""
+
+    keeper: int
+    event: ev.AnyEvent
+
+
 class Place(Struct, frozen=True):
     """What the run finds around it."""
+
+    keeper: Keeper = Keeper()
+    lock_notes: tuple[str, ...] = ()
 
     inventory: Inventory = histories.inventory()
     cpus: tuple[int, ...] = (0, 1)
@@ -203,13 +226,18 @@ class World:
         self._cast = cast or Cast()
         self._place = place or Place()
         self._incidents = incidents
-        self._due: list[tuple[MonotonicNs, int, ev.AnyEvent | SampleDue | Trouble]] = []
+        self._due: list[tuple[MonotonicNs, int, ev.AnyEvent | SampleDue | Trouble | KeeperSays]] = []
         self._numbers = itertools.count()
         self._processes: dict[int, Process] = {}
         self._engines: set[EngineNeed] = set()
         self._beats: dict[int, int] = {}
         self._troubles: set[Trouble] = set()
         self._sampling = False
+        self._keepers = 0
+        self._keeper: int | None = None
+        """The number of the one that lives."""
+        self._keeper_free_ns: MonotonicNs | None = 0
+        """When it will have answered what it was asked last; None for never."""
         self._schedule(0, ev.RunStarted(at_ns=0, at_utc_ns=0, controller_pid=histories.CONTROLLER_PID))
         self._meet_incidents(Phase.DISCOVERING)
 
@@ -232,8 +260,16 @@ class World:
             return False
         self.now_ns, _, item = heapq.heappop(self._due)
         match item:
+            case Trouble.KEEPER_DIES:
+                if self._keeper is not None:
+                    self._keeper = None
+                    self.tell(ev.KeeperLost(0, "the keeper ended"))
             case Trouble():
                 self._troubles.add(item)
+            case KeeperSays():
+                if item.keeper == self._keeper:
+                    self._keeper = self._keeper if isinstance(item.event, ev.DevicesPrepared) else None
+                    self.tell(item.event)
             case SampleDue():
                 self._sample(item)
             case _ if isinstance(item, _ABOUT_WORKERS):
@@ -294,7 +330,7 @@ class World:
                 break
         raise AssertionError(f"The run is stuck in {self.run.phase} at {self.now_ns}: {self.run.waiting_for}")
 
-    def _schedule(self, after_s: float, item: ev.AnyEvent | SampleDue | Trouble) -> None:
+    def _schedule(self, after_s: float, item: ev.AnyEvent | SampleDue | Trouble | KeeperSays) -> None:
         at_ns = self.now_ns + round(after_s * NS_PER_S) + _ANSWER_NS
         heapq.heappush(self._due, (at_ns, next(self._numbers), item))
 
@@ -307,13 +343,24 @@ class World:
 
     def _perform(self, effect: ef.AnyEffect) -> None:  # noqa: C901, PLR0912 - one arm an effect
         match effect:
+            case ef.PrepareDevices():
+                keeper = self._place.keeper
+                prepared = ev.DevicesPrepared(
+                    0, histories.gpu_uuid(0), "cut", replaced=((None, histories.slice_uuid(0)),)
+                )
+                self._start_keeper()
+                self._answer(keeper.prepares_s, keeper.refusal or prepared)
+            case ef.RestoreDevices():
+                self._sampling = False
+                self._restore()
             case ef.StartSampler():
                 self._start_sampler()
             case ef.RequestSample():
                 self._schedule(0.005, SampleDue(periodic=False))
             case ef.LockGpus():
                 refusal = self._place.lock_refusal
-                self._schedule(0, ev.LockRefused(0, refusal) if refusal else ev.GpusLocked(0))
+                locked = ev.GpusLocked(0, self._place.lock_notes)
+                self._schedule(0, ev.LockRefused(0, refusal) if refusal else locked)
             case ef.InspectEngines():
                 self._inspect(effect)
             case ef.SpawnWorker():
@@ -329,6 +376,10 @@ class World:
                 for index in effect.workers:
                     process = self._processes[index]
                     self._end(process, "TERM", process.habit.term_s, _SIGTERM)
+            case ef.TerminateClients():
+                for index in effect.workers:
+                    process = self._processes[index]
+                    self._end(process, "terminate_client", process.habit.client_s, _SIGTERM)
             case ef.Kill():
                 for index in effect.workers:
                     process = self._processes[index]
@@ -341,6 +392,28 @@ class World:
                 self._schedule(0.05, ev.VerdictWritten(0))
             case ef.SetTick() | ef.RecordTransition() | ef.RecordRejection():
                 pass
+
+    def _start_keeper(self) -> None:
+        self._keepers += 1
+        self._keeper = self._keepers
+        self._keeper_free_ns = self.now_ns
+
+    def _restore(self) -> None:
+        keeper = self._place.keeper
+        if self._keeper is None:
+            self._start_keeper()
+        restored = ev.DevicesRestored(0, "cut back", replaced=((histories.slice_uuid(0), "SIM-anew"),))
+        self._answer(keeper.restores_s, ev.RestorationFailed(0, keeper.failure) if keeper.failure else restored)
+
+    def _answer(self, after_s: float | None, event: ev.AnyEvent) -> None:
+        """Once it has answered what it was asked before."""
+        assert self._keeper is not None
+        if after_s is None or self._keeper_free_ns is None:
+            self._keeper_free_ns = None
+            return
+        begin_ns = max(self.now_ns, self._keeper_free_ns)
+        self._keeper_free_ns = begin_ns + round(after_s * NS_PER_S)
+        self._schedule((self._keeper_free_ns - self.now_ns) / NS_PER_S, KeeperSays(self._keeper, event))
 
     def _start_sampler(self) -> None:
         failure = self._place.discovery_failure

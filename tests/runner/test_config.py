@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from heteromig.benchmarks.catalog import BENCHMARKS, SETS
 from heteromig.core.errors import UsageError
 from heteromig.core.phases import EvidenceLevel
-from heteromig.core.spec import Action, CommandSpec, Drain, Goal, Mode, RunSpec, SystemSpec
+from heteromig.core.spec import Action, CommandSpec, Drain, Goal, Mode, Preparation, RunSpec, SystemSpec
 from heteromig.harnesses import HARNESSES
 from heteromig.harnesses.make.arguments import START_FROM_DEVICE, VERBOSE
 from heteromig.runner.config import (
@@ -498,9 +498,14 @@ def configs(draw: st.DrawFn) -> Config:
     own = draw(_own_arguments())
     if mode is not Mode.PERFORMANCE and draw(st.booleans()):
         own = [*(own if isinstance(own, list) else []), "--test_mode=AccuracyOnly"]
+    slices = draw(st.sampled_from(["mig", "gpu", "mps:7x14", "sim:a30", "sim:a30/2x2g.12gb", "sim:a100-sxm-80gb"]))
     return replace(
         base,
-        slices=draw(st.sampled_from(["mig", "gpu", "mps:7x14", "sim:a30", "sim:a30/2x2g.12gb", "sim:a100-sxm-80gb"])),
+        slices=slices,
+        layout=draw(st.sampled_from([None, "7x1g.10gb", "of mine.yaml:x", "/lay outs.json:ä"]))
+        if slices not in {"gpu", "mps:7x14"}
+        else None,
+        enable_mig_mode=draw(st.none() | st.booleans()),
         gpu=draw(st.none() | st.integers(0, 7) | TEXT),
         start_from_device=draw(st.none() | st.booleans()),
         verbose=draw(st.none() | st.booleans()),
@@ -552,6 +557,23 @@ def test_resolved_configuration_tells_the_same_again(
     spec = resolve(config, goal=goal)
     assert _again(tmp_path_factory.getbasetemp(), spec) == spec
     assert msgspec.json.decode(msgspec.json.encode(spec), type=RunSpec) == spec
+
+
+def test_a_layout_is_for_mig_slices() -> None:
+    spec = resolve(replace(SIM, layout="2x2g.12gb", enable_mig_mode=True))
+    assert (spec.preparation, spec.layout, spec.enable_mig_mode) == (Preparation.LAYOUT, "2x2g.12gb", True)
+    assert resolve(SIM).preparation is None
+    assert resolve(replace(SIM, slices="mig", layout="7x1g.10gb")).preparation is Preparation.LAYOUT
+    for slices, words in (("gpu", "use --slices mig"), ("mps:7x14", "leave one of them out")):
+        with pytest.raises(UsageError, match=words):
+            resolve(replace(SIM, slices=slices, layout="7x1g.10gb"))
+    with pytest.raises(UsageError, match="has a NUL in it"):
+        resolve(replace(SIM, layout="a\0.yaml:b"))
+
+
+def test_a_file_of_layouts_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert resolve(replace(SIM, layout="layouts.yaml:mixed")).layout == f"{tmp_path}/layouts.yaml:mixed"
 
 
 @pytest.mark.parametrize("name", ["a\x7fb", 'a"b\\c', "a\nb", "grüße 🙂", "#[x]"])

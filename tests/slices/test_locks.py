@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from heteromig.core.errors import PreflightError
+from heteromig.core.errors import BusyError, PreflightError
 from heteromig.slices.discovery import take_inventory
 from heteromig.slices.libraries import open_library
-from heteromig.slices.locks import lock_directory, lock_gpus
+from heteromig.slices.locks import holder_of, lock_directory, lock_gpus
 from heteromig.slices.source import SliceSource, parse_slices
 from tests.slices.conftest import Spawn
 
@@ -150,3 +150,18 @@ def test_simulated_gpus_are_locked_by_runs_directory_and_real_ones_by_machine(tm
     real = lock_directory(parse_slices("mig"), tmp_path)
     assert real in (Path("/run/lock/heteromig"), Path("/tmp/heteromig-locks"))  # noqa: S108 - compared, not used
     assert real == lock_directory(parse_slices("gpu"), tmp_path / "elsewhere")
+
+
+def test_whoever_holds_a_lock_may_do_so_for_another_process(spawn: Spawn, directory: Path) -> None:
+    assert holder_of("GPU-1", directory) is None
+    with closing(lock_gpus(["GPU-1"], directory, pid=4242)):
+        assert holder_of("GPU-1", directory) == 4242
+        with pytest.raises(BusyError, match=r"in use by another heteromig run \(pid 4242\)"):
+            lock_gpus(["GPU-1"], directory)
+    assert holder_of("GPU-1", directory) is None
+    child = hold(spawn, directory, "GPU-1")
+    assert holder_of("GPU-1", directory) == child.pid
+    (directory / "GPU-1.lock").write_text("somebody\n")
+    assert holder_of("GPU-1", directory) is None
+    with pytest.raises(BusyError, match=r"\(pid unknown\)"):
+        lock_gpus(["GPU-1"], directory)

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
 from heteromig.core import effects as ef
 from heteromig.core import events as ev
 from heteromig.core.devices import Inventory
 from heteromig.core.effects import RecordRejection, RecordTransition
 from heteromig.core.guards import Finding, Status
-from heteromig.core.spec import RunSpec
+from heteromig.core.spec import Preparation, RunSpec
 from heteromig.views.outlet import Outlet
 from heteromig.views.plain import PlainLines
 from tests.views.stories import Story, make_inventory, make_spec
@@ -26,7 +28,10 @@ class Reported(Story):
         self.reporter.begin("runs/20260401T120000Z-resnet50")
 
     def tell(self, event: ev.AnyEvent) -> None:
+        keeping = self.run.view.keeping
         super().tell(event)
+        if self.run.view.keeping is not keeping:
+            self.reporter.preparation(self.run, self.now_ns)
         for effect in self.effects:
             match effect:
                 case RecordTransition():
@@ -119,3 +124,22 @@ def test_evidence_cannot_carry_escapes(tmp_path: Path) -> None:
     finding = Finding("slices_idle", Status.VIOLATED, passed=False, evidence="busy: pid 1 (\x1b[31mevil\n)")
     story.reporter.rejection(story.run, finding, story.now_ns)
     assert story.lines()[-1] == "[   0.0 s] discovering: busy: pid 1 (evil )"
+
+
+def test_what_is_done_to_the_gpu_is_told_as_it_comes(tmp_path: Path) -> None:
+    spec = msgspec.structs.replace(make_spec(), preparation=Preparation.LAYOUT, layout="7x1g.10gb")
+    story = Reported(tmp_path / "log", spec)
+    story.tell(ev.RunStarted(story.now_ns, 0, 1))
+    story.wait(2.0)
+    story.tell(ev.DevicesPrepared(story.now_ns, "GPU-0", "It was cut for this run: 7x1g.10gb."))
+    story.tell(ev.SignalReceived(story.now_ns, 2))
+    story.tell(ev.DeadlinePassed(story.now_ns, ev.Timer.RECHECK, story.run.entry))
+    story.wait(1.0)
+    story.tell(ev.DevicesRestored(story.now_ns, "It is cut as before the run: 4x1g.6gb."))
+    assert story.lines()[1:] == [
+        "[   0.0 s] discovering: cutting the GPU into 7x1g.10gb",
+        "[   2.0 s] discovering: It was cut for this run: 7x1g.10gb.",
+        "[   2.0 s] discovering -> draining: SIGINT was received during discovering.",
+        "[   2.0 s] draining: cutting the GPU back",
+        "[   3.0 s] draining -> validating: restore answered (It is cut as before the run: 4x1g.6gb.)",
+    ]

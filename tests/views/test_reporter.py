@@ -40,6 +40,7 @@ def tell_everything(reporter: Reporter) -> None:
     reporter.begin("runs/x")
     reporter.transition(story.run, Phase.DISCOVERING, Phase.BUILDING, story.now_ns)
     reporter.rejection(story.run, FINDING, story.now_ns)
+    reporter.preparation(story.run, story.now_ns)
     reporter.tick(story.run, story.now_ns, {})
     reporter.tick(story.run, story.now_ns, {})
     reporter.end()

@@ -5,7 +5,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from heteromig.core.record import ObserverRecord, PhaseRecord, RunRecord, VerdictRecord
+from heteromig.core.record import (
+    ObserverRecord,
+    PhaseRecord,
+    PreparationRecord,
+    ReplacedSlice,
+    RunRecord,
+    VerdictRecord,
+)
 from heteromig.core.verdict import EXIT_CODES, Reason
 from heteromig.views.summary import summary
 from tests.views.records import NOT_KNOWN, RUN_DIR, failed, make_overlap, make_record, make_worker
@@ -288,3 +295,35 @@ def test_what_changes_no_verdict_is_noted() -> None:
     lines = lines_of(make_record(notes=notes))
     assert [line[13:18] for line in lines if line.startswith((" " * 13 + "Slice", "Noted"))] == ["Slice"] * 5
     assert "             ... and 2 more, in run.json" in lines
+
+
+CUT = PreparationRecord(
+    kind="layout",
+    gpu_uuid="GPU-0",
+    what="It was cut for this run: 2x3g.40gb.",
+    replaced=(ReplacedSlice("MIG-0", None), ReplacedSlice(None, "MIG-8")),
+    restored=True,
+    sentence="The GPU is cut as before the run: 7x1g.10gb.",
+    returned=(ReplacedSlice("MIG-0", "MIG-9"), ReplacedSlice("MIG-1", "MIG-1"), ReplacedSlice(None, "MIG-7")),
+)
+
+
+def test_what_was_done_to_the_gpu_and_what_became_of_its_slices() -> None:
+    text = text_of(make_record(preparation=CUT))
+    assert "Prepared     It was cut for this run: 2x3g.40gb. The GPU is cut as before the run: 7x1g.10gb. " in text
+    assert "1 slice got another UUID by that: run.json has them all, under preparation.\n" in text
+    assert "heteromig mig restore" not in text
+    same = msgspec.structs.replace(CUT, returned=())
+    assert "another UUID" not in text_of(make_record(preparation=same))
+
+
+@pytest.mark.parametrize("how", [{"restored": False}, {"restored": None}])
+def test_a_gpu_that_is_not_back_has_a_next_step(how: dict[str, bool | None]) -> None:
+    left = msgspec.structs.replace(CUT, **how, sentence=None, returned=())
+    text = text_of(make_record(preparation=left, verdict=failed("failed", 7, "It is in use.")))
+    assert "It is not known to be as before again.\n" in text
+    assert f"heteromig mig restore {RUN_DIR}\n" in text
+    never = msgspec.structs.replace(left, what=None)
+    text = text_of(make_record(preparation=never, verdict=failed("failed", 7, "It is in use.")))
+    assert "Prepared" not in text
+    assert "mig restore" not in text

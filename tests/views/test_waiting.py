@@ -4,7 +4,7 @@ import msgspec
 
 from heteromig.core import events as ev
 from heteromig.core.phases import Phase
-from heteromig.core.spec import Mode
+from heteromig.core.spec import Mode, Preparation
 from heteromig.views import waiting
 from tests.views.stories import Story, make_spec
 
@@ -156,3 +156,23 @@ def test_builds_of_several_engines_are_counted_as_builds() -> None:
     progress = waiting.building(story.run.view, story.now_ns)
     assert progress.fraction == (1 + 0.4) / 2
     assert progress.note == "1/2 built, about 6.0 s left"
+
+
+def _preparing(kind: Preparation) -> Story:
+    story = Story(msgspec.structs.replace(make_spec(), preparation=kind, layout="7x1g.10gb"))
+    story.tell(ev.RunStarted(story.now_ns, 0, 1))
+    return story
+
+
+def test_what_is_done_to_the_gpu_is_said_while_it_is_done() -> None:
+    for kind, doing, undoing in (
+        (Preparation.LAYOUT, "cutting the GPU into 7x1g.10gb", "cutting the GPU back"),
+        (Preparation.MPS, "sharing the GPU", "ending the sharing of the GPU"),
+    ):
+        story = _preparing(kind)
+        assert sentence(story) == doing
+        story.tell(ev.DevicesPrepared(story.now_ns, "GPU-0", "cut"))
+        assert sentence(story) == "looking for slices"
+        story.tell(ev.SignalReceived(story.now_ns, 2))
+        story.tell(ev.DeadlinePassed(story.now_ns, ev.Timer.RECHECK, story.run.entry))
+        assert sentence(story) == undoing

@@ -6,6 +6,8 @@ any moment `restore` looks at the GPU, finds what is left to do, and does it; do
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,7 +17,7 @@ from msgspec import Struct
 
 from heteromig import __version__
 from heteromig.core.devices import Gpu
-from heteromig.core.errors import HeteromigError, PreflightError
+from heteromig.core.errors import BusyError, HeteromigError, PreflightError
 from heteromig.slices.mig import parted
 from heteromig.slices.mig.calls import PartitionLibrary, probe_placing
 from heteromig.slices.mig.cutting import cut_gpu, turn_mig_off, turn_mig_on
@@ -64,10 +66,11 @@ def plan_change(library: PartitionLibrary, gpu: str | None, layout: str) -> Plan
         UsageError: there is no such GPU, or the layout cannot be on it.
         PreflightError: NVML cannot say what is needed.
     """
-    return _plan(library, look(library, gpu), layout)
+    return plan_seen(library, look(library, gpu), layout)
 
 
-def _plan(library: PartitionLibrary, seen: Look, layout: str) -> Planned:
+def plan_seen(library: PartitionLibrary, seen: Look, layout: str) -> Planned:
+    """The same for a GPU as it was just seen, see `plan_change`."""
     if parted.names_file(layout):
         with refusing("tell the model", seen.gpu):
             pci_id = library.nvmlDeviceGetPciInfo(seen.open.handle).pciDeviceId
@@ -99,6 +102,8 @@ class LayoutChange:
         self._runs_dir = runs_dir
         self._journal = journal
         self._enable_mig_mode = enable_mig_mode
+        self._written: LayoutJournal | None = None
+        """What was written last by this very process: the file may be gone since."""
 
     def apply(self, gpu: str, layout: str) -> Outcome:
         """Cut the GPU of that UUID. Where that fails half-way it is cut back at once.
@@ -110,7 +115,7 @@ class LayoutChange:
             PreflightError: it cannot be cut now; says why, and whether anything is changed.
         """
         before = look(self._library, gpu)
-        planned = _plan(self._library, before, layout)
+        planned = plan_seen(self._library, before, layout)
         journal = self._journal.read()
         journal = journal if journal is not None and journal.is_open else None
         if journal is not None:
@@ -137,10 +142,12 @@ class LayoutChange:
         """Cut the GPU as it was before the first layout; None where there is nothing to take back.
 
         Raises:
+            BusyError: the GPU is in use.
             PreflightError: it cannot be cut back now; says why.
         """
-        journal = self._journal.read()
+        journal = self._read_or_recall()
         if journal is None or not journal.is_open:
+            self._journal.tidy()
             return None
         seen = self._look_for(journal)
         self._require_ours(journal, seen)
@@ -149,9 +156,15 @@ class LayoutChange:
                 self._require_steady_mode(seen)
                 self._require_may_turn_on(seen)
             self._require_idle(seen)
-        self._write(journal, Progress.RESTORING, journal.devices_after)
+        with contextlib.suppress(PreflightError):  # a full disk is no reason to leave the GPU as it is
+            self._write(journal, Progress.RESTORING, journal.devices_after)
         after = self._cut_back(seen, journal.before, mig=journal.mig_before)
-        self._write(journal, Progress.RESTORED, after.devices)
+        try:
+            self._write(journal, Progress.RESTORED, after.devices)
+        except PreflightError as error:
+            raise PreflightError(
+                f"The GPU is cut as it was before, but that could not be written down: {error}"
+            ) from None
         replaced = replacements(journal.devices_before, after.devices)
         return Outcome(after.gpu, changed=after.devices != seen.devices, cut=after.cut, replaced=replaced)
 
@@ -189,10 +202,20 @@ class LayoutChange:
         asked = (*(cut for cut in journal.asked if cut != wanted), wanted)
         return self._write(msgspec.structs.replace(journal, asked=asked), Progress.APPLYING, None)
 
+    def _read_or_recall(self) -> LayoutJournal | None:
+        """The journal, also where its file was removed or spoilt since this very process wrote it."""
+        try:
+            return self._journal.read() or self._written
+        except PreflightError:
+            if self._written is None:
+                raise
+            return self._written
+
     def _write(self, journal: LayoutJournal, progress: Progress, devices: tuple[Device, ...] | None) -> LayoutJournal:
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         fresh = msgspec.structs.replace(journal, progress=progress, devices_after=devices, written_at=now)
         self._journal.write(fresh)
+        self._written = fresh
         return fresh
 
     def _take_back(
@@ -245,7 +268,7 @@ class LayoutChange:
                 f"Somebody else has cut {seen.gpu.name} ({seen.gpu.uuid}) since heteromig did: it is "
                 f"{partition_text(seen.cut)} now, was {partition_text(journal.before)} before heteromig, and was then "
                 f"cut into {partition_text(journal.asked[-1])}. Nothing was changed: keep it so with heteromig mig "
-                "restore --forget, or cut it by hand (nvidia-smi mig)."
+                f"restore --forget {shlex.quote(str(self._journal.path))}, or cut it by hand (nvidia-smi mig)."
             )
 
     def _require_steady_mode(self, seen: Look) -> None:
@@ -275,7 +298,7 @@ class LayoutChange:
                 "in use is not cut: run it as root (sudo), outside of containers."
             )
         if pids:
-            raise PreflightError(
+            raise BusyError(
                 f"{seen.gpu.name} ({seen.gpu.uuid}) is in use by {_people(pids)}: a GPU in use is not cut. Stop them, "
                 "or wait until they have ended."
             )

@@ -7,6 +7,7 @@ done to the GPU.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from enum import Enum
 from pathlib import Path
@@ -100,13 +101,22 @@ class JournalFile:
             f"this one reads {SCHEMA_VERSION}): restore with the version that wrote it."
         )
 
+    @property
+    def _fresh(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.new")
+
+    def tidy(self) -> None:
+        """Remove what somebody left who was killed while writing."""
+        with contextlib.suppress(OSError):
+            self._fresh.unlink(missing_ok=True)
+
     def write(self, journal: LayoutJournal) -> None:
         """Replace it, and wait until it is on the disk.
 
         Raises:
             PreflightError: it cannot be written, so that nothing may be changed.
         """
-        fresh = self.path.with_name(f".{self.path.name}.new")
+        fresh = self._fresh
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             fresh.unlink(missing_ok=True)

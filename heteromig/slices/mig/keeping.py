@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
-from heteromig.slices.keeping import Prepared
+from heteromig.core.errors import HeteromigError, PreflightError
+from heteromig.slices.keeping import Prepared, Restored
 from heteromig.slices.libraries import open_library
 from heteromig.slices.mig.applying import LayoutChange, Outcome
 from heteromig.slices.mig.calls import partitionable
 from heteromig.slices.mig.journal import RUN_JOURNAL, JournalFile
-from heteromig.slices.mig.partition import partition_text
+from heteromig.slices.mig.left_over import left_cut
+from heteromig.slices.mig.partition import partition_summary
 from heteromig.slices.mig.reading import choose_gpu, read_gpus
 from heteromig.slices.source import parse_slices
 
@@ -26,19 +29,24 @@ class KeptLayout:
             UsageError: there is no such GPU, or there are several.
             PreflightError: there is no driver, or no GPU with MIG.
         """
-        source = parse_slices(slices)
-        library = partitionable(open_library(source, runs_dir))
-        self.gpu_uuid = choose_gpu(read_gpus(library), gpu).open.gpu.uuid
+        self._source = parse_slices(slices)
+        self._runs_dir, self._run_dir = runs_dir, run_dir
+        library = partitionable(open_library(self._source, runs_dir))
+        journal = JournalFile(run_dir / RUN_JOURNAL)
+        begun = journal.read()  # by a predecessor
+        self.gpu_uuid = choose_gpu(read_gpus(library), gpu).open.gpu.uuid if begun is None else begun.gpu_uuid
         self._layout = layout
-        self._change = LayoutChange(
-            library, source, runs_dir, JournalFile(run_dir / RUN_JOURNAL), enable_mig_mode=enable_mig_mode
-        )
+        self._change = LayoutChange(library, self._source, runs_dir, journal, enable_mig_mode=enable_mig_mode)
 
     def prepare(self) -> Prepared:
         """Cut the GPU."""
+        others = left_cut(self._runs_dir, self._source, [self.gpu_uuid], besides=self._run_dir)
+        if others:
+            raise PreflightError(f"{others[0]} Nothing was changed.")
         outcome = self._change.apply(self.gpu_uuid, self._layout)
-        replaced = tuple((one.before, one.after) for one in outcome.replaced)
-        return Prepared(self.gpu_uuid, _sentence(outcome, "cut"), replaced=replaced)
+        done = "was cut for this run" if outcome.changed else "was cut as this run wants it"
+        what = f"{outcome.gpu.name} ({outcome.gpu.uuid}) {done}: {partition_summary(outcome.cut)}."
+        return Prepared(self.gpu_uuid, what, replaced=_pairs(outcome))
 
     @property
     def watched(self) -> tuple[int, ...]:
@@ -51,12 +59,17 @@ class KeptLayout:
     def obey(self, order: str) -> None:
         """There are no orders for a layout."""
 
-    def restore(self) -> str:
+    def restore(self) -> Restored:
         """Cut it as it was."""
-        outcome = self._change.restore()
-        return "The GPU was cut so before the run." if outcome is None else _sentence(outcome, "cut back")
+        try:
+            outcome = self._change.restore()
+        except HeteromigError as error:
+            again = f"heteromig mig restore {shlex.quote(str(self._run_dir))}"
+            raise type(error)(f"{error} The way back stays open: when that is mended, {again} goes on.") from error
+        if outcome is None:
+            return Restored("The GPU is cut as before the run, and never was otherwise.")
+        return Restored(f"The GPU is cut as before the run: {partition_summary(outcome.cut)}.", _pairs(outcome))
 
 
-def _sentence(outcome: Outcome, done: str) -> str:
-    gpu = outcome.gpu
-    return f"{gpu.name} ({gpu.uuid}) was {done} into {partition_text(outcome.cut) or 'nothing'}."
+def _pairs(outcome: Outcome) -> tuple[tuple[str | None, str | None], ...]:
+    return tuple((one.before, one.after) for one in outcome.replaced)

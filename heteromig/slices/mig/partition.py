@@ -7,6 +7,7 @@ they are the same whether a change begins, goes on after it was interrupted, or 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Union
 
@@ -131,11 +132,21 @@ def partition_text(partition: Partition) -> str:
     return ",".join(_text(instance) for instance in partition) or "nothing"
 
 
+def partition_summary(partition: Partition) -> str:
+    """`3g.40gb,2x1g.10gb`: the same without places."""
+    counts = Counter(f"{instance.profile}{_parts(instance)}" for instance in partition)
+    return ",".join(name if count == 1 else f"{count}x{name}" for name, count in counts.items()) or "nothing"
+
+
 def _text(instance: GpuInstance) -> str:
+    return f"{instance}{_parts(instance)}"
+
+
+def _parts(instance: GpuInstance) -> str:
     if instance.computes == (WHOLE,):
-        return str(instance)
+        return ""
     parts = "+".join(f"{compute.size}c" if compute.size else "whole" for compute in instance.computes)
-    return f"{instance}({parts or 'no compute instance'})"
+    return f"({parts or 'no compute instance'})"
 
 
 def steps(present: Partition, wanted: Partition) -> tuple[Step, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from heteromig.core.devices import Gpu
-from heteromig.core.errors import PreflightError
+from heteromig.core.errors import BusyError, PreflightError
 from heteromig.slices import nvml
 from heteromig.slices.mig import calls
 from heteromig.slices.nvml import NVMLError
@@ -45,9 +45,11 @@ def refusing(doing: str, gpu: Gpu) -> Iterator[None]:
     """Turn what NVML refuses within into a sentence, see `refusal`.
 
     Raises:
+        BusyError: it is in use.
         PreflightError: NVML refused.
     """
     try:
         yield
     except NVMLError as error:
-        raise PreflightError(refusal(error, doing, gpu)) from error
+        kind = BusyError if error.value == calls.ERROR_IN_USE else PreflightError
+        raise kind(refusal(error, doing, gpu)) from error

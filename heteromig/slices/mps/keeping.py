@@ -20,7 +20,7 @@ from heteromig import __version__
 from heteromig.core.devices import Gpu
 from heteromig.core.errors import HeteromigError, PreflightError
 from heteromig.slices.discovery import take_inventory
-from heteromig.slices.keeping import Prepared
+from heteromig.slices.keeping import Prepared, Restored
 from heteromig.slices.libraries import open_library
 from heteromig.slices.mps.control import LOGS, NAME, PIPES, PROGRAM, Control, daemon_environment, find_program
 from heteromig.slices.mps.journal import (
@@ -156,11 +156,11 @@ class KeptShares:
                 if client in doomed:
                     self._control.terminate_client(server, client)
 
-    def restore(self) -> str:
+    def restore(self) -> Restored:
         """End the daemon and its server, and remove its directory."""
         journal = self._journal
         if journal is None or journal.ended:
-            return "No MPS daemon was started."
+            return Restored("No MPS daemon was started.")
         self._forget_server()
         asked = bool(journal.processes) and self._quit(journal)  # one that never answered does not answer now
         if self._guarded is not None and not (asked and _wait(self._guarded_is_gone, _SIGNAL_LIMIT_S)):
@@ -178,7 +178,7 @@ class KeptShares:
             self._guarded.close()
         _remove(Path(journal.directory))
         self._write(msgspec.structs.replace(journal, ended=True))
-        return f"The MPS daemon {'was told to quit, and did' if asked else 'was ended'}."
+        return Restored(f"The MPS daemon {'was told to quit, and did' if asked else 'was ended'}.")
 
     def _start(self, program: str) -> None:
         assert self._journal is not None  # noqa: S101 - it was written before

@@ -370,6 +370,36 @@ def test_a_journal_that_is_none_is_not_believed(a30: Bench, alter: Callable[[str
     assert a30.cut == FOUR
 
 
+def test_what_was_done_is_taken_back_though_its_journal_is_gone(a30: Bench) -> None:
+    for spoil in (a30.file.path.unlink, lambda: a30.file.path.write_text("{")):
+        change = a30.change()
+        change.apply(a30.uuid, "4g.24gb")
+        spoil()
+        change.restore()
+        assert a30.cut == FOUR
+        assert a30.journal.progress is Progress.RESTORED
+
+
+def test_a_journal_that_cannot_be_written_any_more_does_not_keep_a_gpu_cut(a30: Bench) -> None:
+    change = a30.change()
+    change.apply(a30.uuid, "4g.24gb")
+    fresh = a30.runs_dir / ".journal.json.new"
+    fresh.mkdir()
+    assert "The GPU is cut as it was before, but that could not be written down" in refused(change.restore)
+    assert a30.cut == FOUR
+    fresh.rmdir()
+    assert a30.journal_is_open
+    a30.change().restore()
+    assert not a30.journal_is_open
+
+
+def test_what_somebody_left_who_was_killed_at_his_first_word_is_removed(a30: Bench) -> None:
+    fresh = a30.runs_dir / ".journal.json.new"
+    fresh.write_text("{")
+    assert a30.change().restore() is None
+    assert not fresh.exists()
+
+
 def test_a_journal_of_another_gpu_is_not_overwritten(a30: Bench) -> None:
     a30.change().apply(a30.uuid, "4g.24gb")
     a30.file.write(msgspec.structs.replace(a30.journal, gpu_uuid="SIM-GPU-elsewhere"))

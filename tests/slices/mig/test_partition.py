@@ -19,6 +19,7 @@ from heteromig.slices.mig.partition import (
     differences,
     is_between,
     partition_of,
+    partition_summary,
     partition_text,
     replacements,
     steps,
@@ -146,3 +147,10 @@ def test_devices_are_matched_by_their_places() -> None:
         Replacement("1g.20gb", 2, None, "new-d"),
         Replacement("3g.40gb", 4, "old-c", "old-c"),
     }
+
+
+def test_a_cut_in_short() -> None:
+    one, other = (GpuInstance(19, "1g.10gb", start, 1) for start in (4, 5))
+    half = GpuInstance(9, "3g.40gb", 0, 4, (ComputeInstance(0, 0, 1), ComputeInstance(0, 1, 2)))
+    assert partition_summary((half, one, other)) == "3g.40gb(1c+2c),2x1g.10gb"
+    assert partition_summary(()) == "nothing"
