@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from heteromig.core.devices import Gpu, SliceKind
 from heteromig.core.errors import PreflightError, UsageError
@@ -86,7 +86,8 @@ def read_gpus(library: PartitionLibrary) -> list[IndexedGpu]:
     """
     nvml.reopen(library)
     try:
-        handles = [library.nvmlDeviceGetHandleByIndex(index) for index in range(library.nvmlDeviceGetCount())]
+        count = nvml.required(library.nvmlDeviceGetCount)
+        handles = [nvml.required(library.nvmlDeviceGetHandleByIndex, index) for index in range(count)]
         found = [IndexedGpu(index, read_gpu(library, handle)) for index, handle in enumerate(handles)]
     except NVMLError as error:
         raise PreflightError(
@@ -227,14 +228,22 @@ def read_users(library: PartitionLibrary, one: OpenGpu) -> tuple[int, ...] | Non
     """Pids of all processes on the GPU or any part of it, None where NVML does not show them.
 
     A GPU in MIG mode may refuse to show them as a whole; that each of its devices shows them is enough.
+
+    Raises:
+        PreflightError: the library is too old to show any.
+        NVMLError: it cannot be asked.
     """
+
+    def computing(handle: Handle) -> list[Any]:
+        return nvml.required(library.nvmlDeviceGetComputeRunningProcesses, handle)
+
     devices = [place.handle for place in read_slices(library, one, SliceKind.MIG)]
-    whole = nvml.supported(library.nvmlDeviceGetComputeRunningProcesses, one.handle)
+    whole = nvml.supported(computing, one.handle)
     if whole is None and not one.gpu.mig_current:
         return None
     pids = {process.pid for process in whole or ()}
     for handle in devices:
-        processes = nvml.supported(library.nvmlDeviceGetComputeRunningProcesses, handle)
+        processes = nvml.supported(computing, handle)
         if processes is None:
             return None
         pids.update(process.pid for process in processes)
