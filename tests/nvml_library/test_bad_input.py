@@ -288,9 +288,9 @@ def test_a_signal_while_the_driver_hangs_in_main(run: Run, machine: State) -> No
     until(lambda: hang.hits, "the driver hangs")
     command.send(signal.SIGINT)
     record = command.expect(130)
-    # Draining wants to see that the slices are empty: the sampler is replaced, once, and then nobody waits any longer.
-    assert [one.restarted for one in command.heard(ev.SamplerLost)] in ([True], [True, False])
-    assert hang.hits == 2
+    # Draining would like to see that the slices are empty, and does not wait until the sampler is given up for it.
+    assert not list(command.heard(ev.SamplerLost))
+    assert hang.hits == 1
     assert {one.status for one in record.device_guards} <= {Status.OK, Status.NOT_OBSERVABLE}
     check_that_nothing_is_left(command, machine)
 
