@@ -218,7 +218,7 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
             "--gpu",
             metavar="GPU",
             panel=_WHERE,
-            help="UUID or index. [the one with the most slices; to share, the first without MIG]",
+            help="UUID, or index as in nvidia-smi. [the one with the most slices; to share, the first without MIG]",
         ),
     ] = None,
     layout: Annotated[

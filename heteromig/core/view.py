@@ -361,6 +361,8 @@ class View(Struct, frozen=True):
 
     def noting(self, *notes: str) -> View:
         """This view and remarks, each once."""
+        if all(note in self.notes for note in notes):
+            return self
         return msgspec.structs.replace(self, notes=tuple(dict.fromkeys((*self.notes, *notes)))[:MAX_NOTES])
 
     def with_main_begun(self, event: WorkerEvent, *, first: bool) -> View:

@@ -150,9 +150,15 @@ def _take(descriptor: int, uuid: str) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = _read_pid(descriptor) or "unknown"
+        holder = _read_pid(descriptor)
+        if holder is not None and not Path(f"/proc/{holder}").exists():
+            raise BusyError(
+                f"GPU {uuid} is in use by another heteromig run (pid {holder}, which is in another container, or is "
+                "gone, and what it did to the GPU is just being taken back): try again in a few seconds."
+            ) from None
         raise BusyError(
-            f"GPU {uuid} is in use by another heteromig run (pid {holder}): wait until it has ended, or stop it."
+            f"GPU {uuid} is in use by another heteromig run (pid {holder or 'unknown'}): wait until it has ended, or "
+            "stop it."
         ) from None
 
 

@@ -17,11 +17,13 @@ class Series:
     """Samples of one inventory, one after another, over any number of sessions of the library.
 
     A sample costs its reader less when it says only what is new: why readings are missing is told when it changes.
-    `are_shares` says that the slices are shares of a GPU under MPS, all of them.
+    `are_shares` says that the slices are shares of a GPU under MPS, all of them. `asked_slowdowns` are the counters of
+    slowdowns that are still asked for, by GPU, where that is not all of them.
     """
 
     def __init__(self, library: Library, inventory: Inventory) -> None:
         self.gpm = Gpm(library, simulated=inventory.simulated)
+        self.asked_slowdowns: dict[str, tuple[Reading, ...]] = {}
         self.are_shares = any(one.kind is SliceKind.MPS for one in inventory.slices)
         self._scopes = tuple(_scopes(inventory.slices))
         self._simulated = inventory.simulated

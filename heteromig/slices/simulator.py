@@ -313,7 +313,8 @@ class SimulatedLibrary:
                     gpuInstanceId=_WHOLE_GPU,
                     computeInstanceId=_WHOLE_GPU,
                 )
-        time.sleep(timeoutms / 1000)
+        if timeoutms:
+            time.sleep(timeoutms / 1000)
         raise NVMLError(nvml.ERROR_TIMEOUT)
 
     def nvmlEventSetFree(self, eventSet: Any) -> None:

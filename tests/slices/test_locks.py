@@ -154,10 +154,15 @@ def test_simulated_gpus_are_locked_by_runs_directory_and_real_ones_by_machine(tm
 
 def test_whoever_holds_a_lock_may_do_so_for_another_process(spawn: Spawn, directory: Path) -> None:
     assert holder_of("GPU-1", directory) is None
-    with closing(lock_gpus(["GPU-1"], directory, pid=4242)):
-        assert holder_of("GPU-1", directory) == 4242
-        with pytest.raises(BusyError, match=r"in use by another heteromig run \(pid 4242\)"):
+    with closing(lock_gpus(["GPU-1"], directory, pid=os.getppid())):
+        assert holder_of("GPU-1", directory) == os.getppid()
+        with pytest.raises(BusyError, match=rf"in use by another heteromig run \(pid {os.getppid()}\)"):
             lock_gpus(["GPU-1"], directory)
+    with (
+        closing(lock_gpus(["GPU-1"], directory, pid=1 << 30)),
+        pytest.raises(BusyError, match=rf"\(pid {1 << 30}, which .* just being taken back\): try again"),
+    ):
+        lock_gpus(["GPU-1"], directory)
     assert holder_of("GPU-1", directory) is None
     child = hold(spawn, directory, "GPU-1")
     assert holder_of("GPU-1", directory) == child.pid
