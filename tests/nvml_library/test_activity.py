@@ -259,9 +259,20 @@ def test_a_session_ends_with_a_reading_that_the_next_one_hands_out(make_state: M
         busy(machine.gpus[0].gpu_instances[0], smutil=0.0)
     assert sm_percent(watched.sample()) == [33.0, 44.0]
     assert [one and one.sm_percent for one in watched.activity()] == [0.0, 44.0]
-    watched.reopen()  # too soon to measure anything again
-    assert sm_percent(watched.sample()) == [None, None]
+    assert shortly_after(watched) == [None, None]
     assert watched.reasons() == {}
+
+
+def shortly_after(watched: Watched) -> list[float | None]:
+    """What a session hands over that was too short to measure anything: tried until this machine was quick enough."""
+    while True:
+        begun_ns = time.monotonic_ns()
+        watched.reopen()
+        watched.sample()
+        watched.reopen()
+        handed_over = sm_percent(watched.sample())
+        if time.monotonic_ns() - begun_ns < SHORTEST_NS:
+            return handed_over
 
 
 def test_samples_are_given_back(make_state: MakeState, open_nvml: Open) -> None:

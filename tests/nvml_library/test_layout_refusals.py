@@ -210,7 +210,9 @@ def test_what_somebody_else_has_cut_meanwhile_is_left_to_them(run: Run, machine:
     command = run(*LONG)
     command.wait_for_phase(Phase.MAIN_RUNNING)
     machine.recut("4g.24gb")
-    record = command.expect(7, "The partitioning of the GPU changed during main-running", "Somebody else has cut")
+    record = command.expect(
+        7, f"The partitioning of GPU {machine.gpu_uuid()} changed during main-running", "Somebody else has cut"
+    )
     assert record.preparation is not None
     assert record.preparation.restored is False
     theirs = machine.slice_uuids()
