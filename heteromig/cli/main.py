@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 import os
 import sys
 import traceback
@@ -67,6 +69,7 @@ def heteromig(
 def main() -> None:
     """Run a command and exit with its code; every foreseen failure is one sentence on stderr."""
     _open_standard_files()
+    _spell_what_can_be_spelt()
     try:
         app()
     except HeteromigError as error:
@@ -92,6 +95,13 @@ def _open_standard_files() -> None:
         sys.stdout = os.fdopen(1, "w", closefd=False)
     if sys.stderr is None:
         sys.stderr = os.fdopen(2, "w", closefd=False)
+
+
+def _spell_what_can_be_spelt() -> None:
+    """Where the locale has no ° and no lines for a tree, question marks stand for them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name != "utf-8":
+            stream.reconfigure(errors="replace")
 
 
 def _complain(sentence: str) -> None:

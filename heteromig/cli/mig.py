@@ -59,11 +59,12 @@ def _show(slices: _Slices = "mig", runs_dir: _RunsDir = Path("runs"), gpu: _Gpu 
     from heteromig.slices.mig.access import machine_of, show_gpus  # noqa: PLC0415 - keeps `--help` quick, as all imports here
 
     machine = machine_of(slices, runs_dir)
-    found = show_gpus(machine, gpu)
+    shown = show_gpus(machine, gpu)
     if json:
-        _say_json({"simulated": machine.simulated, "gpus": found})
+        _say_json({"simulated": machine.simulated, "gpus": shown.gpus, "unusable": shown.unusable})
     else:
-        say("\n\n".join(_shown(one, simulated=machine.simulated) for one in found))
+        told = [_shown(one, simulated=machine.simulated) for one in shown.gpus]
+        say("\n\n".join([*told, *(f"GPU {one.index}  not usable: {one.message}" for one in shown.unusable)]))
 
 
 def _plan(

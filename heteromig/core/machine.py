@@ -46,6 +46,8 @@ _CLIENTS_S = 1.0
 _BUFFER_EXTRA_S = 30.0
 _KILLED_LIMIT_S = 10.0
 _SETTLE_LIMIT_S = 10.0
+_ABORTED_SETTLE_LIMIT_S = 2.0
+"""Who wants the run to end does not wait for a driver that hangs. One that does not answers within milliseconds."""
 _LAST_LOOK_S = 0.25
 """Where main exits as soon as its timed section is over, one look at once could not tell whether a background's log is
 merely late (by up to `runner.evidence._SEEN_NS`); a second one after this can."""
@@ -293,7 +295,7 @@ def _kill(run: Run, workers: Sequence[int]) -> None:
 def _settle(run: Run) -> None:
     if run.view.last_exit_ns and run.view.sampler_alive:
         run.request(ef.RequestSample())
-        run.arm(ev.Timer.SETTLE, _SETTLE_LIMIT_S)
+        run.arm(ev.Timer.SETTLE, _ABORTED_SETTLE_LIMIT_S if run.view.signals else _SETTLE_LIMIT_S)
     else:
         run.arm(ev.Timer.RECHECK, 0.0)
 
@@ -355,7 +357,9 @@ def _live_on(run: Run, *rungs: str | None) -> tuple[int, ...]:
 
 
 def _drain_signal(run: Run, _event: ev.AnyEvent) -> None:
-    if run.view.signals > 1:
+    if not run.view.live_workers:
+        run.arm(ev.Timer.SETTLE, _ABORTED_SETTLE_LIMIT_S)  # it may have settled down to wait for a driver that hangs
+    elif run.view.signals > 1:
         _kill(run, tuple(worker.index for worker in run.view.live_workers))
     else:
         _terminate(run, _live_on(run, None, "clean stop"))

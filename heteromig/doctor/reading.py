@@ -6,7 +6,7 @@ from heteromig.core.devices import SliceKind
 from heteromig.core.errors import PreflightError
 from heteromig.doctor import calls
 from heteromig.doctor.facts import Answer, GpuFacts, Health, RemappedRows
-from heteromig.doctor.watching import Watched
+from heteromig.doctor.watching import TOO_OLD, Watched
 from heteromig.slices import nvml
 from heteromig.slices.discovery import OpenGpu, read_gpu, read_slices
 from heteromig.slices.mig.calls import PartitionLibrary
@@ -27,6 +27,8 @@ def read_facts(watched: Watched, library: PartitionLibrary, index: int, *, simul
             profiles=tuple(place.slice.profile for place in read_slices(library, one, SliceKind.MIG)),
             health=None if simulated else _read_health(watched, one.handle),
         )
+    except PreflightError:  # of a library that lacks what no run can do without, as it was said before
+        return GpuFacts(index=index, trouble=TOO_OLD)
     except NVMLError as error:
         return GpuFacts(
             index=index,

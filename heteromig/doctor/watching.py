@@ -58,6 +58,7 @@ class Watched:
             self.refused.pop(name, None)  # of a newer version of the call than the one that was answered now
             return answer
 
+        watched.__name__ = name
         return watched
 
     def _about_to(self, name: str) -> None:

@@ -82,20 +82,23 @@ def _layout(journal: JournalFile, source: str | None, *, dry_run: bool) -> Found
         goes_on = _going_on(run_dir, entry.gpu_uuid, lock_directory(parse_slices(entry.slices), Path(entry.runs_dir)))
         if goes_on is not None:
             return Found("layout", str(run_dir), Outcome.NOT_OURS, f"{gpu} {goes_on}")
-        cut = f"cut as before the run: {partition_summary(entry.before)}."
         if dry_run:
-            return Found("layout", str(run_dir), Outcome.TO_DO, f"{gpu} would be {cut}")
+            sentence = f"{gpu} would be cut as before the run: {partition_summary(entry.before)}."
+            return Found("layout", str(run_dir), Outcome.TO_DO, sentence)
         outcome = close_journal(journal, forget=False, enable_mig_mode=False).outcome
     except HeteromigError as error:
         return Found("layout", str(run_dir), Outcome.FAILED, str(error))
-    return Found("layout", str(run_dir), Outcome.DONE, f"{gpu} is {cut}", outcome.replaced if outcome else ())
+    if outcome is None:  # somebody else was quicker
+        return None
+    done = f"{gpu} is cut as before the run: {partition_summary(outcome.cut)}."
+    return Found("layout", str(run_dir), Outcome.DONE, done, outcome.replaced)
 
 
 def _daemon(path: Path, source: str | None, *, dry_run: bool) -> Found | None:
     """None where there is no MPS daemon to end."""
     run_dir = path.parent
     try:
-        entry = shares.read_journal(path)
+        entry = shares.read_journal(path, found=True)
         if entry is None or entry.ended or source not in {None, entry.slices}:
             return None
         locks = lock_directory(parse_slices(entry.slices), run_dir.parent)
@@ -106,7 +109,7 @@ def _daemon(path: Path, source: str | None, *, dry_run: bool) -> Found | None:
             sentence = f"The MPS daemon on GPU {entry.gpu_uuid}, or what is left of it, would be ended."
             return Found("mps", str(run_dir), Outcome.TO_DO, sentence)
         with closing(lock_gpus([entry.gpu_uuid], locks)):
-            kept = KeptShares(slices=entry.slices, runs_dir=run_dir.parent, run_dir=run_dir, gpu=None)
+            kept = KeptShares(slices=entry.slices, runs_dir=run_dir.parent, run_dir=run_dir, gpu=None, found=True)
             return Found("mps", str(run_dir), Outcome.DONE, kept.restore().what)
     except HeteromigError as error:
         return Found("mps", str(run_dir), Outcome.FAILED, str(error))

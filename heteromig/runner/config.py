@@ -248,8 +248,10 @@ def _preparation(config: Config, source: SliceSource) -> Preparation | None:
                 "leave one of them out."
             )
         return Preparation.MPS
-    if not config.layout:
+    if config.layout is None:
         return None
+    if not config.layout.strip():
+        raise UsageError("--layout is empty: write a layout such as 7x1g.10gb, or leave the option out.")
     if "\0" in f"{config.layout}{config.gpu}":
         raise UsageError(f"--layout {config.layout!r} on --gpu {config.gpu!r} has a NUL in it: no such thing has.")
     if source.kind not in {SliceKind.MIG, SliceKind.SIM}:

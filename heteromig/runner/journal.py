@@ -8,6 +8,7 @@ survive the controller's death; they are synced when the run is sealed.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, Union
@@ -145,6 +146,8 @@ def read_journal(run_dir: Path) -> JournalText:
 def read_controller_pid(run_dir: Path) -> int | None:
     """The process that runs the run, or ran it; None where the journal does not say."""
     try:
+        if not stat.S_ISREG(os.lstat(run_dir / JOURNAL).st_mode):  # opening a FIFO would wait for its writer
+            return None
         with (run_dir / JOURNAL).open("rb") as file:
             lines = [file.readline(_LINE_BYTES_MAX) for _ in range(2)]
         heard = _DECODER.decode(lines[1])

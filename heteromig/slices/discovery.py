@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from heteromig.core.devices import Gpu, Inventory, Slice, SliceKind, UnusableGpu
 from heteromig.core.errors import PreflightError
 from heteromig.slices import nvml
 from heteromig.slices.mps.shares import choose_gpu, share_out
-from heteromig.slices.nvml import Handle, Library, NVMLError
+from heteromig.slices.nvml import Handle, Library, NVMLError, Unread
 from heteromig.slices.source import EXAMPLE_SIMULATOR, SliceSource
 
 _MIB_BYTES = 1 << 20
@@ -50,7 +51,7 @@ def take_inventory(library: Library, source: SliceSource, gpu: str | None = None
         NVMLError: the driver is in trouble.
     """
     nvml.reopen(library)
-    count = library.nvmlDeviceGetCount()
+    count = nvml.required(library.nvmlDeviceGetCount)
     if not count:
         raise PreflightError(
             "NVIDIA's driver is loaded and sees no GPU: check nvidia-smi (in a container, that it was started with "
@@ -59,6 +60,8 @@ def take_inventory(library: Library, source: SliceSource, gpu: str | None = None
     seen = [_look(library, index, source.kind) for index in range(count)]
     found = [one.gpu for one in seen if isinstance(one, _Seen)]
     unusable = tuple(one for one in seen if isinstance(one, UnusableGpu))
+    if found and not source.simulated:
+        _demand_processes(library, found[0].handle)
     if source.kind is SliceKind.MPS and found:
         return _share(source, [one.gpu for one in found], unusable, gpu)
     slices = [place for one in seen if isinstance(one, _Seen) for place in one.slices]
@@ -71,6 +74,18 @@ def take_inventory(library: Library, source: SliceSource, gpu: str | None = None
         slices=tuple(one.slice for one in slices),
         unusable=unusable,
     )
+
+
+def _demand_processes(library: Library, handle: Handle) -> None:
+    """Without the call that lists processes nobody could tell a stranger.
+
+    What else keeps it from listing is not said here: the guards say what they cannot observe.
+
+    Raises:
+        PreflightError: the library has no such call.
+    """
+    with contextlib.suppress(NVMLError):
+        nvml.required(library.nvmlDeviceGetComputeRunningProcesses, handle)
 
 
 def _share(source: SliceSource, gpus: list[Gpu], unusable: tuple[UnusableGpu, ...], wanted: str | None) -> Inventory:
@@ -101,7 +116,7 @@ def _look(library: Library, index: int, kind: SliceKind) -> _Seen | UnusableGpu 
     """
     uuid: str | None = None
     try:
-        handle = library.nvmlDeviceGetHandleByIndex(index)
+        handle = nvml.required(library.nvmlDeviceGetHandleByIndex, index)
         one = read_gpu(library, handle, index)
         uuid = one.gpu.uuid
         if kind is SliceKind.MPS:
@@ -179,20 +194,36 @@ def geometry_digest(gpu: Gpu, slices: Iterable[Slice]) -> str:
 
 
 def read_gpu(library: Library, handle: Handle, index: int | None = None) -> OpenGpu:
-    """One physical GPU as it is now; `index` is NVML's, where it is known."""
-    modes = nvml.supported(library.nvmlDeviceGetMigMode, handle)
-    current, pending = (None, None) if modes is None else (bool(modes[0]), bool(modes[1]))
+    """One physical GPU as it is now; `index` is NVML's, where it is known.
+
+    Raises:
+        PreflightError: the library is too old.
+        NVMLError: the GPU or the driver is in trouble, or the GPU is not for this user.
+    """
+    current, pending = _mig_mode(library, handle)
     memory = nvml.supported(library.nvmlDeviceGetMemoryInfo, handle)
+    driver = nvml.reading(library.nvmlSystemGetDriverVersion)
     gpu = Gpu(
-        uuid=nvml.text(library.nvmlDeviceGetUUID(handle)),
-        name=nvml.text(library.nvmlDeviceGetName(handle)),
-        driver=nvml.text(library.nvmlSystemGetDriverVersion()),
+        uuid=nvml.text(nvml.required(library.nvmlDeviceGetUUID, handle)),
+        name=nvml.text(nvml.required(library.nvmlDeviceGetName, handle)),
+        driver=f"n/a: {driver.reason}" if isinstance(driver, Unread) else nvml.text(driver),
         memory_bytes=None if memory is None else memory.total,
         mig_current=current,
         mig_pending=pending,
         index=index,
     )
     return OpenGpu(gpu, handle)
+
+
+def _mig_mode(library: Library, handle: Handle) -> tuple[bool, bool] | tuple[None, None]:
+    """Current and pending; None where the board has no MIG, which no other error means."""
+    try:
+        current, pending = nvml.required(library.nvmlDeviceGetMigMode, handle)
+    except NVMLError as error:
+        if error.value == nvml.ERROR_NOT_SUPPORTED:
+            return None, None
+        raise
+    return bool(current), bool(pending)
 
 
 def read_slices(library: Library, parent: OpenGpu, kind: SliceKind) -> list[OpenSlice]:
@@ -202,9 +233,9 @@ def read_slices(library: Library, parent: OpenGpu, kind: SliceKind) -> list[Open
     if kind is SliceKind.GPU:
         return [OpenSlice(_whole(parent.gpu), parent.handle)]
     found = []
-    for index in range(library.nvmlDeviceGetMaxMigDeviceCount(parent.handle)):
+    for index in range(nvml.required(library.nvmlDeviceGetMaxMigDeviceCount, parent.handle)):
         try:
-            handle = library.nvmlDeviceGetMigDeviceHandleByIndex(parent.handle, index)
+            handle = nvml.required(library.nvmlDeviceGetMigDeviceHandleByIndex, parent.handle, index)
             found.append(OpenSlice(_mig_slice(library, parent.gpu, handle, kind), handle))
         except NVMLError as error:  # noqa: PERF203 - each index fails on its own
             if error.value not in _NO_DEVICE_THERE:
@@ -214,15 +245,15 @@ def read_slices(library: Library, parent: OpenGpu, kind: SliceKind) -> list[Open
 
 
 def _mig_slice(library: Library, gpu: Gpu, handle: Handle, kind: SliceKind) -> Slice:
-    name = nvml.text(library.nvmlDeviceGetName(handle))
+    name = nvml.text(nvml.required(library.nvmlDeviceGetName, handle))
     attributes = nvml.supported(library.nvmlDeviceGetAttributes, handle)
     return Slice(
-        uuid=nvml.text(library.nvmlDeviceGetUUID(handle)),
+        uuid=nvml.text(nvml.required(library.nvmlDeviceGetUUID, handle)),
         kind=kind,
         profile=name.rpartition(" MIG ")[2],
         gpu_uuid=gpu.uuid,
-        gpu_instance_id=library.nvmlDeviceGetGpuInstanceId(handle),
-        compute_instance_id=library.nvmlDeviceGetComputeInstanceId(handle),
+        gpu_instance_id=nvml.required(library.nvmlDeviceGetGpuInstanceId, handle),
+        compute_instance_id=nvml.required(library.nvmlDeviceGetComputeInstanceId, handle),
         memory_bytes=None if attributes is None else attributes.memorySizeMB * _MIB_BYTES,
         sm_count=None if attributes is None else attributes.multiprocessorCount,
     )

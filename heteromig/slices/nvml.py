@@ -57,6 +57,7 @@ __all__ = [
     "load",
     "reading",
     "reopen",
+    "required",
     "supported",
     "text",
     "why_not",
@@ -121,7 +122,7 @@ _WHY_NOT = {
         "this user may not read it: run as root, or have the administrator open "
         "/proc/driver/nvidia/capabilities/mig/monitor to others"
     ),
-    ERROR_FUNCTION_NOT_FOUND: "the driver's NVML library is too old for it: a newer driver has it",
+    ERROR_FUNCTION_NOT_FOUND: "library too old: a newer driver has it",
 }
 
 Handle = Any
@@ -265,15 +266,15 @@ def reopen(library: Library) -> None:
     it out. It costs 10 ms on an H100 (driver 580); handles and event sets do not survive it.
 
     Raises:
-        PreflightError: there is no NVML or no driver.
+        PreflightError: there is no NVML or no driver, or it is too old.
     """
     try:
-        library.nvmlShutdown()
+        required(library.nvmlShutdown)
     except NVMLError as error:
         if error.value not in (ERROR_UNINITIALIZED, ERROR_LIBRARY_NOT_FOUND):
             raise
     try:
-        library.nvmlInit()
+        required(library.nvmlInit)
     except NVMLError as error:
         if error.value == ERROR_LIBRARY_NOT_FOUND:
             raise PreflightError(
@@ -284,6 +285,30 @@ def reopen(library: Library) -> None:
             f"NVIDIA's driver does not answer (NVML says: {error}): check that it is loaded with nvidia-smi, or, to "
             f"see a run without a GPU, use {EXAMPLE_SIMULATOR}."
         ) from error
+
+
+def required(call: Callable[..., _T], *args: Any) -> _T:
+    """What the call returns, of those without which no run can be: sessions, enumeration, MIG mode, who computes.
+
+    Raises:
+        PreflightError: the library has no such call.
+        NVMLError: anything else.
+    """
+    try:
+        return call(*args)
+    except pynvml.NVMLLibraryMismatchError as error:  # see `reading`
+        raise _too_old(call) from error
+    except NVMLError as error:
+        if error.value == ERROR_FUNCTION_NOT_FOUND:
+            raise _too_old(call) from error
+        raise
+
+
+def _too_old(call: Callable[..., object]) -> PreflightError:
+    return PreflightError(
+        f"NVIDIA's driver is too old, its NVML library has no {call.__name__}: install a newer driver, or, to see a "
+        f"run without a GPU, use {EXAMPLE_SIMULATOR}."
+    )
 
 
 def text(value: str | bytes) -> str:

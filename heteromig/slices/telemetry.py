@@ -123,7 +123,7 @@ class _Taker:
             return _Read(GpuSample(uuid, unreadable=why), [SliceSample(one.uuid, None) for one in places])
 
     def _read(self, uuid: str, places: list[Slice], *, energy: bool, listened: int | None) -> _Read:
-        one = read_gpu(self._library, self._library.nvmlDeviceGetHandleByUUID(uuid))
+        one = read_gpu(self._library, nvml.required(self._library.nvmlDeviceGetHandleByUUID, uuid))
         # Shares under MPS are nothing that a driver knows of: each alone cannot be observed.
         found = [] if self.series.are_shares else read_slices(self._library, one, places[0].kind)
         handles = {each.slice.uuid: each.handle for each in found}

@@ -129,7 +129,7 @@ def buffering(run: Run, entered_ns: MonotonicNs, now_ns: MonotonicNs) -> Progres
 
 
 def measuring(view: View, now_ns: MonotonicNs) -> Progress:
-    """How much of main's asked duration has passed since its timed section began.
+    """How much of main's asked duration has passed since its timed section began, or what stands for that.
 
     LoadGen may take longer than it was asked for, and in accuracy mode it stops when every sample was seen.
     """
@@ -137,9 +137,10 @@ def measuring(view: View, now_ns: MonotonicNs) -> Progress:
     asked_s = view.spec.main.duration_ms / 1000
     by_samples = view.spec.main.mode is Mode.ACCURACY
     planned = "until every sample is seen" if by_samples else format_duration_s(asked_s)
-    if main is None or main.timed_ns is None:
+    began_ns = None if main is None else main.timed_ns or (main.announced_ns if _announces_only(view) else None)
+    if main is None or began_ns is None:
         return Progress(label="main", fraction=0.0, note=planned)
-    elapsed_s = ((main.ended_ns or main.exited_ns or now_ns) - main.timed_ns) / NS_PER_S
+    elapsed_s = ((main.ended_ns or main.exited_ns or now_ns) - began_ns) / NS_PER_S
     if main.ended_ns is not None:
         return Progress(label="main", fraction=1.0, note=f"{format_duration_s(elapsed_s)} measured")
     if main.exited_ns is not None:
@@ -156,6 +157,11 @@ def measuring(view: View, now_ns: MonotonicNs) -> Progress:
     )
 
 
+def _announces_only(view: View) -> bool:
+    """Whether that a program says that it begins is all that will be known, as of programs without LoadGen's logs."""
+    return view.spec.start_evidence.reached_by(WorkerState.ANNOUNCED)
+
+
 def _main_sentence(view: View) -> str:
     main = view.main
     assert main is not None  # noqa: S101 - the phase begins with spawning it
@@ -163,7 +169,7 @@ def _main_sentence(view: View) -> str:
     match main.state:
         case WorkerState.SPAWNING | WorkerState.SPAWNED:
             return f"main {benchmark} is starting"
-        case WorkerState.ANNOUNCED:
+        case WorkerState.ANNOUNCED if not _announces_only(view):
             return f"main {benchmark} is loading its samples"
         case WorkerState.ENDED:
             return f"main {benchmark} was measured; waiting for it to exit"

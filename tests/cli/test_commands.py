@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import cast
 
@@ -175,3 +178,12 @@ def test_example_of_the_documentation_is_a_good_configuration() -> None:
     names = [worker["benchmark"] for worker in plan["workers"] if worker["role"] == "background"]
     assert sorted(names.count(name) for name in set(names)) == [1, 1, 1, 1, 2]
     assert "resnet50" not in names
+
+
+def test_a_locale_without_the_signs_of_a_tree_gets_question_marks() -> None:
+    argv = (sys.executable, "-m", "heteromig", "slices", "--slices", "sim:a30")
+    done = subprocess.run(
+        argv, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\n?? 1g.6gb" in done.stdout

@@ -311,7 +311,7 @@ def test_a_gpu_that_somebody_else_has_locked(
 
 def test_an_old_library(make_state: MakeState, examine: Examine, build_library: Build) -> None:
     without = (
-        *("nvmlDeviceGetPowerUsage", "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlEventSetWait_v2"),
+        *("nvmlDeviceGetPowerUsage", "nvmlDeviceGetMemoryInfo", "nvmlEventSetWait_v2"),
         *("nvmlDeviceGetTotalEccErrors", "nvmlDeviceGetRemappedRows", "nvmlDeviceGetGpuInstanceProfileInfoV"),
         *("nvmlDeviceGetTemperatureThreshold", "nvmlGpmQueryDeviceSupport", "nvmlDeviceGetPersistenceMode"),
     )
@@ -319,10 +319,9 @@ def test_an_old_library(make_state: MakeState, examine: Examine, build_library: 
     assert found.exit_code == 0
     lacking = found.one("library")
     assert lacking.status is Status.WARNING
-    assert "too old to tell who is on a slice, persistence, power, repaired memory, " in lacking.what
+    assert "too old to tell memory in use, persistence, power, repaired memory, " in lacking.what
     assert "nvmlEventSetWait" in lacking.what
     assert "ProfileInfo" not in lacking.what  # an older version of the call does as well
-    assert found.says("processes") == (Status.UNKNOWN, "n/a on 7 of 7 slices: library too old")
     for check in ("memory-repair", "activity", "persistence"):
         status, what = found.says(check)
         assert (status, what.startswith("n/a: library too old")) == (Status.UNKNOWN, True)

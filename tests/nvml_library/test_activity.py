@@ -36,7 +36,7 @@ MIG = parse_slices("mig")
 WHOLE = parse_slices("gpu")
 HALVES = "h100-sxm-80gb/2x3g.40gb"
 NO_GPM = "this GPU has no GPM counters, which come with Hopper"
-TOO_OLD = "the driver's NVML library is too old for it: a newer driver has it"
+TOO_OLD = "library too old: a newer driver has it"
 GPM_SYMBOLS = (
     *("nvmlGpmQueryDeviceSupport", "nvmlGpmSampleAlloc", "nvmlGpmSampleFree", "nvmlGpmSampleGet"),
     *("nvmlGpmMigSampleGet", "nvmlGpmMetricsGet"),

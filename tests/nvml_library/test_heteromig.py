@@ -355,14 +355,14 @@ def test_readings_that_an_old_library_lacks_are_unknown(
 ) -> None:
     without = (
         *("nvmlDeviceGetAttributes_v2", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetTotalEnergyConsumption"),
-        *("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetComputeRunningProcesses_v3"),
+        *("nvmlDeviceGetCurrentClocksEventReasons", "nvmlSystemGetDriverVersion"),
     )
     library = open_nvml(make_state(CUT), library=build_library(*without))
     inventory = take_inventory(library, MIG)
     assert {(one.sm_count, one.memory_bytes) for one in inventory.slices} == {(None, None)}
     assert [one.profile for one in inventory.slices] == ["3g.40gb", "2g.20gb", "1g.10gb", "1g.10gb"]
+    assert inventory.gpus[0].driver.startswith("n/a: library too old")
     sample = take_sample(library, inventory)
-    assert {one.occupants for one in sample.slices} == {None}
     assert (sample.gpus[0].power_w, sample.gpus[0].energy_j, sample.gpus[0].throttle_reasons) == (None, None, None)
     assert sample.gpus[0].temperature_c == 39.0
 

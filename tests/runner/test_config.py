@@ -559,6 +559,11 @@ def test_resolved_configuration_tells_the_same_again(
     assert msgspec.json.decode(msgspec.json.encode(spec), type=RunSpec) == spec
 
 
+def test_an_empty_layout_is_no_layout_that_was_asked_for() -> None:
+    with pytest.raises(UsageError, match="--layout is empty"):
+        resolve(replace(SIM, layout=" "))
+
+
 def test_a_layout_is_for_mig_slices() -> None:
     spec = resolve(replace(SIM, layout="2x2g.12gb", enable_mig_mode=True))
     assert (spec.preparation, spec.layout, spec.enable_mig_mode) == (Preparation.LAYOUT, "2x2g.12gb", True)

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from heteromig.core import events as ev
-from heteromig.core.phases import Phase
+from heteromig.core.phases import EvidenceLevel, Phase
 from heteromig.core.spec import Mode, Preparation
 from heteromig.views import waiting
 from tests.views.stories import Story, make_spec
@@ -176,3 +177,14 @@ def test_what_is_done_to_the_gpu_is_said_while_it_is_done() -> None:
         story.tell(ev.SignalReceived(story.now_ns, 2))
         story.tell(ev.DeadlinePassed(story.now_ns, ev.Timer.RECHECK, story.run.entry))
         assert sentence(story) == undoing
+
+
+def test_a_program_that_announces_itself_is_measured_from_then_on() -> None:
+    spec = msgspec.structs.replace(make_spec(), start_evidence=EvidenceLevel.ANNOUNCED)
+    story = Story(spec).discover().build(engines=0, of=0).start().buffer()
+    story.spawn(0)
+    assert waiting.measuring(story.run.view, story.now_ns).fraction == 0
+    story.tell(ev.StartAnnounced(story.now_ns, 0))
+    assert sentence(story) == "measuring resnet50 beside 6 of 6 backgrounds"
+    story.wait(spec.main.duration_ms / 2000)
+    assert waiting.measuring(story.run.view, story.now_ns).fraction == pytest.approx(0.5)

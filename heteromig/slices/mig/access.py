@@ -12,7 +12,7 @@ from types import FrameType
 
 from msgspec import Struct
 
-from heteromig.core.devices import Gpu, SliceKind
+from heteromig.core.devices import Gpu, SliceKind, UnusableGpu
 from heteromig.core.errors import PreflightError, UsageError
 from heteromig.slices.boards import Profile
 from heteromig.slices.discovery import read_slices
@@ -103,7 +103,14 @@ class ShownGpu(Struct, frozen=True):
     journal: ShownJournal | None
 
 
-def show_gpus(machine: Machine, gpu: str | None) -> tuple[ShownGpu, ...]:
+class Shown(Struct, frozen=True):
+    """What there is to show, and which GPUs cannot be read."""
+
+    gpus: tuple[ShownGpu, ...]
+    unusable: tuple[UnusableGpu, ...] = ()
+
+
+def show_gpus(machine: Machine, gpu: str | None) -> Shown:
     """Every GPU with how it is and may be cut, or only the one of that UUID or index.
 
     Raises:
@@ -112,8 +119,11 @@ def show_gpus(machine: Machine, gpu: str | None) -> tuple[ShownGpu, ...]:
     """
     library = machine.open()
     gpus = read_gpus(library)
-    chosen = gpus if gpu is None else [choose_gpu(gpus, gpu)]
-    return tuple(_show(machine, library, one) for one in chosen)
+    if gpu is not None:
+        return Shown((_show(machine, library, choose_gpu(gpus, gpu)),))
+    if not gpus.seen:
+        raise PreflightError(" ".join(one.message for one in gpus.unusable))
+    return Shown(tuple(_show(machine, library, one) for one in gpus.seen), gpus.unusable)
 
 
 def _show(machine: Machine, library: PartitionLibrary, one: IndexedGpu) -> ShownGpu:

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from heteromig.core.errors import PreflightError
 from heteromig.slices.mig.partition import Device, Partition
+from heteromig.slices.orders import read_orders
 from heteromig.slices.source import SliceSource
 
 SCHEMA_VERSION = 1
@@ -68,21 +69,20 @@ class _Version(Struct, frozen=True):
 
 
 class JournalFile:
-    """The file at `path`."""
+    """The file at `path`. One that was `found`, rather than named or made, must belong to this user or to root."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, found: bool = False) -> None:
         self.path = path
+        self._found = found
 
     def read(self) -> LayoutJournal | None:
         """What was written last, None if nothing ever was.
 
         Raises:
-            PreflightError: it cannot be read, or is of another version.
+            PreflightError: it cannot be read, is of another version, or was found and is somebody else's.
         """
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            with os.fdopen(fd, "rb") as file:
-                data = file.read(_BYTES_MAX)
+            data = read_orders(self.path, _BYTES_MAX, only_trusted=self._found)
         except FileNotFoundError:
             return None
         except OSError as error:

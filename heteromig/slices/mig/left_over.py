@@ -18,7 +18,7 @@ def run_journals(runs_dir: Path) -> Iterator[JournalFile]:
     """The journal of every run that ever cut a GPU, open or not; links such as `latest` are not followed."""
     for path in sorted(runs_dir.glob(f"*/{RUN_JOURNAL}")):
         if not path.parent.is_symlink():
-            yield JournalFile(path)
+            yield JournalFile(path, found=True)
 
 
 def half_written_journals(runs_dir: Path) -> Iterator[Path]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from heteromig.core.devices import Gpu, SliceKind
+from heteromig.core.devices import Gpu, SliceKind, UnusableGpu
 from heteromig.core.errors import PreflightError, UsageError
 from heteromig.slices import nvml
 from heteromig.slices.boards import Engines, Profile
-from heteromig.slices.discovery import OpenGpu, read_gpu, read_slices
+from heteromig.slices.discovery import OF_THE_DRIVER, OpenGpu, read_gpu, read_slices
 from heteromig.slices.mig import calls
 from heteromig.slices.mig.calls import PartitionLibrary
 from heteromig.slices.mig.partition import WHOLE, ComputeInstance, Device, GpuInstance, Partition
@@ -24,6 +24,13 @@ class IndexedGpu(NamedTuple):
 
     number: int
     open: OpenGpu
+
+
+class Gpus(NamedTuple):
+    """The GPUs of a machine: those that can be read, and those that cannot, which keep nobody from the others."""
+
+    seen: tuple[IndexedGpu, ...]
+    unusable: tuple[UnusableGpu, ...] = ()
 
 
 class OpenCompute(NamedTuple):
@@ -78,7 +85,7 @@ def look(library: PartitionLibrary, wanted: str | None) -> Look:
         return Look(chosen.number, one, offer, instances, read_devices(library, one, instances))
 
 
-def read_gpus(library: PartitionLibrary) -> list[IndexedGpu]:
+def read_gpus(library: PartitionLibrary) -> Gpus:
     """Every GPU, in a new session of the library, so that it is seen as it is cut now.
 
     Raises:
@@ -86,36 +93,72 @@ def read_gpus(library: PartitionLibrary) -> list[IndexedGpu]:
     """
     nvml.reopen(library)
     try:
-        handles = [library.nvmlDeviceGetHandleByIndex(index) for index in range(library.nvmlDeviceGetCount())]
-        found = [IndexedGpu(index, read_gpu(library, handle)) for index, handle in enumerate(handles)]
+        count = nvml.required(library.nvmlDeviceGetCount)
+        found = [_read_one(library, index) for index in range(count)]
     except NVMLError as error:
         raise PreflightError(
             f"NVML cannot enumerate the GPUs: it says {str(error)!r}; check nvidia-smi and the kernel's log."
         ) from error
     if not found:
         raise PreflightError("NVIDIA's driver is loaded and sees no GPU: check nvidia-smi.")
-    return found
+    return Gpus(
+        seen=tuple(one for one in found if isinstance(one, IndexedGpu)),
+        unusable=tuple(one for one in found if isinstance(one, UnusableGpu)),
+    )
 
 
-def choose_gpu(gpus: list[IndexedGpu], wanted: str | None) -> IndexedGpu:
+def _read_one(library: PartitionLibrary, index: int) -> IndexedGpu | UnusableGpu:
+    uuid: str | None = None
+    try:
+        handle = nvml.required(library.nvmlDeviceGetHandleByIndex, index)
+        uuid = nvml.text(nvml.required(library.nvmlDeviceGetUUID, handle))
+        return IndexedGpu(index, read_gpu(library, handle))
+    except NVMLError as error:
+        if error.value in OF_THE_DRIVER:
+            raise
+        named = f"GPU {index}" if uuid is None else f"GPU {index} ({uuid})"
+        if error.value == nvml.ERROR_NO_PERMISSION:
+            return UnusableGpu(index, uuid, f"This user may not use {named}: have it made accessible.")
+        return UnusableGpu(
+            index,
+            uuid,
+            f"NVML cannot read {named}: it says {str(error)!r}; see the kernel's log, and reset the GPU (sudo "
+            f"nvidia-smi -i {index} --gpu-reset) or reboot.",
+        )
+
+
+def choose_gpu(gpus: Gpus, wanted: str | None) -> IndexedGpu:
     """The one with that UUID or index; without any, the only one that has MIG.
 
     Raises:
         UsageError: there is no such GPU, or several to choose from.
-        PreflightError: none has MIG.
+        PreflightError: it, or one that it may be, cannot be read; or none has MIG.
     """
-    known = ", ".join(f"{one.number} ({one.open.gpu.name}, {one.open.gpu.uuid})" for one in gpus)
+    known = ", ".join(f"{one.number} ({one.open.gpu.name}, {one.open.gpu.uuid})" for one in gpus.seen)
     if wanted is not None:
-        found = [one for one in gpus if wanted in {str(one.number), one.open.gpu.uuid}]
-        if not found:
-            raise UsageError(f"--gpu {wanted} is none of the GPUs of this machine: {known}.")
-        return found[0]
-    able = [one for one in gpus if one.open.gpu.mig_current is not None]
+        return _wanted_gpu(gpus, wanted, known)
+    able = [one for one in gpus.seen if one.open.gpu.mig_current is not None]
+    if gpus.unusable:  # which of them it would have been without --gpu, nobody knows
+        instead = f" To cut another one, name it with --gpu, of {known}." if able else ""
+        raise PreflightError(" ".join(one.message for one in gpus.unusable) + instead)
     if not able:
         raise PreflightError(f"No GPU of this machine has MIG: {known}. Try it on --slices sim:a100-sxm-80gb.")
     if len(able) > 1:
         raise UsageError(f"Several GPUs have MIG, and only one is cut at a time: choose it with --gpu, of {known}.")
     return able[0]
+
+
+def _wanted_gpu(gpus: Gpus, wanted: str, known: str) -> IndexedGpu:
+    for one in gpus.seen:
+        if wanted in {str(one.number), one.open.gpu.uuid}:
+            return one
+    for silent in gpus.unusable:
+        if wanted in {str(silent.index), silent.uuid}:
+            raise PreflightError(silent.message)
+    nameless = [silent.message for silent in gpus.unusable if silent.uuid is None]
+    if nameless and not wanted.isdecimal():
+        raise PreflightError(f"{wanted} is none of the GPUs that can be read. {' '.join(nameless)}")
+    raise UsageError(f"--gpu {wanted} is none of the GPUs of this machine: {known}.")
 
 
 def read_offer(library: PartitionLibrary, one: OpenGpu) -> Offer:
@@ -227,14 +270,22 @@ def read_users(library: PartitionLibrary, one: OpenGpu) -> tuple[int, ...] | Non
     """Pids of all processes on the GPU or any part of it, None where NVML does not show them.
 
     A GPU in MIG mode may refuse to show them as a whole; that each of its devices shows them is enough.
+
+    Raises:
+        PreflightError: the library is too old to show any.
+        NVMLError: it cannot be asked.
     """
+
+    def computing(handle: Handle) -> list[Any]:
+        return nvml.required(library.nvmlDeviceGetComputeRunningProcesses, handle)
+
     devices = [place.handle for place in read_slices(library, one, SliceKind.MIG)]
-    whole = nvml.supported(library.nvmlDeviceGetComputeRunningProcesses, one.handle)
+    whole = nvml.supported(computing, one.handle)
     if whole is None and not one.gpu.mig_current:
         return None
     pids = {process.pid for process in whole or ()}
     for handle in devices:
-        processes = nvml.supported(library.nvmlDeviceGetComputeRunningProcesses, handle)
+        processes = nvml.supported(computing, handle)
         if processes is None:
             return None
         pids.update(process.pid for process in processes)

@@ -9,10 +9,13 @@ import msgspec
 from msgspec import Struct
 
 from heteromig.core.errors import PreflightError
+from heteromig.slices.orders import read_orders
 
 SCHEMA_VERSION = 1
 RUN_JOURNAL = "mps.json"
 """The name of the file in a run directory."""
+
+_BYTES_MAX = 1 << 20
 
 
 class DaemonProcess(Struct, frozen=True):
@@ -40,14 +43,16 @@ class ShareJournal(Struct, frozen=True, forbid_unknown_fields=True):
     ended: bool = False
 
 
-def read_journal(path: Path) -> ShareJournal | None:
+def read_journal(path: Path, *, found: bool = False) -> ShareJournal | None:
     """What was written last, None if nothing ever was.
 
+    One that was `found`, rather than named or made, must belong to this user or to root.
+
     Raises:
-        PreflightError: it cannot be understood.
+        PreflightError: it cannot be understood, or was found and is somebody else's.
     """
     try:
-        data = path.read_bytes()
+        data = read_orders(path, _BYTES_MAX, only_trusted=found)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -66,8 +66,8 @@ _RECHECK_S = 0.02
 class KeptShares:
     """The daemon, in a process tree of its own that dies with this process, and its server."""
 
-    def __init__(self, *, slices: str, runs_dir: Path, run_dir: Path, gpu: str | None) -> None:
-        """`gpu` is its UUID or index; None for the first that is not in MIG mode.
+    def __init__(self, *, slices: str, runs_dir: Path, run_dir: Path, gpu: str | None, found: bool = False) -> None:
+        """`gpu` is its UUID or index; None for the first that is not in MIG mode. See `read_journal` for `found`.
 
         Raises:
             UsageError: there is no such GPU.
@@ -76,7 +76,7 @@ class KeptShares:
         self._source = parse_slices(slices)
         self._run_dir = run_dir
         self._path = run_dir / RUN_JOURNAL
-        self._journal = read_journal(self._path)
+        self._journal = read_journal(self._path, found=found)
         self._library = open_library(self._source, runs_dir)
         self._gpu: Gpu | None = None
         self._guarded: Worker | None = None

@@ -72,7 +72,7 @@ def require_shareable(library: Library, gpu: Gpu) -> None:
 
 def _users(library: SharingLibrary, handle: Handle) -> Iterator[int]:
     """Who computes there. The controller does not, though its user may have given it a GPU in its environment."""
-    compute = nvml.supported(library.nvmlDeviceGetComputeRunningProcesses, handle) or []
+    compute = nvml.supported(lambda: nvml.required(library.nvmlDeviceGetComputeRunningProcesses, handle)) or []
     clients = nvml.supported(library.nvmlDeviceGetMPSComputeRunningProcesses, handle) or []
     yield from sorted({process.pid for process in (*compute, *clients)} - {os.getppid(), os.getpid()})
 

@@ -124,15 +124,15 @@ def test_a_gpu_that_a_run_has_locked_is_not_cut(a30: Bench) -> None:
 
 def test_each_gpu_has_its_own_journal(tmp_path: Path) -> None:
     machine = machine_of("sim:2xa30", tmp_path)
-    first, second = show_gpus(machine, None)
+    first, second = show_gpus(machine, None).gpus
     for gpu in ("1", first.gpu.uuid):
         apply_layout(machine, gpu, "2x2g.12gb", None, enable_mig_mode=False)
-    assert [one.cut for one in show_gpus(machine, None)] == ["2g.12gb@0,2g.12gb@2"] * 2
+    assert [one.cut for one in show_gpus(machine, None).gpus] == ["2g.12gb@0,2g.12gb@2"] * 2
     (one,) = open_journals(machine, second.gpu.uuid)
     assert [file.path for file in open_journals(machine, "1")] == [one.path]
     assert len(open_journals(machine, None)) == 2
     close_journal(one, forget=False, enable_mig_mode=False)
-    assert [one.cut for one in show_gpus(machine, None)] == ["2g.12gb@0,2g.12gb@2", FOUR]
+    assert [one.cut for one in show_gpus(machine, None).gpus] == ["2g.12gb@0,2g.12gb@2", FOUR]
     assert [file.path for file in open_journals(machine, None)] != [one.path]
     assert len(open_journals(machine_of("sim:a30", tmp_path), None)) == 0
 
@@ -176,10 +176,10 @@ def test_a_journal_that_cannot_be_read_hides_nothing(tmp_path: Path) -> None:
     machine = machine_of("sim:2xa30", tmp_path)
     for gpu in ("0", "1"):
         apply_layout(machine, gpu, "4g.24gb", None, enable_mig_mode=False)
-    (first, _) = show_gpus(machine, None)
+    (first, _) = show_gpus(machine, None).gpus
     assert first.journal is not None
     Path(first.journal.path).write_text("{}")
-    (first, second) = show_gpus(machine, None)
+    (first, second) = show_gpus(machine, None).gpus
     assert (first.cut, second.cut) == ("4g.24gb@0", "4g.24gb@0")
     assert first.unknown is not None
     assert "it was altered" in first.unknown
@@ -190,7 +190,7 @@ def test_a_journal_that_cannot_be_read_hides_nothing(tmp_path: Path) -> None:
 
 
 def test_a_gpu_shows_how_it_may_be_cut_and_by_whom_it_was(a30: Bench) -> None:
-    (before,) = show_gpus(machine_at(a30), None)
+    (before,) = show_gpus(machine_at(a30), None).gpus
     assert (before.cut, before.unknown, before.journal) == (FOUR, None, None)
     assert {device.uuid: device.start for device in before.devices} == {
         uuid: start for start, uuid in enumerate(a30.uuids.values())
@@ -198,7 +198,7 @@ def test_a_gpu_shows_how_it_may_be_cut_and_by_whom_it_was(a30: Bench) -> None:
     assert before.profiles is not None
     assert {profile.name for profile in before.profiles} == {"1g.6gb", "1g.6gb+me", "2g.12gb", "2g.12gb+me", "4g.24gb"}
     journal = apply(a30, "4g.24gb")
-    (after,) = show_gpus(machine_at(a30), "0")
+    (after,) = show_gpus(machine_at(a30), "0").gpus
     assert after.cut == "4g.24gb@0"
     assert after.journal is not None
     assert (after.journal.path, after.journal.progress, after.journal.before) == (str(journal.path), "applied", FOUR)
@@ -207,7 +207,7 @@ def test_a_gpu_shows_how_it_may_be_cut_and_by_whom_it_was(a30: Bench) -> None:
 def test_a_user_without_privileges_is_shown_what_there_is_to_see(a30: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     denied = failing(a30.library, "nvmlDeviceGetGpuInstancePossiblePlacements", nvml.ERROR_NO_PERMISSION, times=99)
     monkeypatch.setattr(access, "open_library", lambda *_: denied)
-    (shown,) = show_gpus(machine_at(a30), None)
+    (shown,) = show_gpus(machine_at(a30), None).gpus
     assert (shown.cut, shown.profiles) == (None, None)
     assert [(device.profile, device.start, device.uuid) for device in shown.devices] == [
         ("1g.6gb", None, uuid) for uuid in a30.uuids.values()

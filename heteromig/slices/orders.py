@@ -1,0 +1,37 @@
+"""Reading files by which GPUs are cut and processes ended, in directories that others may write to as well."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from heteromig.core.errors import PreflightError
+
+_ROOT = 0
+
+
+def read_orders(path: Path, bytes_max: int, *, only_trusted: bool) -> bytes:
+    """The beginning of a regular file; links are not followed, and opening a FIFO does not wait for its writer.
+
+    Args:
+        path: where it is.
+        bytes_max: how much is read at most.
+        only_trusted: whether it must belong to this user or to root. That is for files that were found by looking:
+            one that somebody put there, for whoever cleans up to act on it, says nothing.
+
+    Raises:
+        FileNotFoundError: there is nothing of that name.
+        OSError: it cannot be read.
+        PreflightError: it is no regular file, or one of somebody else.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise PreflightError(f"{path} is not a regular file, so nothing is read from it: remove it.")
+        if only_trusted and status.st_uid not in {os.geteuid(), _ROOT}:
+            raise PreflightError(
+                f"{path} belongs to another user (uid {status.st_uid}), so nothing is done that it says: let that user "
+                "clean up, or, if what it says is right, make the file yours (chown) and try again."
+            )
+        return file.read(bytes_max)
