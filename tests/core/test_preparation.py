@@ -130,6 +130,8 @@ def test_a_keeper_that_dies_while_backgrounds_may_finish_ends_the_waiting() -> N
     invariants.check(spec, world.steps)
     assert {worker.stopped_by for worker in world.run.view.backgrounds} == {"clean stop"}
     assert world.verdict.exit_code == 7
+    (lost,) = [step for step in world.steps if isinstance(step.event, ev.KeeperLost)]
+    assert any(isinstance(effect, ef.CleanStop) for effect in lost.effects)
 
 
 def test_a_keeper_that_dies_while_it_takes_the_gpu_back_is_noted_and_has_a_successor() -> None:
@@ -210,6 +212,8 @@ def test_a_keeper_is_not_believed_what_it_cannot_know() -> None:
     assert run.handle(ev.DevicesPrepared(3, "GPU-1", "cut again")) == []
     assert run.handle(ev.RunStarted(4, 0, histories.CONTROLLER_PID)) == []
     assert run.view.prepared == prepared
+    run.handle(ev.PreparationFailed(5, "in use", 7))
+    assert (run.phase, run.view.keeping) == (Phase.DRAINING, Keeping.KEPT)
 
 
 def test_workers_on_a_shared_gpu_are_taken_off_it_before_they_are_killed() -> None:
