@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar, Union
 
-import msgspec
 from msgspec import Struct
 
 from heteromig.core.devices import DeviceSample, Gpu, Inventory
 from heteromig.doctor.findings import Latency
+from heteromig.slices.lines import Lines
 
 _T = TypeVar("_T")
 
@@ -127,20 +127,6 @@ class Concluded(Struct, frozen=True, tag="Concluded"):
 
 Message = Union[Calling, Opened, Refused, Discovered, Sampled, GpuRead, Concluded]  # noqa: UP007 - msgspec decodes this union at run time on 3.10 too
 
-_ENCODER = msgspec.json.Encoder()
-_DECODER = msgspec.json.Decoder(Message)
-
-
-def encode_line(message: Message) -> bytes:
-    """The message as one line, newline included."""
-    return _ENCODER.encode(message) + b"\n"
-
-
-def decode_line(line: bytes) -> Message:
-    """The message in one line.
-
-    Raises:
-        msgspec.DecodeError: the line is no message.
-    """
-    message: Message = _DECODER.decode(line)
-    return message
+_LINES: Lines[Message] = Lines(Message)
+encode_line = _LINES.encode
+decode_line = _LINES.decode

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol, Union
 
-import msgspec
 from msgspec import Struct
+
+from heteromig.slices.lines import Lines
 
 
 class Prepared(Struct, frozen=True, tag="Prepared"):
@@ -48,23 +49,9 @@ class NotRestored(Struct, frozen=True, tag="NotRestored"):
 
 Message = Union[Prepared, Refused, Lost, Restored, NotRestored]  # noqa: UP007 - msgspec decodes this union at run time on 3.10 too
 
-_ENCODER = msgspec.json.Encoder()
-_DECODER = msgspec.json.Decoder(Message)
-
-
-def encode_line(message: Message) -> bytes:
-    """The message as one line, newline included."""
-    return _ENCODER.encode(message) + b"\n"
-
-
-def decode_line(line: bytes) -> Message:
-    """The message in one line.
-
-    Raises:
-        msgspec.DecodeError: the line is no message.
-    """
-    message: Message = _DECODER.decode(line)
-    return message
+_LINES: Lines[Message] = Lines(Message)
+encode_line = _LINES.encode
+decode_line = _LINES.decode
 
 
 class Kept(Protocol):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Union
 
-import msgspec
 from msgspec import Struct
 
 from heteromig.core.devices import DeviceSample, Inventory
+from heteromig.slices.lines import Lines
 
 
 class Discovered(Struct, frozen=True, tag="Discovered"):
@@ -42,20 +42,6 @@ class Faulted(Struct, frozen=True, tag="Faulted"):
 
 Message = Union[Discovered, Refused, Sampled, Faulted]  # noqa: UP007 - msgspec decodes this union at run time on 3.10 too
 
-_ENCODER = msgspec.json.Encoder()
-_DECODER = msgspec.json.Decoder(Message)
-
-
-def encode_line(message: Message) -> bytes:
-    """The message as one line, newline included."""
-    return _ENCODER.encode(message) + b"\n"
-
-
-def decode_line(line: bytes) -> Message:
-    """The message in one line.
-
-    Raises:
-        msgspec.DecodeError: the line is no message (the sampler died within it, or something else wrote there).
-    """
-    message: Message = _DECODER.decode(line)
-    return message
+_LINES: Lines[Message] = Lines(Message)
+encode_line = _LINES.encode
+decode_line = _LINES.decode

@@ -1,10 +1,12 @@
-"""Reading files by which GPUs are cut and processes ended, in directories that others may write to as well."""
+"""Files by which GPUs are cut and processes ended, in directories that others may write to as well."""
 
 from __future__ import annotations
 
 import os
 import stat
 from pathlib import Path
+
+import msgspec
 
 from heteromig.core.errors import PreflightError
 
@@ -35,3 +37,33 @@ def read_orders(path: Path, bytes_max: int, *, only_trusted: bool) -> bytes:
                 "clean up, or, if what it says is right, make the file yours (chown) and try again."
             )
         return file.read(bytes_max)
+
+
+def write_orders(path: Path, value: object) -> None:
+    """Replace the file by the JSON of `value`, in one step, and wait until it is on the disk. No link is followed.
+
+    Raises:
+        OSError: it cannot be written; the file is as it was.
+    """
+    fresh = unfinished(path)
+    fresh.unlink(missing_ok=True)
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    with os.fdopen(fd, "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    _sync_directory(path.parent)
+
+
+def unfinished(path: Path) -> Path:
+    """Where the next content is written; whoever is killed meanwhile leaves it there."""
+    return path.with_name(f".{path.name}.new")
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

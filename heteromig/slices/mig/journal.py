@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from heteromig.core.errors import PreflightError
 from heteromig.slices.mig.partition import Device, Partition
-from heteromig.slices.orders import read_orders
+from heteromig.slices.orders import read_orders, unfinished, write_orders
 from heteromig.slices.source import SliceSource
 
 SCHEMA_VERSION = 1
@@ -101,14 +101,10 @@ class JournalFile:
             f"this one reads {SCHEMA_VERSION}): restore with the version that wrote it."
         )
 
-    @property
-    def _fresh(self) -> Path:
-        return self.path.with_name(f".{self.path.name}.new")
-
     def tidy(self) -> None:
         """Remove what somebody left who was killed while writing."""
         with contextlib.suppress(OSError):
-            self._fresh.unlink(missing_ok=True)
+            unfinished(self.path).unlink(missing_ok=True)
 
     def write(self, journal: LayoutJournal) -> None:
         """Replace it, and wait until it is on the disk.
@@ -116,30 +112,14 @@ class JournalFile:
         Raises:
             PreflightError: it cannot be written, so that nothing may be changed.
         """
-        fresh = self._fresh
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            fresh.unlink(missing_ok=True)
-            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-            with os.fdopen(fd, "wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(journal), indent=2) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self.path)
-            _sync_directory(self.path.parent)
+            write_orders(self.path, journal)
         except OSError as error:
             raise PreflightError(
                 f"The journal of the layout {self.path} cannot be written ({error.strerror}), and without it the GPU "
                 "could not be cut back: name a place for it with --journal."
             ) from None
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def journal_directory(source: SliceSource, runs_dir: Path) -> Path:

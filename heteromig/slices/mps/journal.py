@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
 from heteromig.core.errors import PreflightError
-from heteromig.slices.orders import read_orders
+from heteromig.slices.orders import read_orders, write_orders
 
 SCHEMA_VERSION = 1
 RUN_JOURNAL = "mps.json"
@@ -78,14 +77,8 @@ def write_journal(path: Path, journal: ShareJournal) -> None:
     Raises:
         PreflightError: it cannot be written, so that nothing may be started.
     """
-    fresh = path.with_name(f".{path.name}.new")
     try:
-        fresh.unlink(missing_ok=True)
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(journal), indent=2) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        write_orders(path, journal)
     except OSError as error:
         raise PreflightError(
             f"{path} cannot be written ({error.strerror}), and without it an MPS daemon could be left behind: choose "

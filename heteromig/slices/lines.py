@@ -1,0 +1,31 @@
+"""What helper processes say to the controller: one JSON object a line."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+_Message = TypeVar("_Message")
+_ENCODER = msgspec.json.Encoder()
+
+
+class Lines(Generic[_Message]):
+    """The messages of one kind of helper."""
+
+    def __init__(self, messages: Any) -> None:
+        """`messages` is the union of tagged structs that a line may hold."""
+        self._decoder = msgspec.json.Decoder(messages)
+
+    def encode(self, message: _Message) -> bytes:
+        """The message as one line, newline included."""
+        return _ENCODER.encode(message) + b"\n"
+
+    def decode(self, line: bytes) -> _Message:
+        """The message in one line.
+
+        Raises:
+            msgspec.DecodeError: the line is no message (the helper died within it, or something else wrote there).
+        """
+        message: _Message = self._decoder.decode(line)
+        return message
