@@ -38,6 +38,8 @@ class Timer(Enum):
     """Work that was taken off a shared GPU should be gone from it: its processes may be killed now."""
     KILLED = "killed"
     """Workers that got KILL should have been reaped long ago."""
+    RELEASED = "released"
+    """Those that are to go on should have been let go of long ago."""
     SETTLE = "settle"
     """The slices should be empty again by now."""
     RESTORED = "restored"
@@ -137,11 +139,15 @@ class EnginesInspected(Event, frozen=True, tag=True):
 
 
 class WorkerSpawned(Event, frozen=True, tag=True):
-    """The guardian of a worker runs, and so does the harness."""
+    """The guardian of a worker runs, and so does the harness.
+
+    `since_ns` is when it was spawned by an earlier run of the campaign, which released it; None where this run did.
+    """
 
     worker: int
     guardian_pid: int
     pid: int
+    since_ns: MonotonicNs | None = None
 
 
 class SpawnFailed(Event, frozen=True, tag=True):
@@ -188,6 +194,12 @@ class ResultReported(Event, frozen=True, tag=True):
 
     worker: int
     valid: bool
+
+
+class WorkerReleased(Event, frozen=True, tag=True):
+    """The worker goes on without this run; what it wrote until then is in the run directory."""
+
+    worker: int
 
 
 class WorkerExited(Event, frozen=True, tag=True):
@@ -278,6 +290,7 @@ AnyEvent = Union[  # noqa: UP007 - msgspec decodes this union at run time on 3.1
     TimedSectionEnded,
     FinishAnnounced,
     ResultReported,
+    WorkerReleased,
     WorkerExited,
     StillTimed,
     SampleTaken,

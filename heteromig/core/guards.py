@@ -179,7 +179,9 @@ def main_exited(view: View, _event: ev.AnyEvent) -> Finding:
 def all_reaped(view: View, _event: ev.AnyEvent) -> Finding:
     """No process tree of this run is left."""
     names = ", ".join(worker.name for worker in view.live_workers)
-    return _finding(all_reaped, not names, f"waiting for {names}" if names else "every worker was reaped")
+    released = sum(worker.state is WorkerState.RELEASED for worker in view.workers)
+    done = f"every worker was reaped{f', but {released} that go on' if released else ''}"
+    return _finding(all_reaped, not names, f"waiting for {names}" if names else done)
 
 
 def slices_empty(view: View, _event: ev.AnyEvent) -> Finding:
@@ -244,7 +246,9 @@ def _nobody_on(guard: Callable[..., Finding], view: View, sample: DeviceSample) 
         hidden = hidden or occupants is None
         # The controller itself computes nothing, though its user may have started it with a slice in its environment.
         if any(
-            occupant.pid != view.controller_pid and not (place.shared and view.serves(occupant))
+            occupant.pid != view.controller_pid
+            and not (place.shared and view.serves(occupant))
+            and not view.is_kept(occupant)
             for occupant in occupants or ()
         ):
             busy.append(place.uuid)

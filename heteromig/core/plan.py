@@ -209,12 +209,16 @@ def split_cpus(cpus: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]
     return (ordered[-1],), tuple(ordered[:-1])
 
 
-def automatic_duration_ms(spec: RunSpec) -> int:
-    """How long backgrounds must run to outlast main, capped by the background timeout."""
+def expected_duration_ms(spec: RunSpec) -> int:
+    """How long backgrounds are needed from the time at which all are timed, as far as that can be told beforehand."""
     factor = _SCENARIO_FACTOR.get(spec.main.scenario, _OTHER_FACTOR) * spec.main.action.loadgen_runs
     main_s = spec.main.duration_ms / 1000 * factor
-    start_s = spec.timing.start_time_buffer_ms / 1000 + _MAIN_START_S
-    return min(round(1000 * (2 * (start_s + main_s) + _AUTOMATIC_EXTRA_S)), spec.background.timeout_ms)
+    return round(spec.timing.start_time_buffer_ms + 1000 * (_MAIN_START_S + main_s))
+
+
+def automatic_duration_ms(spec: RunSpec) -> int:
+    """How long backgrounds must run to outlast main, capped by the background timeout."""
+    return min(2 * expected_duration_ms(spec) + round(1000 * _AUTOMATIC_EXTRA_S), spec.background.timeout_ms)
 
 
 def build_batches(needs: Sequence[EngineNeed], *, together: bool) -> tuple[tuple[EngineNeed, ...], ...]:

@@ -198,8 +198,9 @@ class RunSpec(Struct, frozen=True, rename="kebab"):
     for any. `uses_gpu` says whether the harness computes on a GPU; one that does not is refused on real slices, because
     it would measure something else. `batch_builds`: one build makes all engines of a configuration version. `gpu` is
     the UUID or the index of the GPU to run on; None for the one with the most slices. `harness_dir` and `commands` are
-    what the harnesses of these names need. `preparation` says what is done to the GPU first; `layout` is the MIG layout
-    to cut it into, and `enable_mig_mode` allows to turn MIG on for that.
+    what the harnesses of these names need. `keeps_backgrounds`: those that are timed go on when the run is over, for
+    the next one of the same campaign, and those of the one before are taken over. `preparation` says what is done to
+    the GPU first; `layout` is the MIG layout to cut it into, and `enable_mig_mode` allows to turn MIG on for that.
     """
 
     goal: Goal
@@ -222,6 +223,7 @@ class RunSpec(Struct, frozen=True, rename="kebab"):
     uses_gpu: bool = False
     batch_builds: bool = False
     gpu: str | None = None
+    keeps_backgrounds: bool = False
     preparation: Preparation | None = None
     layout: str = ""
     enable_mig_mode: bool = False

@@ -18,7 +18,7 @@ from heteromig.core.phases import LIVE_STATES, TIMED_STATES, Keeping, Role, Work
 from heteromig.core.plan import Assignment, EngineNeed, Plan, make_plan
 from heteromig.core.spec import RunSpec
 from heteromig.core.units import NS_PER_MS, MonotonicNs, UtcNs
-from heteromig.core.verdict import Reason
+from heteromig.core.verdict import ExitCode, Reason
 from heteromig.core.watch import GpuWatch, PlaceWatch, is_recut
 
 MAX_NOTES = 20
@@ -66,6 +66,8 @@ class WorkerView(Struct, frozen=True):
     """How many could have shown it, and did not."""
     missed_twice: bool = False
     """Whether two in a row did not."""
+    release_asked: bool = False
+    """Whether the shell was told to let go of it."""
 
     @property
     def index(self) -> int:
@@ -151,6 +153,18 @@ class View(Struct, frozen=True):
         return tuple(worker for worker in self.workers if worker.role is Role.BACKGROUND)
 
     @property
+    def to_be_kept(self) -> tuple[WorkerView, ...]:
+        """Those that draining leaves alone, to release them: timed backgrounds.
+
+        None where a signal or the devices end all, or where the GPU was prepared for this run alone.
+        """
+        device = any(reason.exit_code == ExitCode.DEVICE for reason in self.reasons)
+        if not self.spec.keeps_backgrounds or self.spec.preparation is not None or self.signals or device:
+            return ()
+        level = self.spec.start_evidence
+        return tuple(worker for worker in self.backgrounds if level.reached_by(worker.state))
+
+    @property
     def live_workers(self) -> tuple[WorkerView, ...]:
         """Those that have to be reaped yet."""
         return tuple(worker for worker in self.workers if worker.live)
@@ -199,6 +213,10 @@ class View(Struct, frozen=True):
             indices, lambda worker: msgspec.structs.replace(worker, state=WorkerState.STOPPING, stopped_by=rung)
         )
 
+    def releasing(self, indices: Iterable[int]) -> View:
+        """The same view after the core asked the shell to let go of these workers."""
+        return self.with_workers(indices, lambda worker: msgspec.structs.replace(worker, release_asked=True))
+
     def spawning(self, assignment: Assignment) -> View:
         """The same view after the core asked for this worker, which the plan need not have had (builds)."""
         if all(worker.index != assignment.index for worker in self.workers):
@@ -221,6 +239,12 @@ class View(Struct, frozen=True):
     def is_ours(self, occupant: Occupant) -> bool:
         """Whether the process descends from this run's controller, or is it."""
         return self.controller_pid == occupant.pid or self.controller_pid in occupant.ancestors
+
+    def is_kept(self, occupant: Occupant) -> bool:
+        """Whether the process is of a worker that is to go on beyond this run: of one before, or released by this."""
+        owner = self.owner(occupant)
+        kept = owner is None or owner.state is WorkerState.RELEASED
+        return self.spec.keeps_backgrounds and self.is_ours(occupant) and kept
 
     def serves(self, occupant: Occupant) -> bool:
         """Whether the process is ours and no worker's, as those are that share a GPU out."""
@@ -291,6 +315,7 @@ class View(Struct, frozen=True):
                 | ev.FinishAnnounced()
                 | ev.ResultReported()
                 | ev.StillTimed()
+                | ev.WorkerReleased()
                 | ev.WorkerExited()
             ):
                 return self.with_workers([event.worker], lambda worker: _worker_after(worker, event)).with_main_begun(
@@ -491,6 +516,7 @@ WorkerEvent = (
     | ev.FinishAnnounced
     | ev.ResultReported
     | ev.StillTimed
+    | ev.WorkerReleased
     | ev.WorkerExited
 )
 
@@ -513,6 +539,7 @@ WORKER_STATES: dict[type[ev.Event], dict[WorkerState, WorkerState]] = {
         WorkerState.BUSY: WorkerState.ENDED,
     },
     ev.FinishAnnounced: {WorkerState.ANNOUNCED: WorkerState.ENDED},
+    ev.WorkerReleased: dict.fromkeys(LIVE_STATES, WorkerState.RELEASED),
     ev.WorkerExited: dict.fromkeys(LIVE_STATES, WorkerState.EXITED),
 }
 """The lifecycle of one worker: event -> state -> next state. A pair that is not here leaves the state as it is."""
@@ -523,12 +550,17 @@ def _worker_after(worker: WorkerView, event: WorkerEvent) -> WorkerView:  # noqa
         return worker  # nothing is true of a worker that was not spawned
     if worker.state is WorkerState.EXITED and isinstance(event, ev.WorkerExited):
         return worker  # a worker is reaped once
+    if worker.state is WorkerState.RELEASED:
+        return worker  # what it does from then on is the next run's
+    if isinstance(event, ev.WorkerReleased) and not worker.release_asked:
+        return worker  # nobody asked for that
     state = WORKER_STATES.get(type(event), {}).get(worker.state, worker.state)
     at_ns = event.at_ns
     replace = msgspec.structs.replace
     match event:
         case ev.WorkerSpawned():
-            return replace(worker, state=state, guardian_pid=event.guardian_pid, pid=event.pid, spawned_ns=at_ns)
+            since_ns = at_ns if event.since_ns is None else event.since_ns
+            return replace(worker, state=state, guardian_pid=event.guardian_pid, pid=event.pid, spawned_ns=since_ns)
         case ev.SpawnFailed():
             return replace(worker, spawn_failure=event.message)
         case ev.StartAnnounced():
@@ -559,6 +591,8 @@ def _worker_after(worker: WorkerView, event: WorkerEvent) -> WorkerView:  # noqa
             return replace(worker, reported_valid=event.valid)
         case ev.StillTimed():
             return replace(worker, still_timed_ns=at_ns, still_timed_utc_ns=event.at_utc_ns)
+        case ev.WorkerReleased():
+            return replace(worker, state=state)
         case _:
             return replace(
                 worker,

@@ -23,13 +23,14 @@ from heteromig.core import events as ev
 from heteromig.core.errors import HeteromigError, PreflightError
 from heteromig.core.machine import Run
 from heteromig.core.phases import Phase, Role
-from heteromig.core.plan import Assignment, split_cpus
+from heteromig.core.plan import Assignment, expected_duration_ms, split_cpus
 from heteromig.core.record import RunRecord
 from heteromig.core.spec import Preparation
 from heteromig.core.units import NS_PER_S, MonotonicNs, UtcNs
 from heteromig.core.verdict import ABORT_SIGNALS
 from heteromig.harnesses import Harness
 from heteromig.runner.clock import Clock
+from heteromig.runner.crew import Crew, Member, copy_traces
 from heteromig.runner.evidence import certify_run
 from heteromig.runner.journal import Asked, Follower, Header, Heard, Journal
 from heteromig.runner.keeper_link import KeeperLink
@@ -69,7 +70,9 @@ class Loop:
         clock: Clock,
         faults: str | None,
         followers: Sequence[Follower] = (),
+        crew: Crew | None = None,
     ) -> None:
+        """`crew` has the backgrounds that go on from run to run, where the spec says that they do."""
         self.run = Run(header.spec)
         self.run_dir = run_dir
         self._header = header
@@ -87,6 +90,9 @@ class Loop:
         self._workers: dict[int, Worker] = {}
         self._prepared: dict[int, tuple[Assignment, UtcNs]] = {}
         """Workers whose harness has something to collect yet, with when they were spawned."""
+        self._crew = crew
+        self._members: dict[int, Member] = {}
+        """Workers of the crew, which write elsewhere."""
         self._unreported: set[int] = set()
         """Workers of whose start nothing is known yet: their reports are waited for."""
         self._locks: HeldLocks | None = None
@@ -303,6 +309,9 @@ class Loop:
                     worker.terminate()
             case ef.TerminateClients():
                 self._take_off(effect.workers)
+            case ef.ReleaseWorkers():
+                for worker in tuple(self._chosen(effect.workers)):
+                    self._put(self._release(worker))
             case ef.Kill():
                 for worker in self._chosen(effect.workers):
                     worker.kill()
@@ -337,14 +346,19 @@ class Loop:
         for index in indices:
             assignment, started_utc_ns = self._prepared.pop(index)
             worker = self.run.view.worker(index)
+            member = self._members.pop(index, None)
+            home = self.run_dir if member is None else member.home
             with contextlib.suppress(OSError):
                 self._harness.collect(
-                    assignment,
+                    assignment if member is None else member.assignment,
                     self._spec,
-                    self.run_dir,
+                    home,
                     started_utc_ns=started_utc_ns,
                     exit_code=worker.exit_code if worker is not None else None,
                 )
+            if member is not None:
+                with contextlib.suppress(OSError):
+                    copy_traces(member, self.run_dir / assignment.directory)
 
     def _lock(self, gpu_uuids: tuple[str, ...]) -> ev.AnyEvent:
         try:
@@ -366,9 +380,54 @@ class Loop:
             missing = self._harness.missing_engines(effect.needs, self._spec)
         return ev.EnginesInspected(at_ns=self._clock.monotonic_ns(), missing=missing)
 
+    def _take_over(self, assignment: Assignment) -> bool:
+        """Go on with a background of the run before, if there is one that does what is asked for."""
+        if self._crew is None or assignment.role is not Role.BACKGROUND:
+            return False
+        now_ns = self._clock.monotonic_ns()
+        member = self._crew.take(assignment, now_ns, expected_duration_ms(self._spec))
+        if member is None:
+            return False
+        worker = member.worker
+        worker.rejoin(assignment.index)
+        self._members[assignment.index] = member
+        self._prepared[assignment.index] = (assignment, member.spawned_utc_ns)
+        self._recorder.spawned(assignment, member.command)
+        self._workers[assignment.index] = worker
+        self._selector.register(worker.pidfd, selectors.EVENT_READ, lambda: self._hear_exit(worker))
+        assert worker.guardian_pid is not None  # noqa: S101 - it was timed in the run before
+        assert worker.pid is not None  # noqa: S101 - as above
+        self._put(
+            ev.WorkerSpawned(
+                at_ns=now_ns,
+                worker=assignment.index,
+                guardian_pid=worker.guardian_pid,
+                pid=worker.pid,
+                since_ns=member.spawned_ns,
+            )
+        )
+        return True
+
+    def _release(self, worker: Worker) -> ev.WorkerReleased:
+        """Let it go on without this run, which keeps a copy of what it wrote until now."""
+        assert self._crew is not None  # noqa: S101 - only a run with a crew is asked to
+        member, (assignment, started_utc_ns) = self._members.pop(worker.index), self._prepared.pop(worker.index)
+        self._selector.unregister(worker.pidfd)
+        del self._workers[worker.index]
+        with contextlib.suppress(OSError):
+            copy_traces(member, self.run_dir / assignment.directory)
+            # What was for the program alone is in the way of whoever reads the copy.
+            self._harness.collect(assignment, self._spec, self.run_dir, started_utc_ns=started_utc_ns, exit_code=None)
+        self._crew.put(member)
+        return ev.WorkerReleased(at_ns=self._clock.monotonic_ns(), worker=worker.index)
+
     def _spawn(self, assignment: Assignment) -> None:
-        directory = self.run_dir / assignment.directory
-        command = self._harness.command(assignment, self._spec, self.run_dir)
+        if self._take_over(assignment):
+            return
+        crew = self._crew if assignment.role is Role.BACKGROUND else None
+        home = self.run_dir if crew is None else crew.new_home()
+        directory = home / assignment.directory
+        command = self._harness.command(assignment, self._spec, home)
         prepared = self.run.view.prepared
         if prepared is not None:
             command = with_environment(command, prepared.environment)
@@ -378,13 +437,14 @@ class Loop:
             directory=directory,
             command=command,
             cpus=assignment.cpus,
-            logs=self._harness.logs(assignment, self._spec, self.run_dir),
+            logs=self._harness.logs(assignment, self._spec, home),
             lines=self._harness.lines(assignment),
         )
         try:
-            directory.mkdir()
+            directory.mkdir(parents=crew is not None)
             self._prepared[assignment.index] = (assignment, self._clock.utc_ns())
-            self._harness.prepare(assignment, self._spec, self.run_dir)
+            self._harness.prepare(assignment, self._spec, home)
+            spawned_ns = self._clock.monotonic_ns()
             worker.spawn()
         except (OSError, PreflightError) as error:
             now_ns = self._clock.monotonic_ns()
@@ -394,6 +454,9 @@ class Loop:
                 ev.WorkerExited(at_ns=now_ns, worker=assignment.index, exit_code=None, signal=None),
             )
             return
+        if crew is not None:
+            utc_ns = self._prepared[assignment.index][1]
+            self._members[assignment.index] = Member(worker, assignment, command, home, spawned_ns, utc_ns)
         self._workers[assignment.index] = worker
         self._selector.register(worker.report_fd, selectors.EVENT_READ, lambda: self._hear_report(worker))
         self._selector.register(worker.pidfd, selectors.EVENT_READ, lambda: self._hear_exit(worker))

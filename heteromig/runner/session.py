@@ -11,6 +11,7 @@ from heteromig.core.record import RunRecord
 from heteromig.core.spec import RunSpec
 from heteromig.harnesses import harness_of
 from heteromig.runner.clock import Clock, SystemClock
+from heteromig.runner.crew import Crew
 from heteromig.runner.journal import SCHEMA_VERSION, Follower, Header
 from heteromig.runner.loop import Loop
 from heteromig.runner.recording import TOOL
@@ -32,16 +33,18 @@ def execute(
     clock: Clock | None = None,
     sampler_faults: str | None = None,
     followers: Sequence[Follower] = (),
+    crew: Crew | None = None,
 ) -> Outcome:
     """Run it to the end.
 
     `sampler_faults` names a file of rehearsed device faults, for simulated slices only. `followers` are told of each
-    line of the journal.
+    line of the journal. `crew` takes and gives the backgrounds, where they are to go on from run to run.
 
     Raises:
         UsageError: no run directory can be made.
         PreflightError: the harness is not installed.
     """
+    assert spec.keeps_backgrounds == (crew is not None), "a crew is for runs that keep their backgrounds"  # noqa: S101
     clock = clock or SystemClock()
     harness = harness_of(spec)
     harness.preflight(spec)
@@ -64,5 +67,6 @@ def execute(
         clock=clock,
         faults=sampler_faults,
         followers=followers,
+        crew=crew,
     )
     return Outcome(run_dir=run_dir, record=loop.execute())

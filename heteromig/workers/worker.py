@@ -131,6 +131,7 @@ class Worker:
         self._report: WorkerSpawned | SpawnFailed | None = None
         self._report_taken = False
         self._output = Tail(directory / STDOUT_LOG)
+        self._lines = lines
         self._harness_log = HarnessLog(index, lines)
         self._search = None if logs is None else LogSearch(logs)
         self._detail: Tail | None = None
@@ -182,6 +183,20 @@ class Worker:
             for fd in (lifeline_fd, report_fd):
                 if fd >= 0:
                     os.close(fd)
+
+    def rejoin(self, index: int) -> None:
+        """Begin anew as worker `index` of another run: all that it wrote so far is news, and read from the start."""
+        self.index = index
+        self._report_taken = True
+        self._output.close()
+        self._output = Tail(self.directory / STDOUT_LOG)
+        self._harness_log = HarnessLog(index, self._lines)
+        if self._detail is not None:
+            self._detail.close()
+        self._detail = None if self._detail_path is None else Tail(self._detail_path)
+        self._detail_log = DetailLog(index)
+        self._is_announced = False
+        self._found = []
 
     @property
     def report_fd(self) -> int:

@@ -117,6 +117,8 @@ ABRUPT = replace(SPEC, catalog=tuple(replace(info, stops_cleanly=info.name == "b
 """Neither main nor dlrm knows a clean stop, and bert does."""
 AUDIT = replace(SPEC, main=replace(SPEC.main, action=Action.TEST01))
 LENIENT = replace(SPEC, lenient=True)
+KEEPING = replace(SPEC, keeps_backgrounds=True)
+"""One run of a campaign, which hands its backgrounds on."""
 ANNOUNCED = replace(SPEC, start_evidence=EvidenceLevel.ANNOUNCED)
 WAITING = replace(SPEC, drain=Drain.WAIT)
 CUT = replace(SPEC, preparation=Preparation.LAYOUT, layout="3x1g.10gb")

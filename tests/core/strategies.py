@@ -59,6 +59,7 @@ def specs(draw: st.DrawFn) -> RunSpec:
         timing=replace(base.timing, start_time_buffer_ms=draw(st.sampled_from([0, 3_000, 10_000]))),
         start_evidence=draw(st.sampled_from(EvidenceLevel)),
         drain=draw(st.sampled_from(Drain)),
+        keeps_backgrounds=draw(st.integers(0, 3)) == 0,
         lenient=draw(st.booleans()),
         rebuild=draw(st.booleans()),
     )
@@ -202,6 +203,7 @@ def facts() -> st.SearchStrategy[ev.AnyEvent]:
         st.builds(ev.FinishAnnounced, zero, _WORKERS),
         st.builds(ev.ResultReported, zero, _WORKERS, st.booleans()),
         st.builds(ev.StillTimed, zero, _WORKERS, st.just(5)),
+        st.builds(ev.WorkerReleased, zero, _WORKERS),
         exits,
         st.builds(ev.SampleTaken, zero, reading),
         _DEVICE_FAULTS,

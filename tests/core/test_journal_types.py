@@ -29,7 +29,7 @@ from heteromig.core.record import (
 )
 from heteromig.core.spec import RunSpec
 from heteromig.core.verdict import Reason
-from tests.core.histories import SHARED, SPEC, inventory, occupant, sample
+from tests.core.histories import KEEPING, SHARED, SPEC, inventory, occupant, sample
 from tests.core.world import BACKGROUND, Cast, Incident, Place, World
 
 
@@ -65,6 +65,7 @@ EXAMPLES: list[ev.AnyEvent] = [
     ev.FinishAnnounced(1, 2),
     ev.ResultReported(1, 2, valid=False),
     ev.WorkerExited(1, 2, None, 9, "KILL"),
+    ev.WorkerReleased(1, 2),
     ev.StillTimed(1, 2, 3),
     ev.SampleTaken(1, replace(sample(1, None, (occupant(5, 6),)), gpus=(GpuSample("GPU-0", power_w=61.5),))),
     ev.DeviceFaulted(1, "Xid 79"),
@@ -87,7 +88,7 @@ def test_every_kind_of_event_is_among_the_examples_or_in_the_history() -> None:
 
 
 def test_every_effect_comes_back_as_it_was() -> None:
-    effects = rich_history().effects
+    effects = (*rich_history().effects, *World(KEEPING).finish().effects)
     assert {type(effect) for effect in effects} == set(ef.AnyEffect.__args__)  # type: ignore[attr-defined]  # a Union has them
     decoder = msgspec.json.Decoder(ef.AnyEffect)
     for effect in effects:

@@ -20,7 +20,7 @@ def planned() -> View:
 
 
 def in_state(state: WorkerState) -> View:
-    return planned().with_workers([ONE], lambda worker: replace(worker, state=state))
+    return planned().with_workers([ONE], lambda worker: replace(worker, state=state, release_asked=True))
 
 
 def worker_of(view: View) -> WorkerView:
@@ -38,6 +38,7 @@ ABOUT_WORKERS: list[WorkerEvent] = [
     ev.ResultReported(9, ONE, valid=True),
     ev.StillTimed(9, ONE, 99),
     ev.WorkerExited(9, ONE, 0, None),
+    ev.WorkerReleased(9, ONE),
 ]
 
 MOVES: dict[tuple[type[ev.Event], WorkerState], WorkerState] = {
@@ -53,6 +54,7 @@ MOVES: dict[tuple[type[ev.Event], WorkerState], WorkerState] = {
     (ev.TimedSectionEnded, S.BUSY): S.ENDED,
     (ev.FinishAnnounced, S.ANNOUNCED): S.ENDED,
     **{(ev.WorkerExited, state): S.EXITED for state in LIVE_STATES},
+    **{(ev.WorkerReleased, state): S.RELEASED for state in LIVE_STATES},
 }
 
 

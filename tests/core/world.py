@@ -178,6 +178,7 @@ class Process(Struct):
     announced: bool = False
     runs: int = 0
     rung: str | None = None
+    released: bool = False
 
     @property
     def at_work(self) -> bool:
@@ -205,6 +206,7 @@ _ABOUT_WORKERS = (
     ev.FinishAnnounced,
     ev.ResultReported,
     ev.StillTimed,
+    ev.WorkerReleased,
     ev.WorkerExited,
 )
 
@@ -376,6 +378,10 @@ class World:
                 for index in effect.workers:
                     process = self._processes[index]
                     self._end(process, "TERM", process.habit.term_s, _SIGTERM)
+            case ef.ReleaseWorkers():
+                for index in effect.workers:
+                    if not self._processes[index].gone:
+                        self._schedule(0, ev.WorkerReleased(0, worker=index))
             case ef.TerminateClients():
                 for index in effect.workers:
                     process = self._processes[index]
@@ -465,8 +471,8 @@ class World:
 
     def _live(self, event: WorkerEvent) -> None:
         process = self._processes.get(event.worker)
-        if process is not None and process.gone:
-            return  # what it was going to do does not happen any more
+        if process is not None and (process.gone or process.released):
+            return  # what it was going to do does not happen any more, or is nobody's concern
         if process is not None:
             self._follow(process, event)
             if isinstance(event, ev.WorkerExited):
@@ -513,6 +519,8 @@ class World:
                 if habit.finishes_s is not None:
                     self._schedule(habit.finishes_s, ev.FinishAnnounced(0, worker=index))
                 self._leave(process, exited)
+            case ev.WorkerReleased():
+                process.released = True
             case ev.WorkerExited():
                 process.gone = True
                 builds = process.assignment.builds
