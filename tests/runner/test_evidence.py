@@ -615,10 +615,14 @@ def test_stamps_before_and_after_a_step_of_the_clock_are_put_right(scene: Scene)
     assert "LoadGen's stamps were put right" in summary.clock.remark
 
 
-@pytest.mark.parametrize("set_by_s", [-4, -3600])
-def test_a_step_back_makes_stamps_ambiguous_that_the_clock_showed_twice(scene: Scene, set_by_s: float) -> None:
+def test_a_step_back_over_an_hour_in_which_nothing_was_stamped_is_put_right(scene: Scene) -> None:
+    scene.clocks = _clocks(-3600, (22, 22.25))
+    assert scene.codes() == []
+
+
+def test_a_step_back_makes_stamps_ambiguous_that_the_clock_showed_twice(scene: Scene) -> None:
     """Set back at 22 s, once all was over: the ends were stamped with what the clock showed again later."""
-    scene.clocks = _clocks(set_by_s, (22, 22.25))
+    scene.clocks = _clocks(-4, (22, 22.25))
     assert set(scene.codes()) == {9}
     assert "mlperf_log_detail.txt, 2023-11-14T22:13:" in scene.sentences()
     assert "somebody set the clock during the run" in scene.sentences()
@@ -641,23 +645,18 @@ def test_a_step_that_hides_that_a_background_ended_early_is_seen_through(scene: 
 
 
 def test_small_steps_are_told_and_cost_certainty(scene: Scene) -> None:
-    scene.clocks = _clocks(0.2, (19.9, 20.1))
+    scene.clocks = _clocks(0.1, (19.9, 20.1))
+    _log(scene.main_log, **_timed(10, 20.05, result_validity="VALID"))
     (background,) = scene.certify().overlap.backgrounds
-    assert background.slack_after_uncertainty_s is not None
-    assert background.slack_after_uncertainty_s > 0.01
+    assert background.slack_after_uncertainty_s == pytest.approx(0.05, abs=0.01)
     assert background.slack_before_uncertainty_s == pytest.approx(0.008, abs=0.002)
 
 
 def test_a_steady_clock_is_told_as_well(scene: Scene) -> None:
     clock = scene.certify().clock
     assert clock is not None
-    assert (clock.readings, clock.drift_s, clock.largest_step_s, clock.corrected, clock.remark) == (
-        6,
-        0,
-        None,
-        None,
-        "",
-    )
+    assert (clock.readings, clock.drift_s, clock.remark) == (6, 0, "")
+    assert (clock.largest_step_s, clock.stepped_at_utc_ns, clock.corrected) == (None, None, None)
 
 
 # --- gaps -------------------------------------------------------------------------------------------------------------
@@ -764,10 +763,11 @@ def test_a_controller_that_did_not_listen_makes_no_gap_of_stamped_heartbeats(sce
     assert scene.codes() == []
 
 
-@pytest.mark.parametrize("off_s", [1_000_000.0, -1_000_000.0])
-def test_stamps_of_another_clock_are_none(scene: Scene, off_s: float) -> None:
+@pytest.mark.parametrize("factor", [1_000_000.0, 0.0])
+def test_stamps_of_another_clock_are_none(scene: Scene, factor: float) -> None:
     _heard(scene, *STEADILY)
-    _beat(scene, *(max(0.0, second + off_s) for second in STEADILY))
+    _beat(scene, *(second * factor for second in STEADILY))
+    scene.background = replace(scene.background, spawned_ns=2 * S)
     assert _background(scene).gaps_seen_by == (Watch.HEARD_HEARTBEAT,)
 
 
@@ -785,7 +785,8 @@ def test_a_device_that_shows_no_work_shows_a_gap(scene: Scene) -> None:
     assert scene.codes() == [4]
     assert "(by its device activity)" in scene.sentences()
     found = _background(scene)
-    assert (found.gaps_seen_by, found.coverage) == ((Watch.DEVICE,), pytest.approx(0.4))
+    assert found.gaps_seen_by == (Watch.DEVICE,)
+    assert found.coverage == pytest.approx(0.4)
     scene.background = replace(scene.background, idleness=Idleness(worked=False, found=idle))
     assert _background(scene).gaps is None, "a device that never showed its work"
 
