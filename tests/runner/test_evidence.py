@@ -645,8 +645,8 @@ def test_a_step_that_hides_that_a_background_ended_early_is_seen_through(scene: 
 
 
 def test_small_steps_are_told_and_cost_certainty(scene: Scene) -> None:
-    scene.clocks = _clocks(0.1, (19.9, 20.1))
-    _log(scene.main_log, **_timed(10, 20.05, result_validity="VALID"))
+    scene.clocks = _clocks(0.1, (20.2, 20.4))
+    _log(scene.main_log, **_timed(10, 20.35, result_validity="VALID"))
     (background,) = scene.certify().overlap.backgrounds
     assert background.slack_after_uncertainty_s == pytest.approx(0.05, abs=0.01)
     assert background.slack_before_uncertainty_s == pytest.approx(0.008, abs=0.002)
