@@ -322,6 +322,15 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
             help="Least slack after main, with --drain wait. [30s]",
         ),
     ] = None,
+    gap_threshold: Annotated[
+        _Text,
+        _option(
+            "--gap-threshold",
+            metavar="TIME",
+            panel=_TIMING,
+            help="A background that is silent for longer while main is timed does not cover it then. [5s]",
+        ),
+    ] = None,
     build_timeout: Annotated[
         _Text, _option("--build-timeout", metavar="TIME", panel=_TIMING, help="For each build. [2h]")
     ] = None,
@@ -427,6 +436,7 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
             main_timeout=main_timeout,
             main_exit_timeout=main_exit_timeout,
             end_time_buffer_min=end_time_buffer_min,
+            gap_threshold=gap_threshold,
             clean_stop=clean_stop,
             grace=grace,
         ),

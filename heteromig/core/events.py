@@ -53,10 +53,27 @@ class Event(Struct, frozen=True, tag_field="event"):
 
 
 class RunStarted(Event, frozen=True, tag=True):
-    """The controller is up; `at_utc_ns` is the wall clock at `at_ns`."""
+    """The controller is up; `at_utc_ns` is the wall clock at `at_ns`.
+
+    `controller_start_time` is when its process was started, in clock ticks since the boot, as in /proc/PID/stat: with
+    it another process that has the same pid later is not taken for it.
+    """
 
     at_utc_ns: UtcNs
     controller_pid: int
+    controller_start_time: int | None = None
+
+
+class ClocksRead(Event, frozen=True, tag=True):
+    """Both clocks were read together: the wall clock showed `at_utc_ns` at `at_ns`."""
+
+    at_utc_ns: UtcNs
+
+
+class LookedAway(Event, frozen=True, tag=True):
+    """Nobody read the logs from `since_ns` on: the controller was suspended, or starved. It looks again now."""
+
+    since_ns: MonotonicNs
 
 
 class DevicesPrepared(Event, frozen=True, tag=True):
@@ -272,6 +289,8 @@ class VerdictWritten(Event, frozen=True, tag=True):
 
 AnyEvent = Union[  # noqa: UP007 - msgspec decodes this union at run time on 3.10 too
     RunStarted,
+    ClocksRead,
+    LookedAway,
     DevicesPrepared,
     PreparationFailed,
     KeeperLost,

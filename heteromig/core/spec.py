@@ -9,6 +9,11 @@ from msgspec import Struct
 
 from heteromig.core.phases import EvidenceLevel
 
+GAP_THRESHOLD_MS = 5_000
+"""How long a background may be silent within main's timed section before that counts as uncovered. The embedded harness
+gives a heartbeat a second; five of them missing in a row is more than a busy machine explains, and half of what ends a
+run at once (`faults.STALL_LIMIT_S`)."""
+
 
 class Goal(Enum):
     """How far the run goes."""
@@ -179,7 +184,10 @@ class BackgroundSpec(Struct, frozen=True, rename="kebab"):
 
 
 class TimingSpec(Struct, frozen=True, rename="kebab"):
-    """Waits and limits, all in milliseconds."""
+    """Waits and limits, all in milliseconds.
+
+    `gap_threshold_ms` is for how long a background may be silent while main is timed.
+    """
 
     start_time_buffer_ms: int
     background_start_timeout_ms: int
@@ -189,6 +197,7 @@ class TimingSpec(Struct, frozen=True, rename="kebab"):
     end_time_buffer_min_ms: int
     clean_stop_ms: int
     grace_ms: int
+    gap_threshold_ms: int = GAP_THRESHOLD_MS
 
 
 class RunSpec(Struct, frozen=True, rename="kebab"):

@@ -11,13 +11,15 @@ import msgspec
 from msgspec import Struct
 
 from heteromig.core import events as ev
-from heteromig.core.devices import DeviceSample, Inventory, Occupant, SliceKind
+from heteromig.core.clocks import ClockReading
+from heteromig.core.devices import DeviceSample, Inventory, Occupant, Reading, SliceKind
 from heteromig.core.errors import HeteromigError
+from heteromig.core.gaps import Idleness, Interval, Silences
 from heteromig.core.overlap import CertificateSummary
 from heteromig.core.phases import LIVE_STATES, TIMED_STATES, Keeping, Role, WorkerState
 from heteromig.core.plan import Assignment, EngineNeed, Plan, make_plan
 from heteromig.core.spec import RunSpec
-from heteromig.core.units import NS_PER_MS, MonotonicNs, UtcNs
+from heteromig.core.units import NS_PER_MS, MonotonicNs
 from heteromig.core.verdict import ExitCode, Reason
 from heteromig.core.watch import GpuWatch, PlaceWatch, is_recut
 
@@ -57,9 +59,12 @@ class WorkerView(Struct, frozen=True):
     samples_per_s: float | None = None
     progress_ns: MonotonicNs | None = None
     """When it was last heard to have completed more; None where it has no heartbeat."""
+    heard: Silences = Silences()
+    """What was heard of its work: its begin, and each heartbeat that told of more completions."""
+    idleness: Idleness | None = None
+    """What the device showed of the work on its slice while it was timed; None where it showed nothing."""
     reported_valid: bool | None = None
     still_timed_ns: MonotonicNs | None = None
-    still_timed_utc_ns: UtcNs | None = None
     shown: int = 0
     """How many samples in main's timed section showed its process on its slice."""
     missed: int = 0
@@ -95,6 +100,10 @@ class View(Struct, frozen=True):
 
     spec: RunSpec
     controller_pid: int | None = None
+    clocks: tuple[ClockReading, ...] = ()
+    """Both clocks, read together again and again."""
+    unwatched: tuple[Interval, ...] = ()
+    """When nobody read the logs, on the monotonic clock."""
     keeping: Keeping = Keeping.NONE
     restore_asked: bool = False
     keepers_lost_restoring: int = 0
@@ -276,6 +285,12 @@ class View(Struct, frozen=True):
         match event:
             case ev.RunStarted():
                 return msgspec.structs.replace(self, controller_pid=event.controller_pid)
+            case ev.ClocksRead():
+                reading = ClockReading(event.at_ns, event.at_utc_ns)
+                return msgspec.structs.replace(self, clocks=(*self.clocks, reading))
+            case ev.LookedAway():
+                away = Interval(min(event.since_ns, event.at_ns), event.at_ns)
+                return msgspec.structs.replace(self, unwatched=(*self.unwatched, away))
             case (
                 ev.DevicesPrepared()
                 | ev.PreparationFailed()
@@ -434,6 +449,7 @@ class View(Struct, frozen=True):
             absent=absent,
             absent_twice=absent & self.absent,
         ).noting(*self._bystanders(sample))
+        view = view.with_activity()
         if main is None or not self.spec.start_evidence.reached_by(main.state):
             return view
         return view.with_workers(
@@ -444,6 +460,37 @@ class View(Struct, frozen=True):
                 missed=worker.missed + (worker.index not in shown),
                 missed_twice=worker.missed_twice or worker.index in view.absent_twice,
             ),
+        )
+
+    def with_activity(self) -> View:
+        """This view of a new sample with what it shows of the work of timed backgrounds since the one before."""
+        if self.sample is None or self.earlier is None:
+            return self
+        begin_ns, end_ns = self.earlier.taken_ns, self.sample.taken_ns
+        shared = {
+            uuid
+            for one in self.sample.shared or ()
+            if Reading.ACTIVITY in one.readings or Reading.SM in one.readings
+            for uuid in one.slices
+        }
+        shown = {
+            reading.slice_uuid: reading.activity.sm_percent
+            for reading in self.sample.slices
+            if reading.activity is not None
+            and reading.activity.sm_percent is not None
+            and reading.slice_uuid not in shared
+        }
+        if not shown or end_ns <= begin_ns:
+            return self
+
+        def worked(worker: WorkerView) -> WorkerView:
+            sm_percent = shown[worker.assignment.slice_uuid]
+            idleness = (worker.idleness or Idleness()).after(begin_ns, end_ns, sm_percent)
+            return msgspec.structs.replace(worker, idleness=idleness)
+
+        return self.with_workers(
+            [worker.index for worker in self.backgrounds if worker.live and worker.assignment.slice_uuid in shown],
+            worked,
         )
 
     def _is_first_after_main(self, sample: DeviceSample) -> bool:
@@ -564,11 +611,14 @@ def _worker_after(worker: WorkerView, event: WorkerEvent) -> WorkerView:  # noqa
         case ev.SpawnFailed():
             return replace(worker, spawn_failure=event.message)
         case ev.StartAnnounced():
-            return replace(worker, state=state, announced_ns=worker.announced_ns or at_ns)
+            return replace(
+                worker, state=state, announced_ns=worker.announced_ns or at_ns, heard=worker.heard.broken(at_ns)
+            )
         case ev.TimedSectionBegan():
+            heard = worker.heard.broken(at_ns)
             if worker.state is WorkerState.ENDED:
-                return replace(worker, state=state, timed_ns=at_ns, ended_ns=None)
-            return replace(worker, state=state, timed_ns=worker.timed_ns or at_ns)
+                return replace(worker, state=state, timed_ns=at_ns, ended_ns=None, heard=heard)
+            return replace(worker, state=state, timed_ns=worker.timed_ns or at_ns, heard=heard)
         case ev.ProgressMade():
             if event.completed_samples == 0:
                 state = worker.state  # a heartbeat without completions shows no work
@@ -581,6 +631,7 @@ def _worker_after(worker: WorkerView, event: WorkerEvent) -> WorkerView:  # noqa
                 completed_samples=event.completed_samples,
                 samples_per_s=event.samples_per_s,
                 progress_ns=at_ns if more else worker.progress_ns,
+                heard=worker.heard.broken(at_ns, uncertainty_ns=HEARD_WITHIN_NS) if more else worker.heard,
             )
         case ev.TimedSectionEnded():
             return replace(worker, state=state, ended_ns=worker.ended_ns or at_ns)
@@ -590,7 +641,7 @@ def _worker_after(worker: WorkerView, event: WorkerEvent) -> WorkerView:  # noqa
         case ev.ResultReported():
             return replace(worker, reported_valid=event.valid)
         case ev.StillTimed():
-            return replace(worker, still_timed_ns=at_ns, still_timed_utc_ns=event.at_utc_ns)
+            return replace(worker, still_timed_ns=at_ns)
         case ev.WorkerReleased():
             return replace(worker, state=state)
         case _:

@@ -55,12 +55,16 @@ HEARTBEAT = LinePattern(
     needle=b"heartbeat: ",
     regex=re.compile(
         rb"\bheartbeat: completed=(?P<completed>\d{1,18}) "
-        rb"samples_per_second=(?P<rate>\d{1,18}(?:\.\d*)?(?:[eE][-+]?\d{1,3})?)[ \t]*$",
+        rb"samples_per_second=(?P<rate>\d{1,18}(?:\.\d*)?(?:[eE][-+]?\d{1,3})?)"
+        rb"(?: monotonic_s=\d{1,12}\.\d{1,9})?[ \t]*$",
         re.MULTILINE,
     ),
     read=_read_heartbeat,
 )
-"""Of heteromig's own harness, at most once a second; any program may print it."""
+"""Of heteromig's own harness, at most once a second; any program may print it.
+
+`monotonic_s` says when it was given, by the monotonic clock; without it a heartbeat is judged by when it was heard. See
+`logs/heartbeat.py` for who reads it."""
 
 MLPERF_LINES = (
     # "Starting running actual test." of NVIDIA's harnesses (harness_default/main_default.cc:200 in v2.1; with glog's or

@@ -18,8 +18,10 @@ from msgspec import Meta, Struct
 
 from heteromig.core.devices import SliceKind
 from heteromig.core.errors import UsageError
+from heteromig.core.gaps import MIN_GAP_NS
 from heteromig.core.phases import EvidenceLevel
 from heteromig.core.spec import (
+    GAP_THRESHOLD_MS,
     Action,
     BackgroundSpec,
     CommandSpec,
@@ -32,7 +34,7 @@ from heteromig.core.spec import (
     SystemSpec,
     TimingSpec,
 )
-from heteromig.core.units import parse_duration_ms
+from heteromig.core.units import NS_PER_MS, parse_duration_ms
 from heteromig.harnesses import HARNESSES, Harness, HarnessOptions
 from heteromig.harnesses.make.arguments import (
     START_FROM_DEVICE,
@@ -100,6 +102,7 @@ class TimingConfig(Struct, frozen=True, rename="kebab", forbid_unknown_fields=Tr
     main_timeout: Duration | None = None
     main_exit_timeout: Duration | None = None
     end_time_buffer_min: Duration | None = None
+    gap_threshold: Duration | None = None
     clean_stop: Duration | None = None
     grace: Duration | None = None
 
@@ -446,6 +449,9 @@ def _timing(whole: Config, harness: Harness, main: MainSpec) -> TimingSpec:
             "--main-exit-timeout", config.main_exit_timeout, harness.main_exit_timeout_ms(main), at_least_ms=1
         ),
         end_time_buffer_min_ms=_duration("--end-time-buffer-min", config.end_time_buffer_min, 30_000),
+        gap_threshold_ms=_duration(
+            "--gap-threshold", config.gap_threshold, GAP_THRESHOLD_MS, at_least_ms=MIN_GAP_NS // NS_PER_MS
+        ),
         clean_stop_ms=_duration("--clean-stop", config.clean_stop, 10_000),
         grace_ms=_duration("--grace", config.grace, 10_000),
     )
@@ -535,6 +541,7 @@ def to_toml(spec: RunSpec) -> str:
             main_timeout=spec.timing.main_timeout_ms,
             main_exit_timeout=spec.timing.main_exit_timeout_ms,
             end_time_buffer_min=spec.timing.end_time_buffer_min_ms,
+            gap_threshold=spec.timing.gap_threshold_ms,
             clean_stop=spec.timing.clean_stop_ms,
             grace=spec.timing.grace_ms,
         ),

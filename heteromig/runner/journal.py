@@ -26,7 +26,7 @@ from heteromig.core.units import MonotonicNs, UtcNs
 from heteromig.logs.files import read_regular
 
 JOURNAL = "events.jsonl"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _LINE_BYTES_MAX = 1 << 24
 
 
@@ -62,6 +62,7 @@ class _Version(Struct, frozen=True, tag="header", tag_field="line"):
     """What is read of a header before the rest of it, which another version may have changed."""
 
     schema_version: int
+    tool: msgspec.Raw = msgspec.Raw()
 
 
 Line = Union[Header, Heard, Asked]  # noqa: UP007 - msgspec decodes this union at run time on 3.10 too
@@ -69,6 +70,7 @@ Line = Union[Header, Heard, Asked]  # noqa: UP007 - msgspec decodes this union a
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Line)
 _VERSION = msgspec.json.Decoder(_Version)
+_TOOL = msgspec.json.Decoder(Tool)
 
 
 class Follower(Protocol):
@@ -111,6 +113,12 @@ class JournalText(Struct, frozen=True):
     header: Header
     lines: tuple[Heard | Asked, ...]
     cut: bool
+
+    @property
+    def controller(self) -> RunStarted | None:
+        """Who ran the run; None where the journal ends before it says so."""
+        first = self.lines[0] if self.lines else None
+        return first.event if isinstance(first, Heard) and isinstance(first.event, RunStarted) else None
 
     @property
     def events(self) -> tuple[AnyEvent, ...]:
@@ -184,11 +192,19 @@ def _decode(path: Path, raw: bytes) -> Iterator[Line]:
 
 def _require_our_version(path: Path, line: bytes) -> None:
     try:
-        version = _VERSION.decode(line).schema_version
+        header = _VERSION.decode(line)
     except msgspec.DecodeError:
         return  # not a header at all, which whoever reads the line says better
-    if version != SCHEMA_VERSION:
+    if header.schema_version != SCHEMA_VERSION:
         raise EvidenceError(
-            f"The journal {path} was written by another version of heteromig: its schema is {version}, and this one "
-            f"reads {SCHEMA_VERSION}. Verify it with the version that wrote it."
+            f"The journal {path} was written by another version of heteromig: its schema is {header.schema_version}, "
+            f"and this one reads {SCHEMA_VERSION}. Verify it with {_named(header.tool)}, which wrote it."
         )
+
+
+def _named(tool: msgspec.Raw) -> str:
+    try:
+        wrote = _TOOL.decode(tool)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return "the version"
+    return f"{wrote.name} {wrote.version}"

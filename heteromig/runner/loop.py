@@ -20,6 +20,7 @@ import msgspec
 
 from heteromig.core import effects as ef
 from heteromig.core import events as ev
+from heteromig.core.clocks import MOVED_NS
 from heteromig.core.errors import HeteromigError, PreflightError
 from heteromig.core.machine import Run
 from heteromig.core.phases import Phase, Role
@@ -29,7 +30,7 @@ from heteromig.core.spec import Preparation
 from heteromig.core.units import NS_PER_S, MonotonicNs, UtcNs
 from heteromig.core.verdict import ABORT_SIGNALS
 from heteromig.harnesses import Harness
-from heteromig.runner.clock import Clock
+from heteromig.runner.clock import Clock, read_both
 from heteromig.runner.crew import Crew, Member, copy_traces
 from heteromig.runner.evidence import certify_run
 from heteromig.runner.journal import Asked, Follower, Header, Heard, Journal
@@ -44,12 +45,18 @@ from heteromig.slices.mps.keeping import TERMINATE_CLIENTS
 from heteromig.slices.source import parse_slices
 from heteromig.views.reporter import Reporter
 from heteromig.workers.command import with_environment
-from heteromig.workers.guardian import descendants
+from heteromig.workers.guardian import descendants, read_process
 from heteromig.workers.sweep import become_subreaper
 from heteromig.workers.worker import Worker
 
 _DISPLAY_PERIOD_NS = NS_PER_S
 _HEARTBEAT_PERIOD_NS = 5 * NS_PER_S
+_CLOCKS_PERIOD_NS = 10 * NS_PER_S
+"""How far apart readings of both clocks are at most: between two, a slewed clock is known to within 2.5 ms."""
+_CLOCKS_AGAIN_NS = NS_PER_S // 2
+"""How old the last reading is at least where a phase ends."""
+_LOOKED_AWAY_NS = NS_PER_S
+"""Logs that were not read for longer, four ticks, were not watched meanwhile."""
 _KILL_HARD_AFTER_S = 2.0
 """A guardian that has not killed its tree by then does not react any more."""
 _FIRST_TICK_S = 0.25
@@ -87,6 +94,9 @@ class Loop:
         self._deadlines: list[tuple[MonotonicNs, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._events = itertools.count(1)
+        self._read_ns, self._offset_ns = header.at_ns, header.at_utc_ns - header.at_ns
+        """Of the last reading of both clocks in the journal: when, and how far the wall clock was ahead."""
+        self._looked_ns = header.at_ns
         self._workers: dict[int, Worker] = {}
         self._prepared: dict[int, tuple[Assignment, UtcNs]] = {}
         """Workers whose harness has something to collect yet, with when they were spawned."""
@@ -137,7 +147,15 @@ class Loop:
 
     def _live(self) -> None:
         now_ns = self._clock.monotonic_ns()
-        self._put(ev.RunStarted(at_ns=now_ns, at_utc_ns=self._clock.utc_ns(), controller_pid=os.getpid()))
+        process = read_process(os.getpid())
+        self._put(
+            ev.RunStarted(
+                at_ns=now_ns,
+                at_utc_ns=self._clock.utc_ns(),
+                controller_pid=os.getpid(),
+                controller_start_time=None if process is None else process.start_time,
+            )
+        )
         self._take_in()
         while self.run.phase is not Phase.FINISHED:
             for key, _ in self._selector.select(self._patience_s()):
@@ -159,6 +177,7 @@ class Loop:
 
     def _do_due(self) -> None:
         now_ns = self._clock.monotonic_ns()
+        self._compare_clocks(now_ns, _CLOCKS_PERIOD_NS)
         if self._workers and now_ns >= self._next_tick_ns:
             self._next_tick_ns = now_ns + self._tick_ns
             self._read_logs(now_ns)
@@ -174,6 +193,17 @@ class Loop:
             self._take_in()
             lines = {index: worker.last_line for index, worker in self._workers.items()}
             self._reporter.tick(self.run, now_ns, lines)
+
+    def _compare_clocks(self, now_ns: MonotonicNs, period_ns: int) -> None:
+        """Journal both clocks when that was last done so long ago, and when the wall clock has moved since."""
+        offset_ns = self._clock.utc_ns() - self._clock.monotonic_ns()
+        due = now_ns - self._read_ns >= period_ns
+        if not due and abs(offset_ns - self._offset_ns) <= MOVED_NS:
+            return
+        reading = read_both(self._clock)
+        if due or abs(reading.offset_ns - self._offset_ns) > MOVED_NS:  # else this process was interrupted above
+            self._read_ns, self._offset_ns = reading.at_ns, reading.offset_ns
+            self._put(ev.ClocksRead(at_ns=reading.at_ns, at_utc_ns=reading.at_utc_ns))
 
     def _at(self, after_s: float, action: Callable[[], None]) -> None:
         at_ns = self._clock.monotonic_ns() + round(after_s * NS_PER_S)
@@ -205,6 +235,9 @@ class Loop:
             self._put(report)
 
     def _read_logs(self, now_ns: MonotonicNs) -> None:
+        if now_ns - self._looked_ns > _LOOKED_AWAY_NS:
+            self._put(ev.LookedAway(at_ns=now_ns, since_ns=self._looked_ns))
+        self._looked_ns = now_ns
         # Main is the first in number: that it ended is heard before what backgrounds did after it, in the same look.
         for _, worker in sorted(self._workers.items()):
             # Spawning many takes longer than a tick: that one runs is heard before what it says.
@@ -219,6 +252,8 @@ class Loop:
         if worker.is_alive:
             return
         self._selector.unregister(worker.pidfd)
+        if len(self._workers) == 1:
+            self._compare_clocks(now_ns, _CLOCKS_AGAIN_NS)  # nothing that is certified is stamped any more
         # All logs, so that main's end is heard before the exit of a background that came after it.
         self._read_logs(now_ns)
         if exited is None:  # the harness never ran; `SpawnFailed` said why
@@ -338,6 +373,8 @@ class Loop:
                 self._recorder.entered(effect.destination, at_ns)
                 self._reporter.transition(self.run, effect.source, effect.destination, at_ns)
                 self._record()
+                if effect.destination not in {Phase.VALIDATING, Phase.FINISHED}:
+                    self._compare_clocks(now_ns, _CLOCKS_AGAIN_NS)
             case ef.RecordRejection():
                 self._reporter.rejection(self.run, effect.finding, at_ns)
 
@@ -457,6 +494,8 @@ class Loop:
         if crew is not None:
             utc_ns = self._prepared[assignment.index][1]
             self._members[assignment.index] = Member(worker, assignment, command, home, spawned_ns, utc_ns)
+        if not self._workers:
+            self._looked_ns = self._clock.monotonic_ns()
         self._workers[assignment.index] = worker
         self._selector.register(worker.report_fd, selectors.EVENT_READ, lambda: self._hear_report(worker))
         self._selector.register(worker.pidfd, selectors.EVENT_READ, lambda: self._hear_exit(worker))

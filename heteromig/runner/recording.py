@@ -67,6 +67,40 @@ class Certificate(Struct, frozen=True):
     files: tuple[FileHash, ...]
 
 
+def certificate_of(header: Header, run: Run, files: tuple[FileHash, ...]) -> Certificate:
+    """All that a run proves, by its events and its files; `verify` makes it again."""
+    return Certificate(
+        schema_version=SCHEMA_VERSION,
+        run_id=header.run_id,
+        simulated=header.spec.simulated,
+        isolation=header.spec.isolation,
+        level=header.spec.start_evidence,
+        summary=run.view.certificate,
+        guards=tuple(GuardRecord(step.source.value, step.destination.value, step.findings) for step in run.transitions),
+        device_guards=device_findings(run.view) if run.view.certificate is not None else (),
+        files=files,
+    )
+
+
+def overlap_of(run: Run) -> OverlapRecord:
+    """What `run.json` says of the second half of the verdict."""
+    overlap = run.view.certificate.overlap if run.view.certificate is not None else None
+    return OverlapRecord(
+        proven=overlap is not None and overlap.proven,
+        coverage=overlap.coverage if overlap else None,
+        slack_before_s=overlap.slack_before_s if overlap else None,
+        slack_after_s=overlap.slack_after_s if overlap else None,
+        backgrounds=overlap.backgrounds if overlap else (),
+    )
+
+
+def verdict_of(run: Run) -> VerdictRecord | None:
+    """What `run.json` says of how the run came out, None before that is judged."""
+    if run.phase not in {Phase.VALIDATING, Phase.FINISHED} or run.view.certificate is None:
+        return None
+    return VerdictRecord(run.verdict.status, run.verdict.exit_code, run.verdict.reasons)
+
+
 class Recorder:
     """The writer of the files above."""
 
@@ -95,19 +129,7 @@ class Recorder:
     def seal(self, run: Run, observer: ObserverRecord, now_utc_ns: UtcNs) -> RunRecord:
         """The last `run.json`, and the certificate over every file there is then."""
         record = self.write(run, observer, now_utc_ns, sync=True)
-        certificate = Certificate(
-            schema_version=SCHEMA_VERSION,
-            run_id=self._header.run_id,
-            simulated=self._header.spec.simulated,
-            isolation=self._header.spec.isolation,
-            level=self._header.spec.start_evidence,
-            summary=run.view.certificate,
-            guards=tuple(
-                GuardRecord(step.source.value, step.destination.value, step.findings) for step in run.transitions
-            ),
-            device_guards=record.device_guards,
-            files=hash_files(self._run_dir),
-        )
+        certificate = certificate_of(self._header, run, hash_files(self._run_dir))
         write_json(self._run_dir / CERTIFICATE, certificate, sync=True)
         sync_directory(self._run_dir.parent)
         return record
@@ -116,11 +138,10 @@ class Recorder:
         view = run.view
         inventory = view.inventory
         finished = run.phase is Phase.FINISHED
-        judged = run.phase in {Phase.VALIDATING, Phase.FINISHED} and view.certificate is not None
+        verdict = verdict_of(run)
         cpus = {worker.assignment.slice_uuid: worker.assignment.cpus for worker in view.workers}
-        overlap = view.certificate.overlap if view.certificate is not None else None
-        verdict = run.verdict
-        found = device_findings(view) if judged else ()
+        found = device_findings(view) if verdict is not None else ()
+        clock = view.certificate.clock if view.certificate is not None else None
         return RunRecord(
             schema_version=SCHEMA_VERSION,
             tool=TOOL,
@@ -150,13 +171,7 @@ class Recorder:
             ),
             workers=tuple(self._describe_worker(worker, run) for worker in view.workers),
             left_out=view.plan.left_out if view.plan else (),
-            overlap=OverlapRecord(
-                proven=overlap is not None and overlap.proven,
-                coverage=overlap.coverage if overlap else None,
-                slack_before_s=overlap.slack_before_s if overlap else None,
-                slack_after_s=overlap.slack_after_s if overlap else None,
-                backgrounds=overlap.backgrounds if overlap else (),
-            ),
+            overlap=overlap_of(run),
             observer=observer,
             phases=tuple(
                 PhaseRecord(
@@ -168,9 +183,13 @@ class Recorder:
                 )
                 for number, (phase, at_ns) in enumerate(self._entered)
             ),
-            notes=(*(one.remark for one in found if one.remark), *view.notes),
+            notes=(
+                *(one.remark for one in found if one.remark),
+                *((clock.remark,) if clock is not None and clock.remark else ()),
+                *view.notes,
+            ),
             device_guards=found,
-            verdict=VerdictRecord(verdict.status, verdict.exit_code, verdict.reasons) if judged else None,
+            verdict=verdict,
             preparation=_describe_preparation(view),
         )
 

@@ -57,6 +57,7 @@ VALUES = {
     "start-evidence": "announced",
     "background-start-timeout": "8m",
     "end-time-buffer-min": "9s",
+    "gap-threshold": "6s",
     "build-timeout": "10m",
     "main-timeout": "11m",
     "main-exit-timeout": "12s",

@@ -184,6 +184,8 @@ def facts() -> st.SearchStrategy[ev.AnyEvent]:
     zero = st.just(0)
     return st.one_of(
         st.just(ev.RunStarted(0, 0, histories.CONTROLLER_PID)),
+        st.builds(ev.ClocksRead, zero, st.integers(0, 10**18)),
+        st.builds(ev.LookedAway, zero, st.integers(0, 10**12)),
         st.just(ev.DevicesPrepared(0, histories.gpu_uuid(0), "cut")),
         st.just(ev.PreparationFailed(0, "in use", 7)),
         st.just(ev.KeeperLost(0, "it died")),

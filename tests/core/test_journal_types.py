@@ -45,7 +45,9 @@ def rich_history() -> World:
 
 
 EXAMPLES: list[ev.AnyEvent] = [
-    ev.RunStarted(1, 2, 3),
+    ev.RunStarted(1, 2, 3, 4),
+    ev.ClocksRead(1, 2),
+    ev.LookedAway(2, 1),
     ev.DevicesPrepared(1, "GPU-0", "cut", {"CUDA_MPS_PIPE_DIRECTORY": "/pipe"}, ((None, "MIG-1"), ("MIG-0", None))),
     ev.PreparationFailed(1, "in use", 7),
     ev.KeeperLost(1, "it died"),

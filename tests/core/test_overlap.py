@@ -50,6 +50,7 @@ def judge(
         result,
         tuple(evidence(index, timed, f"log {index} is cut short.") for index, timed in enumerate(backgrounds, start=1)),
         end_time_buffer_min_s=slack_s,
+        gap_threshold_s=5.0,
     )
 
 
@@ -138,7 +139,7 @@ def test_a_background_without_evidence_is_missed_by_name() -> None:
 
 def test_a_background_that_cannot_have_been_timed_disproves_the_overlap() -> None:
     never = replace(evidence(1, None, "it never began."), disproven=True)
-    summary = certify(MAIN, VALID, (never,), end_time_buffer_min_s=0.0)
+    summary = certify(MAIN, VALID, (never,), end_time_buffer_min_s=0.0, gap_threshold_s=5.0)
     assert [(reason.exit_code, reason.sentence) for reason in summary.reasons] == [
         (4, "Background 1 (b1): it never began.")
     ]

@@ -105,7 +105,7 @@ def test_a_good_run_goes_through_every_phase_and_is_valid() -> None:
     assert [effect.period_s for effect in world.effects if isinstance(effect, ef.SetTick)] == [0.1, 0.25]
     assert world.processes_left == ()
     assert {worker.stopped_by for worker in world.run.view.backgrounds} == {"clean stop"}
-    assert all(worker.still_timed_utc_ns for worker in world.run.view.backgrounds)
+    assert all(worker.still_timed_ns for worker in world.run.view.backgrounds)
 
 
 def test_main_starts_when_the_buffer_is_over() -> None:
@@ -718,7 +718,7 @@ def test_markers_alone_can_tell_the_whole_story() -> None:
     world = play(ANNOUNCED, cast=MARKERS)
     assert (world.verdict.status, world.phases) == ("valid", GOOD_WAY)
     assert exit_deadlines_at_s(world) == [pytest.approx(10.2, abs=0.05)]
-    assert all(worker.still_timed_utc_ns for worker in world.run.view.backgrounds)
+    assert all(worker.still_timed_ns for worker in world.run.view.backgrounds)
     assert {worker.timed_ns for worker in world.run.view.workers} == {None}
 
 
