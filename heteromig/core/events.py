@@ -187,11 +187,15 @@ class TimedSectionBegan(Event, frozen=True, tag=True):
 
 
 class ProgressMade(Event, frozen=True, tag=True):
-    """A heartbeat of the harness: completions so far, and their rate since the heartbeat before."""
+    """A heartbeat of the harness: completions so far, and their rate since the heartbeat before.
+
+    `over_latency` are those so far that took longer than the limit on latency; None where it does not say.
+    """
 
     worker: int
     completed_samples: int
     samples_per_s: float
+    over_latency: int | None = None
 
 
 class TimedSectionEnded(Event, frozen=True, tag=True):

@@ -73,6 +73,8 @@ def _faults(view: View, event: ev.AnyEvent, phase: Phase) -> Iterator[Fault]:  #
             yield from _spawn_failed(view, event)
         case ev.WorkerExited():
             yield from _exited(view, event, phase)
+        case ev.ProgressMade():
+            yield from _hopeless(view, event, phase)
         case ev.TimedSectionEnded() | ev.FinishAnnounced():
             yield from _left_timed_section(view, event, phase)
         case ev.SampleTaken():
@@ -203,6 +205,20 @@ def _left_timed_section(view: View, event: ev.TimedSectionEnded | ev.FinishAnnou
         f"{format_duration_s(worker.assignment.duration_ms / 1000)}. Ask for more, "
         f"e.g. --background-benchmark-duration {2 * view.plan.background_duration_ms // 1000}s.",
     )
+
+
+def _hopeless(view: View, event: ev.ProgressMade, phase: Phase) -> Iterator[Fault]:
+    """A main with more late samples than all of its run may have is ended, where that was asked for."""
+    most = view.spec.main.most_over_latency
+    main = view.main
+    if most is None or event.over_latency is None or main is None or event.worker != main.index:
+        return
+    if phase is Phase.MAIN_RUNNING and event.over_latency > most:
+        yield _stop(
+            ExitCode.INVALID,
+            f"Main {main.assignment.benchmark} cannot be VALID any more, and was ended: {event.over_latency} samples "
+            f"were over the limit on latency, and at most {most} may be in all of its run.",
+        )
 
 
 def _gpus(view: View, phase: Phase) -> Iterator[Fault]:

@@ -143,6 +143,8 @@ class MainSpec(Struct, frozen=True, rename="kebab"):
 
     `run_args` are the user's own arguments for the harness, `cmd_prefix` what goes in front of its command line.
     `slice` says where it runs: a UUID, an index among the slices, or a profile; None for the first slice.
+    `most_over_latency`: with more samples over the limit on latency it cannot be VALID any more, and is ended at once;
+    None to let it go on in any case.
     """
 
     benchmark: str
@@ -156,6 +158,7 @@ class MainSpec(Struct, frozen=True, rename="kebab"):
     run_args: tuple[str, ...] = ()
     cmd_prefix: tuple[str, ...] = ()
     slice: str | None = None
+    most_over_latency: int | None = None
 
     @property
     def may_run_again(self) -> bool:

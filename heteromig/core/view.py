@@ -57,6 +57,8 @@ class WorkerView(Struct, frozen=True):
     spawn_failure: str | None = None
     completed_samples: int | None = None
     samples_per_s: float | None = None
+    over_latency: int | None = None
+    """Completed samples that took longer than the limit on latency, as far as it says so."""
     progress_ns: MonotonicNs | None = None
     """When it was last heard to have completed more; None where it has no heartbeat."""
     heard: Silences = Silences()
@@ -630,6 +632,7 @@ def _worker_after(worker: WorkerView, event: WorkerEvent) -> WorkerView:  # noqa
                 busy_ns=worker.busy_ns or busy_ns,
                 completed_samples=event.completed_samples,
                 samples_per_s=event.samples_per_s,
+                over_latency=event.over_latency if event.over_latency is not None else worker.over_latency,
                 progress_ns=at_ns if more else worker.progress_ns,
                 heard=worker.heard.broken(at_ns, uncertainty_ns=HEARD_WITHIN_NS) if more else worker.heard,
             )

@@ -43,7 +43,11 @@ def _read_heartbeat(worker: int, at_ns: MonotonicNs, match: re.Match[bytes]) -> 
     if not math.isfinite(samples_per_s):
         return None
     return ProgressMade(
-        at_ns=at_ns, worker=worker, completed_samples=int(match["completed"]), samples_per_s=samples_per_s
+        at_ns=at_ns,
+        worker=worker,
+        completed_samples=int(match["completed"]),
+        samples_per_s=samples_per_s,
+        over_latency=None if match["late"] is None else int(match["late"]),
     )
 
 
@@ -56,7 +60,7 @@ HEARTBEAT = LinePattern(
     regex=re.compile(
         rb"\bheartbeat: completed=(?P<completed>\d{1,18}) "
         rb"samples_per_second=(?P<rate>\d{1,18}(?:\.\d*)?(?:[eE][-+]?\d{1,3})?)"
-        rb"(?: monotonic_s=\d{1,12}\.\d{1,9})?[ \t]*$",
+        rb"(?: monotonic_s=\d{1,12}\.\d{1,9})?(?: over_latency=(?P<late>\d{1,18}))?[ \t]*$",
         re.MULTILINE,
     ),
     read=_read_heartbeat,
@@ -64,7 +68,7 @@ HEARTBEAT = LinePattern(
 """Of heteromig's own harness, at most once a second; any program may print it.
 
 `monotonic_s` says when it was given, by the monotonic clock; without it a heartbeat is judged by when it was heard. See
-`logs/heartbeat.py` for who reads it."""
+`logs/heartbeat.py` for who reads it. `over_latency` are the samples so far that took longer than the limit."""
 
 MLPERF_LINES = (
     # "Starting running actual test." of NVIDIA's harnesses (harness_default/main_default.cc:200 in v2.1; with glog's or

@@ -19,7 +19,7 @@ _LONGEST_BYTES = 256
 
 _STAMPED = re.compile(
     rb"\bheartbeat: completed=(?P<completed>\d{1,18}) samples_per_second=[0-9.eE+-]{1,40} "
-    rb"monotonic_s=(?P<seconds>\d{1,12})\.(?P<fraction>\d{1,9})[ \t]*\r?\n"
+    rb"monotonic_s=(?P<seconds>\d{1,12})\.(?P<fraction>\d{1,9})(?: over_latency=\d{1,18})?[ \t]*\r?\n"
 )
 
 

@@ -60,6 +60,15 @@ def test_every_benchmark_passes_accuracy_at_both_levels(
     assert re.search(rf"(?m)^Accuracy: .* %, target {accuracy} %: PASSED$", done.stdout)
 
 
+def test_a_server_that_is_too_slow_counts_the_late_samples_as_loadgen_does(engine: Engines, log_dir: Path) -> None:
+    kind = ("resnet50", "server", "99")
+    done = finish(*options(kind, engine(*kind), log_dir, 500), "--target-qps", 20_000, "--min-query-count", 6_000)
+    assert done.returncode == 0, done.stderr
+    late = [int(text) for text in re.findall(r"(?m)^heartbeat: .* over_latency=(\d+)$", done.stdout)]
+    assert late == sorted(late)
+    assert 0 < late[-1] <= detail(log_dir)["result_overlatency_query_count"]
+
+
 def test_an_engine_with_altered_weights_fails_accuracy(bert: Path, log_dir: Path) -> None:
     model = onnx.load(bert / engines.ENGINES[Device.CPU])
     rng = np.random.default_rng(1)

@@ -572,6 +572,30 @@ def test_any_other_main_that_exits_with_an_error_has_failed(spec: RunSpec, habit
     assert only_sentence(world).startswith("Main 0 (resnet50) exited with status 2 during main-running")
 
 
+LIMITED = replace(SPEC, main=replace(SPEC.main, most_over_latency=5))
+
+
+def test_a_main_that_cannot_be_valid_any_more_is_ended_at_once() -> None:
+    late = Incident(Phase.MAIN_RUNNING, 3.0, ev.ProgressMade(0, 0, 100, 10.0, over_latency=6))
+    world = play(LIMITED, incidents=(late,))
+    assert world.verdict.exit_code == 3
+    assert "6 samples were over the limit on latency, and at most 5 may be" in world.verdict.reasons[0].sentence
+    main = world.run.view.main
+    assert main is not None
+    assert main.stopped_by == "clean stop"
+    assert main.over_latency == 6
+
+
+@pytest.mark.parametrize(
+    ("spec", "worker", "over_latency"),
+    [(LIMITED, 0, 5), (LIMITED, 0, None), (LIMITED, 1, 6), (SPEC, 0, 6)],
+    ids=["as many as may be", "not told", "of a neighbour", "not asked for"],
+)
+def test_a_main_that_can_be_valid_yet_goes_on(spec: RunSpec, worker: int, over_latency: int | None) -> None:
+    told = ev.ProgressMade(0, worker, 100, 10.0, over_latency=over_latency)
+    assert play(spec, incidents=(Incident(Phase.MAIN_RUNNING, 3.0, told),)).verdict.status == "valid"
+
+
 @pytest.mark.parametrize(("exit_code", "signal"), [(0, None), (1, None), (None, 9)])
 def test_a_main_that_somebody_else_stopped_has_failed(exit_code: int | None, signal: int | None) -> None:
     stopped = ev.WorkerExited(0, worker=0, exit_code=exit_code, signal=signal, stopped_by="TERM")
