@@ -8,6 +8,7 @@ silent      never begins its timed section
 stubborn    good, but ignores TERM
 lingering   good, but stays when its timed section is over
 beating     good, and gives a heartbeat four times a second that says when it was given
+humming     the same without saying when
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ def main(log_dir: str, duration_ms: int, habit: str) -> None:
         print(f"heartbeat: completed=1 samples_per_second={QPS}", flush=True)  # noqa: T201 - likewise
         ends_s = time.monotonic() + 1.02 * duration_ms / 1000
         completed = 1
-        while habit == "beating" and not stop.wait(min(BEAT_S, max(0.0, ends_s - time.monotonic()))):
+        while habit in {"beating", "humming"} and not stop.wait(min(BEAT_S, max(0.0, ends_s - time.monotonic()))):
             completed += 10
-            stamp = f"samples_per_second={QPS} monotonic_s={time.monotonic():.3f}"
-            print(f"heartbeat: completed={completed} {stamp}", flush=True)  # noqa: T201 - likewise
+            stamp = f" monotonic_s={time.monotonic():.3f}" if habit == "beating" else ""
+            print(f"heartbeat: completed={completed} samples_per_second={QPS}{stamp}", flush=True)  # noqa: T201 - likewise
             if time.monotonic() >= ends_s:
                 break
         stop.wait(max(0.0, ends_s - time.monotonic()))
