@@ -53,14 +53,14 @@ class _ToldWorker(Struct, frozen=True):
 
 
 class _Told(Struct, frozen=True):
-    """What of `run.json` can be computed again."""
+    """What of `run.json` can be computed again; None where it does not say, or somebody took it out."""
 
-    simulated: bool
-    isolation: str
-    lenient: bool
-    workers: tuple[_ToldWorker, ...]
-    overlap: OverlapRecord
-    verdict: VerdictRecord | None
+    simulated: bool | None = None
+    isolation: str | None = None
+    lenient: bool | None = None
+    workers: tuple[_ToldWorker, ...] | None = None
+    overlap: OverlapRecord | None = None
+    verdict: VerdictRecord | None = None
 
 
 class Verification(Struct, frozen=True):
@@ -230,7 +230,8 @@ def _untrue_record(path: Path, journal: JournalText, run: Run) -> Iterator[str]:
     if stamp.run_id != journal.header.run_id:
         yield _of_another_run(f"The record {path}", stamp.run_id, journal.header.run_id)
         return
-    untrue = [name for name in _unequal(told, _computed_record(journal, run, told)) if name not in _early(run)]
+    differing = _unequal(told, _computed_record(journal, run, told))
+    untrue = [name for name in differing if getattr(told, name) is not None and name not in _early(run)]
     if untrue:
         yield _contradicts(path, untrue)
 
@@ -245,7 +246,7 @@ def _computed_record(journal: JournalText, run: Run, told: _Told) -> _Told:
         lenient=spec.lenient,
         workers=tuple(
             _ToldWorker(one.index, figures if main is not None and one.index == main.index else {})
-            for one in told.workers
+            for one in told.workers or ()
         ),
         overlap=overlap_of(run),
         verdict=verdict_of(run),

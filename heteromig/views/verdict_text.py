@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from heteromig.core.overlap import BackgroundOverlap
+from heteromig.core.units import NS_PER_S
 from heteromig.core.verdict import Reason
 from heteromig.views.text import fit, printable
 
@@ -79,11 +80,29 @@ def append_overlap(
             background.covered
         ]
         text.append(f"  {fit(name, name_width)}  ")
-        text.append(f"{word:<17}", style)
+        text.append(f"{'NO, it stalled' if background.gaps else word:<17}", style)
         text.append(
             f"  {_percent(background.coverage):>8}  {_slack(background.slack_before_s):>10}"
             f"  {_slack(background.slack_after_s):>10}  {background.evidence.value}\n"
         )
+
+
+def append_gaps(text: Text, backgrounds: Sequence[BackgroundOverlap], threshold_s: float, width: int) -> None:
+    """Whether backgrounds were at work all the time, as far as anything would have shown that they were not."""
+    by_watch: dict[str, list[str]] = {}
+    for background in backgrounds:
+        name = f"{background.worker} {printable(background.benchmark)}"
+        if background.gaps is None:
+            by_watch.setdefault("not observed (no heartbeat, no device activity)", []).append(name)
+        elif background.gaps:
+            lost_s = sum(gap.end_utc_ns - gap.begin_utc_ns for gap in background.gaps) / NS_PER_S
+            by_watch.setdefault(f"{len(background.gaps)} of {lost_s:.3f} s in all", []).append(name)
+        else:
+            watches = " and ".join(watch.value for watch in background.gaps_seen_by)
+            by_watch.setdefault(f"none longer than {threshold_s:g} s by {watches}", []).append(name)
+    if by_watch:
+        words = "; ".join(f"{found}: {', '.join(names)}" for found, names in by_watch.items())
+        append_block(text, "Gaps", words, width)
 
 
 def _percent(share: float | None) -> str:

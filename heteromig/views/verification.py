@@ -13,7 +13,14 @@ from heteromig.core.spec import Isolation
 from heteromig.core.verdict import Verdict
 from heteromig.views.guards_view import append_guards, append_remarks
 from heteromig.views.text import printable
-from heteromig.views.verdict_text import SIMULATED_NOTE, SOFT_NOTE, append_block, append_overlap, append_verdict
+from heteromig.views.verdict_text import (
+    SIMULATED_NOTE,
+    SOFT_NOTE,
+    append_block,
+    append_gaps,
+    append_overlap,
+    append_verdict,
+)
 
 
 class Verified(Protocol):
@@ -74,6 +81,8 @@ def verification(found: Verified, run_directory: str, width: int) -> Text:
         overlap = found.certificate.overlap
         figures = (overlap.coverage, overlap.slack_before_s, overlap.slack_after_s)
         append_overlap(text, overlap.proven, figures, overlap.backgrounds, width)
+        if found.certificate.main_section is not None and found.certificate.gap_threshold_s is not None:
+            append_gaps(text, overlap.backgrounds, found.certificate.gap_threshold_s, width)
     measured = found.certificate is not None and found.certificate.main_section is not None
     append_guards(text, found.device_guards, width, simulated=found.simulated, measured=measured)
     for note in found.notes:

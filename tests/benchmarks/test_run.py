@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.benchmarks.conftest import Engines
 
-HEARTBEAT = re.compile(r"heartbeat: completed=\d+ samples_per_second=\d+\.\d")
+HEARTBEAT = re.compile(r"heartbeat: completed=\d+ samples_per_second=\d+\.\d monotonic_s=\d+\.\d{3}")
 STOPPED = re.compile(r"Stopped cleanly: [1-9]\d* samples were completed without being computed\.")
 
 

@@ -7,6 +7,8 @@ crashing    exits with 3 before it starts
 silent      never begins its timed section
 stubborn    good, but ignores TERM
 lingering   good, but stays when its timed section is over
+beating     good, and gives a heartbeat four times a second that says when it was given
+humming     the same without saying when
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 
 import mlperf_loadgen as lg
 
 QPS = 100.0
+BEAT_S = 0.25
 
 
 def main(log_dir: str, duration_ms: int, habit: str) -> None:
@@ -37,7 +41,15 @@ def main(log_dir: str, duration_ms: int, habit: str) -> None:
         first, *rest = samples
         lg.QuerySamplesComplete([lg.QuerySampleResponse(first.id, 0, 0)])
         print(f"heartbeat: completed=1 samples_per_second={QPS}", flush=True)  # noqa: T201 - likewise
-        stop.wait(1.02 * duration_ms / 1000)
+        ends_s = time.monotonic() + 1.02 * duration_ms / 1000
+        completed = 1
+        while habit in {"beating", "humming"} and not stop.wait(min(BEAT_S, max(0.0, ends_s - time.monotonic()))):
+            completed += 10
+            stamp = f" monotonic_s={time.monotonic():.3f}" if habit == "beating" else ""
+            print(f"heartbeat: completed={completed} samples_per_second={QPS}{stamp}", flush=True)  # noqa: T201 - likewise
+            if time.monotonic() >= ends_s:
+                break
+        stop.wait(max(0.0, ends_s - time.monotonic()))
         lg.QuerySamplesComplete([lg.QuerySampleResponse(sample.id, 0, 0) for sample in rest])
         threading.Event().wait()  # LoadGen crashes when a thread that completed samples ends before its test does
 
