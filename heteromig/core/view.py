@@ -187,11 +187,11 @@ class View(Struct, frozen=True):
 
     def with_workers(self, indices: Iterable[int], change: Callable[[WorkerView], WorkerView]) -> View:
         """The same view with some workers changed."""
-        chosen = frozenset(indices)
-        return msgspec.structs.replace(
-            self,
-            workers=tuple(change(worker) if worker.index in chosen else worker for worker in self.workers),
-        )
+        workers = list(self.workers)
+        for index in indices:
+            if 0 <= index < len(workers):
+                workers[index] = change(workers[index])
+        return msgspec.structs.replace(self, workers=tuple(workers))
 
     def stopping(self, indices: Iterable[int], rung: str) -> View:
         """The same view after the core asked for a stop of these workers by that rung of the ladder."""
@@ -215,8 +215,7 @@ class View(Struct, frozen=True):
 
     def owner(self, occupant: Occupant) -> WorkerView | None:
         """The worker whose guardian is an ancestor of this process."""
-        family = frozenset(occupant.ancestors)
-        return next((worker for worker in self.workers if worker.guardian_pid in family), None)
+        return next((worker for worker in self.workers if worker.guardian_pid in occupant.ancestors), None)
 
     def is_ours(self, occupant: Occupant) -> bool:
         """Whether the process descends from this run's controller, or is it."""

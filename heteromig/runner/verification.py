@@ -26,7 +26,7 @@ from heteromig.logs.files import read_regular
 from heteromig.runner.evidence import certify_run
 from heteromig.runner.journal import JOURNAL, JournalText, read_journal
 from heteromig.runner.recording import Certificate
-from heteromig.runner.replaying import replay
+from heteromig.runner.replaying import fresh_run, replay
 from heteromig.runner.rundir import CERTIFICATE, PLAN, RUN_JSON, TELEMETRY, FileHash, hash_files
 
 _WORKERS = "workers/"
@@ -90,10 +90,7 @@ def verify_run(run_dir: Path) -> Verification:
 def _replay(run_dir: Path, journal: JournalText) -> Run:
     """The core again over the same events, but with a certificate of our own."""
     spec = journal.header.spec
-    catalog = {info.name: info for info in spec.catalog}
-    main = catalog.get(spec.main.benchmark)
-    if main is None or spec.main.scenario not in main.scenarios or not catalog.keys() >= {*spec.background.candidates}:
-        raise EvidenceError(f"The header of the journal {run_dir / JOURNAL} contradicts itself: it was altered.")
+    run = fresh_run(run_dir, journal)
     name = spec.harness
     if name not in HARNESSES:
         raise EvidenceError(
@@ -112,7 +109,6 @@ def _replay(run_dir: Path, journal: JournalText) -> Run:
             at_ns=event.at_ns, summary=certify_run(run_dir, journal.header, run.view, harness)
         )
 
-    run = Run(spec)
     for _ in replay(run_dir, journal, run, substitute=substitute):
         pass
     return run

@@ -25,7 +25,9 @@ SPEC = replace(resolve(Config(slices="sim:a100-sxm-80gb")), catalog=histories.SP
 
 def _recorder(run_dir: Path, spec: RunSpec = SPEC) -> Recorder:
     header = Header(schema_version=SCHEMA_VERSION, tool=TOOL, run_id="r", at_ns=0, at_utc_ns=0, spec=spec)
-    return Recorder(header, run_dir)
+    recorder = Recorder(header, run_dir, describe_host())
+    recorder.begin()
+    return recorder
 
 
 def test_run_that_has_heard_nothing_knows_nothing(tmp_path: Path) -> None:
