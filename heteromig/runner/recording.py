@@ -46,6 +46,8 @@ from heteromig.runner.rundir import CERTIFICATE, PLAN, RUN_JSON, FileHash, hash_
 from heteromig.workers.command import Command
 
 TOOL = Tool(name="heteromig", version=__version__)
+CERTIFICATE_VERSION = 1
+"""Of `certificate.json`, which changes for other reasons than `run.json`."""
 
 
 class GuardRecord(Struct, frozen=True):
@@ -102,7 +104,7 @@ class Recorder:
         """The last `run.json`, and the certificate over every file there is then."""
         record = self.write(run, observer, now_utc_ns, sync=True)
         certificate = Certificate(
-            schema_version=SCHEMA_VERSION,
+            schema_version=CERTIFICATE_VERSION,
             run_id=self._header.run_id,
             simulated=self._header.spec.simulated,
             isolation=self._header.spec.isolation,

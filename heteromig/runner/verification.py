@@ -18,14 +18,13 @@ from heteromig.core.errors import EvidenceError, UsageError
 from heteromig.core.machine import Run
 from heteromig.core.overlap import CertificateSummary
 from heteromig.core.phases import Phase
-from heteromig.core.record import SCHEMA_VERSION
 from heteromig.core.spec import Isolation
 from heteromig.core.verdict import ExitCode, Reason, Verdict, decide
 from heteromig.harnesses import HARNESSES, harness_of
 from heteromig.logs.files import read_regular
 from heteromig.runner.evidence import certify_run
 from heteromig.runner.journal import JOURNAL, JournalText, read_journal
-from heteromig.runner.recording import Certificate
+from heteromig.runner.recording import CERTIFICATE_VERSION, Certificate
 from heteromig.runner.replaying import fresh_run, replay
 from heteromig.runner.rundir import CERTIFICATE, PLAN, RUN_JSON, TELEMETRY, FileHash, hash_files
 
@@ -143,10 +142,10 @@ def _read_certificate(path: Path, run_id: str) -> Certificate:
     try:
         raw = read_regular(path, "The certificate")
         stamp = msgspec.json.decode(raw, type=_Stamp)
-        if stamp.schema_version != SCHEMA_VERSION:
+        if stamp.schema_version != CERTIFICATE_VERSION:
             raise EvidenceError(
                 f"The certificate {path} was written by another version of heteromig: its schema is "
-                f"{stamp.schema_version}, and this one reads {SCHEMA_VERSION}."
+                f"{stamp.schema_version}, and this one reads {CERTIFICATE_VERSION}."
             )
         if stamp.run_id != run_id:
             raise EvidenceError(

@@ -20,7 +20,7 @@ from heteromig.runner.journal import JOURNAL
 from heteromig.runner.playback import Played, play
 from heteromig.runner.recording import read_record
 from heteromig.runner.rundir import CERTIFICATE, RUN_JSON
-from heteromig.runner.schemas import SCHEMAS
+from heteromig.runner.schemas import schema_file
 from heteromig.runner.verification import verify_run
 from heteromig.views.silent import Silent
 from tests.e2e import quick as _quick  # noqa: F401 - so that `verify` in this process knows that harness
@@ -39,8 +39,8 @@ def copy(name: str, tmp_path: Path) -> Path:
     return Path(shutil.copytree(RECORDED / name, tmp_path / name))
 
 
-def _validator(schema: str) -> jsonschema.Draft202012Validator:
-    return jsonschema.Draft202012Validator(json.loads((SCHEMAS / schema).read_text()))
+def _validator(name: str) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(json.loads(schema_file(name).read_text()))
 
 
 def test_everything_that_is_there_is_expected_to_be() -> None:
@@ -89,13 +89,13 @@ def test_replay_exits_as_verify_does(name: str) -> None:
 @each
 def test_recording_conforms_to_the_schemas(name: str) -> None:
     run_dir = RECORDED / name
-    _validator("run.schema.json").validate(json.loads((run_dir / RUN_JSON).read_text()))
-    line_of = _validator("journal.schema.json")
+    _validator("run").validate(json.loads((run_dir / RUN_JSON).read_text()))
+    line_of = _validator("events")
     for line in (run_dir / JOURNAL).read_text().splitlines():
         line_of.validate(json.loads(line))
     assert (run_dir / CERTIFICATE).exists() is (RECORDINGS[name].phase is Phase.FINISHED)
     if (run_dir / CERTIFICATE).exists():
-        _validator("certificate.schema.json").validate(json.loads((run_dir / CERTIFICATE).read_text()))
+        _validator("certificate").validate(json.loads((run_dir / CERTIFICATE).read_text()))
 
 
 def _refuses(run_dir: Path, lines: list[str]) -> bool:
