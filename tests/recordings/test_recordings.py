@@ -135,14 +135,14 @@ def test_no_two_neighbours_can_be_swapped(copy: Path) -> None:
     assert unnoticed == []
 
 
-def _altered(value: Any) -> Iterator[Any]:
+def altered(value: Any) -> Iterator[Any]:
     """The value with one of its leaves altered, for each leaf."""
     if isinstance(value, dict):
         for key, one in value.items():
-            yield from ({**value, key: other} for other in _altered(one))
+            yield from ({**value, key: other} for other in altered(one))
     elif isinstance(value, list) and value:
         for place, one in enumerate(value):
-            yield from ([*value[:place], other, *value[place + 1 :]] for other in _altered(one))
+            yield from ([*value[:place], other, *value[place + 1 :]] for other in altered(one))
     else:
         alter: Callable[[Any], Any] = {
             str: lambda text: text + "x",
@@ -155,13 +155,13 @@ def _altered(value: Any) -> Iterator[Any]:
 
 
 @each
-def test_no_effect_can_be_altered(copy: Path) -> None:
+def test_no_effect_can_bealtered(copy: Path) -> None:
     lines = _lines(copy)
     assert not _refuses(copy, lines)
     unnoticed = []
     for place, line in enumerate(lines):
         if _is(line, "effect"):
-            for effect in _altered(json.loads(line)["effect"]):
+            for effect in altered(json.loads(line)["effect"]):
                 changed = json.dumps({"line": "effect", "effect": effect}, separators=(",", ":"))
                 if not _refuses(copy, [*lines[:place], changed, *lines[place + 1 :]]):
                     unnoticed.append(changed)
