@@ -75,8 +75,8 @@ def play(run_dir: Path, reporter: Reporter, speed: float | None, clock: Clock | 
     journal = read_journal(run_dir)  # what is wrong with it weighs more
     if isinstance(written, EvidenceError):
         raise written
-    player = _Player(run_dir, journal, written, reporter=reporter, speed=speed, clock=clock)
-    with _abort_signals_held():
+    with _abort_signals_held() as held:
+        player = _Player(run_dir, journal, written, reporter=reporter, speed=speed, clock=clock, held=held)
         record = player.play()
     _require_agreement(run_dir, record, written)
     return Played(run_dir=run_dir, record=record, ending=_ending(record, read_at_utc_ns, cut=journal.cut))
@@ -94,6 +94,7 @@ class _Player:
         reporter: Reporter,
         speed: float | None,
         clock: Clock,
+        held: list[signal.Signals],
     ) -> None:
         self._run = fresh_run(run_dir, journal)
         self._run_dir = run_dir
@@ -104,6 +105,10 @@ class _Player:
         self._speed = speed
         self._clock = clock
         self._begun_ns = self._next_picture_ns = clock.monotonic_ns()
+        self._held = held
+        self._commands = {
+            worker.index: Command(argv=worker.command, env=worker.env, cwd=Path()) for worker in written.workers
+        }
         self._last_lines: dict[int, str] = {}
 
     def play(self) -> RunRecord:
@@ -145,12 +150,12 @@ class _Player:
                 self._next_picture_ns = ours_ns + round(self._period_s * NS_PER_S)
                 self._reporter.tick(self._run, at_ns - max(0, round(left_ns)), self._last_lines)
             if self._speed is None or left_ns <= 0:
-                _sleep(0.0)
+                self._pause(0.0)
                 return
             wait_s = min(left_ns / self._speed / NS_PER_S, _DISPLAY_PERIOD_S)
             if self._reporter.wants_ticks:
                 wait_s = min(wait_s, (self._next_picture_ns - ours_ns) / NS_PER_S)
-            _sleep(wait_s)
+            self._pause(wait_s)
 
     @property
     def _period_s(self) -> float:
@@ -164,14 +169,21 @@ class _Player:
     def _remember(self, step: Step) -> None:
         if isinstance(step.event, ev.WorkerExited):
             self._last_lines[step.event.worker] = step.event.last_line
-        commands = {worker.index: worker for worker in self._written.workers}
         for effect in step.effects:
             if isinstance(effect, ef.RecordTransition):
                 self._recorder.entered(effect.destination, step.event.at_ns)
-            elif isinstance(effect, ef.SpawnWorker) and effect.assignment.index in commands:
-                known = commands[effect.assignment.index]
-                command = Command(argv=known.command, env=known.env, cwd=Path())
-                self._recorder.spawned(effect.assignment, command)
+            elif isinstance(effect, ef.SpawnWorker) and effect.assignment.index in self._commands:
+                self._recorder.spawned(effect.assignment, self._commands[effect.assignment.index])
+
+    def _pause(self, seconds: float) -> None:
+        """Wait that long, or until a signal asks for the end.
+
+        Raises:
+            Interrupted: it did.
+        """
+        heard = signal.sigtimedwait(self._held, seconds)
+        if heard is not None:
+            raise Interrupted(heard.si_signo)
 
 
 def _require_agreement(run_dir: Path, record: RunRecord, written: RunRecord) -> None:
@@ -208,27 +220,12 @@ def _ending(record: RunRecord, now_utc_ns: UtcNs, *, cut: bool) -> str | None:
     return f"{where}: its controller died, or is suspended; it was last heard of at {record.heartbeat_at}."
 
 
-def _sleep(seconds: float) -> None:
-    """Wait that long, or until a signal asks for the end.
-
-    Raises:
-        Interrupted: it did.
-    """
-    heard = signal.sigtimedwait(_watched(), seconds)
-    if heard is not None:
-        raise Interrupted(heard.si_signo)
-
-
-def _watched() -> list[signal.Signals]:
-    """One that was ignored from the start (nohup) stays ignored."""
-    return [signum for signum in ABORT_SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]
-
-
 @contextlib.contextmanager
-def _abort_signals_held() -> Iterator[None]:
-    """They are waited for, so that none comes in the middle of a picture."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _watched())
+def _abort_signals_held() -> Iterator[list[signal.Signals]]:
+    """They are waited for, so that none comes in the midst of a picture; one that was ignored (nohup) stays ignored."""
+    watched = [signum for signum in ABORT_SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     try:
-        yield
+        yield watched
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
