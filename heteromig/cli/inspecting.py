@@ -1,7 +1,8 @@
-"""`slices`, `states`, `verify` and `exit-codes`: commands that look and change nothing."""
+"""`slices`, `states`, `verify`, `schema` and `exit-codes`: commands that look and change nothing."""
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -16,6 +17,7 @@ def register(app: typer.Typer) -> None:
     app.command("slices", cls=Command)(_slices)
     app.command("states", cls=Command)(_states)
     app.command("verify", cls=Command)(_verify)
+    app.command("schema", cls=Command)(_schema)
     app.command("exit-codes", cls=Command)(_exit_codes)
 
 
@@ -76,6 +78,25 @@ def _verify(
 
         print_verification(found, str(run_dir))
     raise typer.Exit(found.verdict.exit_code)
+
+
+class _Schema(Enum):
+    """What there are schemas of; `runner.schemas` has the same names."""
+
+    RUN = "run"
+    EVENTS = "events"
+    CERTIFICATE = "certificate"
+
+
+def _schema(
+    name: Annotated[
+        _Schema, typer.Argument(metavar="NAME", help="run, events (a line of events.jsonl) or certificate.")
+    ],
+) -> None:
+    """Print the JSON Schema of a file of a run."""
+    from heteromig.runner.schemas import schema_file  # noqa: PLC0415
+
+    say(schema_file(name.value).read_bytes().rstrip())
 
 
 def _exit_codes() -> None:

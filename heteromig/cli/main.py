@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from heteromig import __version__
-from heteromig.cli import cleaning, doctor, importing, inspecting, mig, running
+from heteromig.cli import cleaning, doctor, importing, inspecting, mig, replaying, running
 from heteromig.cli.printing import drop_output
 from heteromig.core.errors import HeteromigError
 
@@ -43,6 +43,7 @@ app = typer.Typer(
 )
 running.register(app)
 inspecting.register(app)
+replaying.register(app)
 doctor.register(app)
 mig.register(app)
 cleaning.register(app)

@@ -250,14 +250,14 @@ def _processes(view: View, phase: Phase) -> Iterator[Fault]:
         return
     for place in view.places:
         for occupant in view.occupants(sample, place) or ():
-            misplaced = view.misplaced(occupant, place.uuid)
-            if misplaced is not None:
+            owner = view.owner(occupant)
+            if owner is not None and not view.belongs(owner, place.uuid):
                 yield _stop(
                     ExitCode.DEVICE,
-                    f"{_capital(misplaced.name)} runs on {place.name} instead of its own "
-                    f"({misplaced.assignment.slice_uuid}), as pid {occupant.pid} ({occupant.command}).",
+                    f"{_capital(owner.name)} runs on {place.name} instead of its own "
+                    f"({owner.assignment.slice_uuid}), as pid {occupant.pid} ({occupant.command}).",
                 )
-            elif view.owner(occupant) is None and not view.is_ours(occupant):
+            elif owner is None and not view.is_ours(occupant):
                 yield _stop(
                     ExitCode.DEVICE,
                     f"{_capital(place.name)} is used by a process that is not part of this run: pid "

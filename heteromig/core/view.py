@@ -212,11 +212,11 @@ class View(Struct, frozen=True):
 
     def with_workers(self, indices: Iterable[int], change: Callable[[WorkerView], WorkerView]) -> View:
         """The same view with some workers changed."""
-        chosen = frozenset(indices)
-        return msgspec.structs.replace(
-            self,
-            workers=tuple(change(worker) if worker.index in chosen else worker for worker in self.workers),
-        )
+        workers = list(self.workers)
+        for index in indices:
+            if 0 <= index < len(workers):
+                workers[index] = change(workers[index])
+        return msgspec.structs.replace(self, workers=tuple(workers))
 
     def stopping(self, indices: Iterable[int], rung: str) -> View:
         """The same view after the core asked for a stop of these workers by that rung of the ladder."""
@@ -244,8 +244,7 @@ class View(Struct, frozen=True):
 
     def owner(self, occupant: Occupant) -> WorkerView | None:
         """The worker whose guardian is an ancestor of this process."""
-        family = frozenset(occupant.ancestors)
-        return next((worker for worker in self.workers if worker.guardian_pid in family), None)
+        return next((worker for worker in self.workers if worker.guardian_pid in occupant.ancestors), None)
 
     def is_ours(self, occupant: Occupant) -> bool:
         """Whether the process descends from this run's controller, or is it."""
@@ -261,12 +260,9 @@ class View(Struct, frozen=True):
         """Whether the process is ours and no worker's, as those are that share a GPU out."""
         return self.is_ours(occupant) and self.owner(occupant) is None
 
-    def misplaced(self, occupant: Occupant, place_uuid: str) -> WorkerView | None:
-        """The worker whose process this is, where it belongs on another slice than this one."""
-        owner = self.owner(occupant)
-        if owner is None or owner.assignment.slice_uuid == place_uuid:
-            return None
-        return None if self._gpu_of(owner) == place_uuid else owner
+    def belongs(self, worker: WorkerView, place_uuid: str) -> bool:
+        """Whether processes of this worker are to be there: on its slice, or on the GPU that this is a share of."""
+        return worker.assignment.slice_uuid == place_uuid or self._gpu_of(worker) == place_uuid
 
     def occupants(self, sample: DeviceSample, place: PlaceWatch) -> tuple[Occupant, ...] | None:
         """Who a sample shows there; None where it does not."""
@@ -517,10 +513,10 @@ class View(Struct, frozen=True):
         return place.after(occupants, next((one for one in strangers if one is not None), None))
 
     def _stranger(self, occupant: Occupant, place_uuid: str) -> str | None:
-        misplaced = self.misplaced(occupant, place_uuid)
-        if misplaced is None and (self.owner(occupant) is not None or self.is_ours(occupant)):
+        owner = self.owner(occupant)
+        if self.is_ours(occupant) if owner is None else self.belongs(owner, place_uuid):
             return None
-        whose = "" if misplaced is None else f" of {misplaced.name}"
+        whose = "" if owner is None else f" of {owner.name}"
         return f"pid {occupant.pid} ({occupant.command}){whose}"
 
     def _bystanders(self, sample: DeviceSample) -> Iterator[str]:

@@ -36,14 +36,14 @@ from heteromig.runner.evidence import certify_run
 from heteromig.runner.journal import Asked, Follower, Header, Heard, Journal
 from heteromig.runner.keeper_link import KeeperLink
 from heteromig.runner.observer import Observer, process_cpu_s
-from heteromig.runner.recording import Recorder
+from heteromig.runner.recording import Recorder, describe_host
 from heteromig.runner.rundir import TELEMETRY
 from heteromig.runner.sampler_link import SamplerLink
 from heteromig.slices.locks import HeldLocks, lock_directory, lock_gpus
 from heteromig.slices.mig.left_over import left_cut
 from heteromig.slices.mps.keeping import TERMINATE_CLIENTS
 from heteromig.slices.source import parse_slices
-from heteromig.views.reporter import Reporter
+from heteromig.views.reporter import Reporter, tell
 from heteromig.workers.command import with_environment
 from heteromig.workers.guardian import descendants, read_process
 from heteromig.workers.sweep import become_subreaper
@@ -111,7 +111,7 @@ class Loop:
             run_dir / TELEMETRY, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644
         )
         self._observer = Observer(self.run.phase.value)
-        self._recorder = Recorder(header, run_dir)
+        self._recorder = Recorder(header, run_dir, describe_host())
         self._sampler = SamplerLink(
             slices=self._spec.slices,
             runs_dir=self._spec.runs_dir,
@@ -133,6 +133,7 @@ class Loop:
         """Run to the end; return what `run.json` says."""
         become_subreaper()
         with self._pinned(), self._signals():
+            self._recorder.begin()
             self._journal.write(self._header)
             try:
                 self._live()
@@ -217,13 +218,12 @@ class Loop:
     def _take_in(self) -> None:
         while self._queue and self.run.phase is not Phase.FINISHED:
             event = self._queue.popleft()
-            keeping = self.run.view.keeping
+            before = self.run.view
             effects = self.run.handle(event)
             self._journal.write(Heard(next(self._events), event), *(Asked(effect) for effect in effects))
             if isinstance(event, ev.SampleTaken):
                 os.write(self._telemetry_fd, _ENCODER.encode(event.sample) + b"\n")
-            if self.run.view.keeping is not keeping:
-                self._reporter.preparation(self.run, event.at_ns)
+            tell(self._reporter, self.run, before, event.at_ns, effects)
             for effect in effects:
                 self._perform(effect, event.at_ns)
 
@@ -371,12 +371,11 @@ class Loop:
             case ef.RecordTransition():
                 self._observer.entered(effect.destination.value)
                 self._recorder.entered(effect.destination, at_ns)
-                self._reporter.transition(self.run, effect.source, effect.destination, at_ns)
                 self._record()
                 if effect.destination not in {Phase.VALIDATING, Phase.FINISHED}:
                     self._compare_clocks(now_ns, _CLOCKS_AGAIN_NS)
             case ef.RecordRejection():
-                self._reporter.rejection(self.run, effect.finding, at_ns)
+                pass  # it is in the journal, and whoever shows the run was told
 
     def _collect(self, indices: Iterable[int]) -> None:
         """Bring the evidence of workers that are gone into the run directory; what cannot be brought is missing."""
@@ -584,7 +583,7 @@ class Loop:
             self._keeper.close()
         if self._locks is not None:
             self._locks.close()
-        self._reporter.end()
+        self._reporter.end(self._clock.monotonic_ns())
         self._selector.close()
         os.close(self._telemetry_fd)
         self._journal.sync()

@@ -7,12 +7,14 @@ import platform
 import socket
 from pathlib import Path
 
+import msgspec
 import psutil
 from msgspec import Struct
 
 from heteromig import __version__
 from heteromig.core import events as ev
 from heteromig.core.device_guards import DeviceFinding, device_findings
+from heteromig.core.errors import EvidenceError
 from heteromig.core.guards import Finding
 from heteromig.core.machine import Run
 from heteromig.core.overlap import CertificateSummary
@@ -36,6 +38,7 @@ from heteromig.core.record import (
 from heteromig.core.spec import Isolation
 from heteromig.core.units import MonotonicNs, UtcNs
 from heteromig.core.view import View, WorkerView
+from heteromig.logs.files import read_regular
 from heteromig.runner.clock import rfc3339
 from heteromig.runner.config import to_toml
 from heteromig.runner.journal import Header
@@ -43,6 +46,8 @@ from heteromig.runner.rundir import CERTIFICATE, PLAN, RUN_JSON, FileHash, hash_
 from heteromig.workers.command import Command
 
 TOOL = Tool(name="heteromig", version=__version__)
+CERTIFICATE_VERSION = 2
+"""Of `certificate.json`, which changes for other reasons than `run.json`."""
 
 
 class GuardRecord(Struct, frozen=True):
@@ -70,7 +75,7 @@ class Certificate(Struct, frozen=True):
 def certificate_of(header: Header, run: Run, files: tuple[FileHash, ...]) -> Certificate:
     """All that a run proves, by its events and its files; `verify` makes it again."""
     return Certificate(
-        schema_version=SCHEMA_VERSION,
+        schema_version=CERTIFICATE_VERSION,
         run_id=header.run_id,
         simulated=header.spec.simulated,
         isolation=header.spec.isolation,
@@ -102,15 +107,18 @@ def verdict_of(run: Run) -> VerdictRecord | None:
 
 
 class Recorder:
-    """The writer of the files above."""
+    """The writer of the files above; nothing is written before `begin`."""
 
-    def __init__(self, header: Header, run_dir: Path) -> None:
+    def __init__(self, header: Header, run_dir: Path, host: HostRecord) -> None:
         self._header = header
         self._run_dir = run_dir
-        self._host = describe_host()
+        self._host = host
         self._commands: dict[int, tuple[Assignment, Command]] = {}
         self._entered: list[tuple[Phase, MonotonicNs]] = [(Phase.DISCOVERING, header.at_ns)]
-        (run_dir / PLAN).write_text(to_toml(header.spec), encoding="utf-8")
+
+    def begin(self) -> None:
+        """Write down the plan."""
+        (self._run_dir / PLAN).write_text(to_toml(self._header.spec), encoding="utf-8")
 
     def entered(self, phase: Phase, at_ns: MonotonicNs) -> None:
         """The run is in another phase."""
@@ -122,7 +130,7 @@ class Recorder:
 
     def write(self, run: Run, observer: ObserverRecord, now_utc_ns: UtcNs, *, sync: bool = False) -> RunRecord:
         """Replace `run.json` in one step."""
-        record = self._describe(run, observer, now_utc_ns)
+        record = self.describe(run, observer, now_utc_ns)
         write_json(self._run_dir / RUN_JSON, record, sync=sync)
         return record
 
@@ -134,7 +142,8 @@ class Recorder:
         sync_directory(self._run_dir.parent)
         return record
 
-    def _describe(self, run: Run, observer: ObserverRecord, now_utc_ns: UtcNs) -> RunRecord:
+    def describe(self, run: Run, observer: ObserverRecord, now_utc_ns: UtcNs) -> RunRecord:
+        """What `run.json` would say now."""
         view = run.view
         inventory = view.inventory
         finished = run.phase is Phase.FINISHED
@@ -261,6 +270,36 @@ def _level(worker: WorkerView) -> str | None:
     if worker.timed_ns is not None:
         return EvidenceLevel.TIMED.value
     return EvidenceLevel.ANNOUNCED.value if worker.announced_ns is not None else None
+
+
+class _Stamp(Struct, frozen=True):
+    """What is read of a record before the rest of it, which another version may have changed."""
+
+    schema_version: int
+
+
+def read_record(run_dir: Path) -> RunRecord:
+    """What `run.json` says.
+
+    Raises:
+        EvidenceError: there is none, it cannot be read, or it is of another version.
+    """
+    path = run_dir / RUN_JSON
+    try:
+        raw = read_regular(path, "The record of the run")
+        version = msgspec.json.decode(raw, type=_Stamp).schema_version
+        if version != SCHEMA_VERSION:
+            raise EvidenceError(
+                f"{path} was written by another version of heteromig: its schema is {version}, and this one reads "
+                f"{SCHEMA_VERSION}. Use the version that wrote it."
+            )
+        return msgspec.json.decode(raw, type=RunRecord)
+    except FileNotFoundError:
+        raise EvidenceError(f"There is no {path}, which says where and at what cost the run was watched.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise EvidenceError(f"{path} is not readable ({error}): it was altered.") from None
+    except MemoryError:
+        raise EvidenceError(f"{path} does not fit into memory: it was altered.") from None
 
 
 def describe_host() -> HostRecord:

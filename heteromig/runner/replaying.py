@@ -23,6 +23,20 @@ class Step(Struct, frozen=True):
     effects: tuple[ef.AnyEffect, ...]
 
 
+def fresh_run(run_dir: Path, journal: JournalText) -> Run:
+    """A core that has heard nothing yet, for the run of this journal.
+
+    Raises:
+        EvidenceError: the header is of no run that there can be.
+    """
+    spec = journal.header.spec
+    catalog = {info.name: info for info in spec.catalog}
+    main = catalog.get(spec.main.benchmark)
+    if main is None or spec.main.scenario not in main.scenarios or not catalog.keys() >= {*spec.background.candidates}:
+        raise EvidenceError(f"The header of the journal {run_dir / JOURNAL} contradicts itself: it was altered.")
+    return Run(spec)
+
+
 Substitute = Callable[[Run, ev.AnyEvent], ev.AnyEvent]
 """What to give the core instead of an event; the run is as it is before it."""
 

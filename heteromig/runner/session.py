@@ -58,7 +58,7 @@ def execute(
         at_utc_ns=at_utc_ns,
         spec=spec,
     )
-    reporter.begin(str(run_dir))
+    reporter.begin(str(run_dir), at_ns)
     loop = Loop(
         header=header,
         run_dir=run_dir,

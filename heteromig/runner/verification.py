@@ -28,8 +28,8 @@ from heteromig.harnesses import HARNESSES, harness_of
 from heteromig.logs.files import read_regular
 from heteromig.runner.evidence import certify_run
 from heteromig.runner.journal import JOURNAL, JournalText, read_journal
-from heteromig.runner.recording import Certificate, certificate_of, overlap_of, verdict_of
-from heteromig.runner.replaying import replay
+from heteromig.runner.recording import CERTIFICATE_VERSION, Certificate, certificate_of, overlap_of, verdict_of
+from heteromig.runner.replaying import fresh_run, replay
 from heteromig.runner.rundir import CERTIFICATE, PLAN, RUN_JSON, TELEMETRY, FileHash, hash_files
 from heteromig.workers.guardian import read_process
 
@@ -110,10 +110,7 @@ def verify_run(run_dir: Path) -> Verification:
 def _replay(run_dir: Path, journal: JournalText) -> Run:
     """The core again over the same events, but with a certificate of our own."""
     spec = journal.header.spec
-    catalog = {info.name: info for info in spec.catalog}
-    main = catalog.get(spec.main.benchmark)
-    if main is None or spec.main.scenario not in main.scenarios or not catalog.keys() >= {*spec.background.candidates}:
-        raise EvidenceError(f"The header of the journal {run_dir / JOURNAL} contradicts itself: it was altered.")
+    run = fresh_run(run_dir, journal)
     name = spec.harness
     if name not in HARNESSES:
         raise EvidenceError(
@@ -132,7 +129,6 @@ def _replay(run_dir: Path, journal: JournalText) -> Run:
             return event
         return ev.CertificateComputed(at_ns=event.at_ns, summary=computed[-1])
 
-    run = Run(spec)
     for step in replay(run_dir, journal, run, substitute=substitute):
         if ef.ComputeCertificate() in step.effects:
             # By what was known when the run computed its own: what was heard while it did so is no part of it.
@@ -213,7 +209,7 @@ def _untrue_record(path: Path, journal: JournalText, run: Run) -> Iterator[str]:
         raw = read_regular(path, "The record")
         stamp = msgspec.json.decode(raw, type=_Stamp)
         if stamp.schema_version != SCHEMA_VERSION:
-            yield _other_version(f"The record {path}", stamp.schema_version)
+            yield _other_version(f"The record {path}", stamp.schema_version, SCHEMA_VERSION)
             return
         told = msgspec.json.decode(raw, type=_Told)
     except FileNotFoundError:
@@ -263,11 +259,8 @@ def _of_another_run(what: str, run_id: str, journal_run_id: str) -> str:
     return f"{what} is of the run {run_id!r}, and the journal beside it of {journal_run_id!r}."
 
 
-def _other_version(what: str, version: int) -> str:
-    return (
-        f"{what} was written by another version of heteromig: its schema is {version}, and this one reads "
-        f"{SCHEMA_VERSION}."
-    )
+def _other_version(what: str, version: int, ours: int) -> str:
+    return f"{what} was written by another version of heteromig: its schema is {version}, and this one reads {ours}."
 
 
 def _read_certificate(path: Path, run_id: str) -> Certificate:
@@ -280,8 +273,8 @@ def _read_certificate(path: Path, run_id: str) -> Certificate:
     try:
         raw = read_regular(path, "The certificate")
         stamp = msgspec.json.decode(raw, type=_Stamp)
-        if stamp.schema_version != SCHEMA_VERSION:
-            raise EvidenceError(_other_version(f"The certificate {path}", stamp.schema_version))
+        if stamp.schema_version != CERTIFICATE_VERSION:
+            raise EvidenceError(_other_version(f"The certificate {path}", stamp.schema_version, CERTIFICATE_VERSION))
         if stamp.run_id != run_id:
             raise EvidenceError(_of_another_run(f"The certificate {path}", stamp.run_id, run_id))
         return msgspec.json.decode(raw, type=Certificate)

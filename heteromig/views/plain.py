@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from heteromig.core.guards import Finding, Status, devices_restored, every_engine_present, run_must_stop
 from heteromig.core.machine import Run
@@ -26,16 +25,15 @@ class PlainLines:
 
     wants_ticks = False
 
-    def __init__(self, outlet: Outlet, clock: Callable[[], MonotonicNs] = time.monotonic_ns) -> None:
+    def __init__(self, outlet: Outlet) -> None:
         self._outlet = outlet
-        self._clock = clock
-        self._begun_ns = clock()
+        self._begun_ns: MonotonicNs = 0
         self._waited_ns: MonotonicNs | None = None
         self._told: set[Reason] = set()
 
-    def begin(self, run_directory: str) -> None:
+    def begin(self, run_directory: str, at_ns: MonotonicNs) -> None:
         """Say where the files are."""
-        self._begun_ns = self._clock()
+        self._begun_ns = at_ns
         self._say(self._begun_ns, f"run directory {printable(run_directory)}")
 
     def transition(self, run: Run, source: Phase, destination: Phase, at_ns: MonotonicNs) -> None:
@@ -75,7 +73,7 @@ class PlainLines:
     def tick(self, run: Run, now_ns: MonotonicNs, last_lines: Mapping[int, str]) -> None:
         """Say nothing: there is no line without news."""
 
-    def end(self) -> None:
+    def end(self, at_ns: MonotonicNs) -> None:  # noqa: ARG002 - there is no line without news
         """Let the reader take what is left."""
         self._outlet.close()
 
