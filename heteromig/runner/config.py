@@ -19,6 +19,7 @@ from msgspec import Meta, Struct
 from heteromig.core.devices import SliceKind
 from heteromig.core.errors import UsageError
 from heteromig.core.phases import EvidenceLevel
+from heteromig.core.redaction import REDACTED, redacted_parts
 from heteromig.core.spec import (
     Action,
     BackgroundSpec,
@@ -233,6 +234,12 @@ def resolve(config: Config, *, goal: Goal = Goal.RUN) -> RunSpec:
         harness_dir=options.harness_dir,
         commands=options.commands,
     )
+    left_out = redacted_parts(spec)
+    if left_out:
+        raise UsageError(
+            f"{', '.join(left_out)}: {REDACTED} stands where a run wrote down no secret. Put the secret back, or leave "
+            "the variable out and set it where heteromig is started: programs inherit that, and no file holds it."
+        )
     try:
         msgspec.json.encode(spec)
     except UnicodeEncodeError as error:  # bytes of the command line or the environment
@@ -539,7 +546,9 @@ def to_toml(spec: RunSpec) -> str:
             grace=spec.timing.grace_ms,
         ),
     )
-    return "\n".join(_toml_lines(config, ""))
+    left_out = redacted_parts(spec)
+    remark = [f"# {REDACTED} stands for a secret, to be put back before this runs again: {', '.join(left_out)}."]
+    return "\n".join([*(remark if left_out else ()), *_toml_lines(config, "")])
 
 
 def _command_config(spec: CommandSpec) -> CommandConfig:

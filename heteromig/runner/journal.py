@@ -24,6 +24,7 @@ from heteromig.core.record import Tool
 from heteromig.core.spec import RunSpec
 from heteromig.core.units import MonotonicNs, UtcNs
 from heteromig.logs.files import read_regular
+from heteromig.workers.private import create_private
 
 JOURNAL = "events.jsonl"
 SCHEMA_VERSION = 2
@@ -83,7 +84,7 @@ class Journal:
 
     def __init__(self, run_dir: Path, followers: Sequence[Follower] = ()) -> None:
         self._path = run_dir / JOURNAL
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._fd = create_private(self._path, os.O_APPEND)  # the header has the commands with their variables
         self._followers = followers
         self._size_bytes = 0
 

@@ -25,7 +25,8 @@ from heteromig.core.machine import Run
 from heteromig.core.phases import Phase, Role
 from heteromig.core.plan import Assignment, split_cpus
 from heteromig.core.record import RunRecord
-from heteromig.core.spec import Preparation
+from heteromig.core.redaction import Redaction
+from heteromig.core.spec import Preparation, RunSpec
 from heteromig.core.units import NS_PER_S, MonotonicNs, UtcNs
 from heteromig.core.verdict import ABORT_SIGNALS
 from heteromig.harnesses import Harness
@@ -42,7 +43,7 @@ from heteromig.slices.mig.left_over import left_cut
 from heteromig.slices.mps.keeping import TERMINATE_CLIENTS
 from heteromig.slices.source import parse_slices
 from heteromig.views.reporter import Reporter
-from heteromig.workers.command import with_environment
+from heteromig.workers.command import with_environment, without_secrets
 from heteromig.workers.guardian import descendants
 from heteromig.workers.sweep import become_subreaper
 from heteromig.workers.worker import Worker
@@ -63,6 +64,8 @@ class Loop:
         self,
         *,
         header: Header,
+        spec: RunSpec,
+        redaction: Redaction,
         run_dir: Path,
         harness: Harness,
         reporter: Reporter,
@@ -70,10 +73,12 @@ class Loop:
         faults: str | None,
         followers: Sequence[Follower] = (),
     ) -> None:
+        """`header` holds `spec` as it may be written down, which is all that the core knows of it."""
         self.run = Run(header.spec)
         self.run_dir = run_dir
         self._header = header
-        self._spec = header.spec
+        self._spec = spec
+        self._redaction = redaction
         self._harness = harness
         self._reporter = reporter
         self._clock = clock
@@ -196,6 +201,8 @@ class Loop:
         if report is not None:
             self._selector.unregister(worker.report_fd)
             self._unreported.discard(worker.index)
+            if isinstance(report, ev.SpawnFailed):
+                report = msgspec.structs.replace(report, message=self._redaction.text(report.message))
             self._put(report)
 
     def _read_logs(self, now_ns: MonotonicNs) -> None:
@@ -218,7 +225,7 @@ class Loop:
         if exited is None:  # the harness never ran; `SpawnFailed` said why
             exited = ev.WorkerExited(at_ns=now_ns, worker=worker.index, exit_code=None, signal=None)
         else:
-            exited = msgspec.structs.replace(exited, last_line=worker.last_line)
+            exited = msgspec.structs.replace(exited, last_line=self._redaction.text(worker.last_line))
         self._put(exited)
         del self._workers[worker.index]
         worker.close()
@@ -372,17 +379,19 @@ class Loop:
         prepared = self.run.view.prepared
         if prepared is not None:
             command = with_environment(command, prepared.environment)
-        self._recorder.spawned(assignment, command)
+        written = without_secrets(command, self._redaction)
+        self._recorder.spawned(assignment, written)
         worker = Worker(
             index=assignment.index,
             directory=directory,
             command=command,
+            written=written,
             cpus=assignment.cpus,
             logs=self._harness.logs(assignment, self._spec, self.run_dir),
             lines=self._harness.lines(assignment),
         )
         try:
-            directory.mkdir()
+            directory.mkdir(0o755)
             self._prepared[assignment.index] = (assignment, self._clock.utc_ns())
             self._harness.prepare(assignment, self._spec, self.run_dir)
             worker.spawn()
@@ -390,7 +399,7 @@ class Loop:
             now_ns = self._clock.monotonic_ns()
             worker.close()
             self._put(
-                ev.SpawnFailed(at_ns=now_ns, worker=assignment.index, message=str(error)),
+                ev.SpawnFailed(at_ns=now_ns, worker=assignment.index, message=self._redaction.text(str(error))),
                 ev.WorkerExited(at_ns=now_ns, worker=assignment.index, exit_code=None, signal=None),
             )
             return

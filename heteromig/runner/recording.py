@@ -41,6 +41,7 @@ from heteromig.runner.config import to_toml
 from heteromig.runner.journal import Header
 from heteromig.runner.rundir import CERTIFICATE, PLAN, RUN_JSON, FileHash, hash_files, sync_directory, write_json
 from heteromig.workers.command import Command
+from heteromig.workers.private import create_private
 
 TOOL = Tool(name="heteromig", version=__version__)
 
@@ -76,7 +77,8 @@ class Recorder:
         self._host = describe_host()
         self._commands: dict[int, tuple[Assignment, Command]] = {}
         self._entered: list[tuple[Phase, MonotonicNs]] = [(Phase.DISCOVERING, header.at_ns)]
-        (run_dir / PLAN).write_text(to_toml(header.spec), encoding="utf-8")
+        with os.fdopen(create_private(run_dir / PLAN), "wb") as file:
+            file.write(to_toml(header.spec).encode())
 
     def entered(self, phase: Phase, at_ns: MonotonicNs) -> None:
         """The run is in another phase."""
@@ -89,7 +91,7 @@ class Recorder:
     def write(self, run: Run, observer: ObserverRecord, now_utc_ns: UtcNs, *, sync: bool = False) -> RunRecord:
         """Replace `run.json` in one step."""
         record = self._describe(run, observer, now_utc_ns)
-        write_json(self._run_dir / RUN_JSON, record, sync=sync)
+        write_json(self._run_dir / RUN_JSON, record, sync=sync, private=True)
         return record
 
     def seal(self, run: Run, observer: ObserverRecord, now_utc_ns: UtcNs) -> RunRecord:

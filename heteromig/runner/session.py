@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec import Struct
 
 from heteromig.core.record import RunRecord
+from heteromig.core.redaction import Redaction
 from heteromig.core.spec import RunSpec
 from heteromig.harnesses import harness_of
 from heteromig.runner.clock import Clock, SystemClock
@@ -47,17 +49,20 @@ def execute(
     harness.preflight(spec)
     at_ns, at_utc_ns = clock.monotonic_ns(), clock.utc_ns()
     run_dir = create_run_dir(spec, at_utc_ns)
+    redaction = Redaction(spec, os.environ)
     header = Header(
         schema_version=SCHEMA_VERSION,
         tool=TOOL,
         run_id=run_dir.name,
         at_ns=at_ns,
         at_utc_ns=at_utc_ns,
-        spec=spec,
+        spec=redaction.spec(spec),
     )
     reporter.begin(str(run_dir))
     loop = Loop(
         header=header,
+        spec=spec,
+        redaction=redaction,
         run_dir=run_dir,
         harness=harness,
         reporter=reporter,
