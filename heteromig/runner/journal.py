@@ -65,10 +65,23 @@ class _Version(Struct, frozen=True, tag="header", tag_field="line"):
     schema_version: int
 
 
+class Told(Struct, frozen=True, rename="kebab"):
+    """Of the spec in the header."""
+
+    slices: str
+    harness: str
+    engines_dir: str
+
+
+class _ToldHeader(Struct, frozen=True, tag="header", tag_field="line"):
+    spec: Told
+
+
 Line = Union[Header, Heard, Asked]  # noqa: UP007 - msgspec decodes this union at run time on 3.10 too
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Line)
+_TOLD = msgspec.json.Decoder(_ToldHeader)
 _VERSION = msgspec.json.Decoder(_Version)
 
 
@@ -166,6 +179,17 @@ def read_controller_pid(run_dir: Path) -> int | None:
         return None
     started = heard.event if isinstance(heard, Heard) else None
     return started.controller_pid if isinstance(started, RunStarted) else None
+
+
+def read_told(run_dir: Path) -> Told | None:
+    """What a run was told, as far as it matters to who cleans up after it; None where its journal does not say."""
+    try:
+        if not stat.S_ISREG(os.lstat(run_dir / JOURNAL).st_mode):
+            return None
+        with (run_dir / JOURNAL).open("rb") as file:
+            return _TOLD.decode(file.readline(_LINE_BYTES_MAX)).spec
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _decode(path: Path, raw: bytes) -> Iterator[Line]:

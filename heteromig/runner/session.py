@@ -16,8 +16,10 @@ from heteromig.runner.clock import Clock, SystemClock
 from heteromig.runner.journal import SCHEMA_VERSION, Follower, Header
 from heteromig.runner.loop import Loop
 from heteromig.runner.recording import TOOL
-from heteromig.runner.rundir import create_run_dir
+from heteromig.runner.rundir import create_run_dir, no_run_dir
+from heteromig.runner.survivors import CONTROLLER
 from heteromig.views.reporter import Reporter
+from heteromig.workers.guardian import note_process
 
 
 class Outcome(Struct, frozen=True):
@@ -49,6 +51,10 @@ def execute(
     harness.preflight(spec)
     at_ns, at_utc_ns = clock.monotonic_ns(), clock.utc_ns()
     run_dir = create_run_dir(spec, at_utc_ns)
+    try:
+        note_process(str(run_dir), CONTROLLER, os.getpid())
+    except OSError as error:
+        raise no_run_dir(run_dir.parent, error) from None
     redaction = Redaction(spec, os.environ)
     header = Header(
         schema_version=SCHEMA_VERSION,

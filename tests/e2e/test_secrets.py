@@ -185,9 +185,7 @@ def test_journal_of_a_run_that_cannot_start_a_program_has_no_secret(tmp_path: Pa
     text = _config(SECRETS["variable"]).replace("[command.beside]", f"cwd = {json.dumps(str(gone))}\n[command.beside]")
     config.write_text(text)
     command = _run(tmp_path, config, started, *PREFIX, "--start-time-buffer", "2s")
-    until(
-        lambda: list(tmp_path.glob("runs/2*/workers/1-*/exit.json")) or list(tmp_path.glob("runs/2*/workers/1-*")), ""
-    )
+    until(lambda: list(tmp_path.glob("runs/2*/workers/1-*")), "the background is being started, and main is not yet")
     gone.rmdir()
     command.expect(5, "cannot be entered")
     assert _containing(command.run_dir, SECRETS["variable"]) == []
