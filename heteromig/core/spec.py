@@ -199,7 +199,8 @@ class RunSpec(Struct, frozen=True, rename="kebab"):
     it would measure something else. `batch_builds`: one build makes all engines of a configuration version. `gpu` is
     the UUID or the index of the GPU to run on; None for the one with the most slices. `harness_dir` and `commands` are
     what the harnesses of these names need. `preparation` says what is done to the GPU first; `layout` is the MIG layout
-    to cut it into, and `enable_mig_mode` allows to turn MIG on for that.
+    to cut it into, and `enable_mig_mode` allows to turn MIG on for that. `allow_shared_dirs`: others may write to the
+    directories of runs and engines.
     """
 
     goal: Goal
@@ -228,6 +229,7 @@ class RunSpec(Struct, frozen=True, rename="kebab"):
     systems: tuple[SystemSpec, ...] = ()
     harness_dir: str = ""
     commands: tuple[CommandSpec, ...] = ()
+    allow_shared_dirs: bool = False
 
     @property
     def isolation(self) -> Isolation:

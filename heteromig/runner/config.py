@@ -151,6 +151,7 @@ class Config(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     sample_period: Duration | None = None
     runs_dir: str | None = None
     engines_dir: str | None = None
+    allow_shared_dirs: bool | None = None
     main: MainConfig = MainConfig()
     background: BackgroundConfig = BackgroundConfig()
     timing: TimingConfig = TimingConfig()
@@ -233,6 +234,7 @@ def resolve(config: Config, *, goal: Goal = Goal.RUN) -> RunSpec:
         systems=harness.systems(),
         harness_dir=options.harness_dir,
         commands=options.commands,
+        allow_shared_dirs=bool(config.allow_shared_dirs),
     )
     left_out = redacted_parts(spec)
     if left_out:
@@ -504,6 +506,7 @@ def to_toml(spec: RunSpec) -> str:
         sample_period=spec.sample_period_ms,
         runs_dir=spec.runs_dir,
         engines_dir=spec.engines_dir,
+        allow_shared_dirs=spec.allow_shared_dirs or None,
         harness_dir=spec.harness_dir or None,
         gpu=spec.gpu,
         layout=spec.layout or None,

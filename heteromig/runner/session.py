@@ -18,6 +18,7 @@ from heteromig.runner.loop import Loop
 from heteromig.runner.recording import TOOL
 from heteromig.runner.rundir import create_run_dir, no_run_dir
 from heteromig.runner.survivors import CONTROLLER
+from heteromig.runner.trust import require_unshared
 from heteromig.views.reporter import Reporter
 from heteromig.workers.guardian import note_process
 
@@ -43,14 +44,16 @@ def execute(
     line of the journal.
 
     Raises:
-        UsageError: no run directory can be made.
+        UsageError: no run directory can be made, or others could change what is in it.
         PreflightError: the harness is not installed.
     """
     clock = clock or SystemClock()
     harness = harness_of(spec)
     harness.preflight(spec)
     at_ns, at_utc_ns = clock.monotonic_ns(), clock.utc_ns()
+    require_unshared(spec)
     run_dir = create_run_dir(spec, at_utc_ns)
+    require_unshared(spec)  # once more: in a directory such as /tmp, somebody else may have been quicker to make one
     try:
         note_process(str(run_dir), CONTROLLER, os.getpid())
     except OSError as error:
