@@ -43,7 +43,7 @@ def _clean(
     import msgspec  # noqa: PLC0415 - keeps `--help` quick, as all imports here
 
     from heteromig.runner.cleaning import Outcome, clean_runs  # noqa: PLC0415
-    from heteromig.views.text import printable  # noqa: PLC0415
+    from heteromig.views.text import sentence, shown_path  # noqa: PLC0415
 
     found = clean_runs(runs_dir, slices, dry_run=dry_run)
     if json:
@@ -52,18 +52,18 @@ def _clean(
     else:
         told = [one for one in found if one.outcome is not Outcome.FAILED]
         if told or not found:
-            say("\n".join(map(_text, told)) or f"Nothing to clean in {runs_dir}.")
+            say("\n".join(map(_text, told)) or f"Nothing to clean in {shown_path(str(runs_dir))}.")
     failures = [one for one in found if one.outcome is Outcome.FAILED]
     for one in failures:
-        typer.echo(f"heteromig: {printable(one.run_dir)}: {printable(one.sentence)}", err=True)
+        typer.echo(f"heteromig: {shown_path(one.run_dir)}: {sentence(one.sentence)}", err=True)
     if failures:
         raise typer.Exit(ExitCode.DEVICE)
 
 
 def _text(one: Found) -> str:
-    from heteromig.views.text import printable  # noqa: PLC0415
+    from heteromig.views.text import printable, sentence, shown_path  # noqa: PLC0415
 
     anew = (slice_ for slice_ in one.replaced if slice_.before is not None and slice_.before != slice_.after)
     slices = (f"  {slice_.profile}@{slice_.start}  {slice_.after}  was {slice_.before}" for slice_ in anew)
     processes = (f"  {process.pid}  {printable(process.command)}" for process in one.processes)
-    return "\n".join([f"{printable(one.run_dir)}: {printable(one.sentence)}", *slices, *processes])
+    return "\n".join([f"{shown_path(one.run_dir)}: {sentence(one.sentence)}", *slices, *processes])

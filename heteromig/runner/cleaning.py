@@ -142,7 +142,7 @@ def _processes(run: _Run, *, dry_run: bool) -> Found | None:
         outcome, done = Outcome.TO_DO, "would be killed"
     else:
         there, still = stop(run.notes)
-        outcome, done = Outcome.DONE, "were killed"
+        outcome, done = Outcome.DONE, "were killed" if len(there) > 1 else "was killed"
     if not there:
         return None
     told = tuple(Stopped(one.pid, one.start_time, command) for one, command in there)
@@ -151,7 +151,8 @@ def _processes(run: _Run, *, dry_run: bool) -> Found | None:
         sentence = f"Processes of the run cannot be killed (pid {pids}): see the kernel's log, or ask their owner."
         return Found("processes", str(run.run_dir), Outcome.FAILED, sentence, processes=told)
     pids = ", ".join(str(one.pid) for one in told)
-    sentence = f"{len(told)} processes that outlived the run's controller {done}: pid {pids}."
+    them = f"{len(told)} processes" if len(told) > 1 else "A process"
+    sentence = f"{them} that outlived the run's controller {done}: pid {pids}."
     return Found("processes", str(run.run_dir), outcome, sentence, processes=told)
 
 
