@@ -5,6 +5,7 @@ Stop signals are taken over first: whatever comes later can be slow to import.
 
 from __future__ import annotations
 
+import os
 import sys
 
 from heteromig.benchmarks.signals import StopSignals
@@ -13,6 +14,7 @@ from heteromig.benchmarks.signals import StopSignals
 def _main() -> int:
     signals = StopSignals()
     signals.install()
+    os.umask(os.umask(0o077) | 0o022)  # engines are programs, and logs are evidence: nobody else may write to them
     from heteromig.benchmarks.arguments import main  # noqa: PLC0415 - a stop during this import is a clean one
 
     return main(sys.argv[1:], signals)

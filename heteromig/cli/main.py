@@ -105,5 +105,7 @@ def _spell_what_can_be_spelt() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _complain(sentence: str) -> None:
-    typer.echo(f"heteromig: {sentence}", err=True)
+def _complain(said: str) -> None:
+    from heteromig.views.text import sentence  # noqa: PLC0415 - only now, because `--help` has to be quick
+
+    typer.echo(f"heteromig: {sentence(said)}", err=True)

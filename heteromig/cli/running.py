@@ -268,6 +268,14 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
             help="Engines, or what is known of those in the tree. [<runs-dir>/.engines]",
         ),
     ] = None,
+    allow_shared_dirs: Annotated[
+        _Switch,
+        _option(
+            "--allow-shared-dirs/--no-allow-shared-dirs",
+            panel=_WHERE,
+            help="Others may write to these two directories. [refused]",
+        ),
+    ] = None,
     rebuild: Annotated[
         _Switch, _option("--rebuild/--no-rebuild", panel=_WHERE, help="Build engines that are there anew.")
     ] = None,
@@ -408,6 +416,7 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
         sample_period=sample_period,
         runs_dir=runs_dir,
         engines_dir=engines_dir,
+        allow_shared_dirs=allow_shared_dirs,
         main=MainConfig(
             benchmark=main_benchmark,
             scenario=main_scenario,

@@ -213,6 +213,7 @@ class RunSpec(Struct, frozen=True, rename="kebab"):
     what the harnesses of these names need. `keeps_backgrounds`: those that are timed go on when the run is over, for
     the next one of the same campaign, and those of the one before are taken over. `preparation` says what is done to
     the GPU first; `layout` is the MIG layout to cut it into, and `enable_mig_mode` allows to turn MIG on for that.
+    `allow_shared_dirs`: others may write to the directories of runs and engines.
     """
 
     goal: Goal
@@ -242,6 +243,7 @@ class RunSpec(Struct, frozen=True, rename="kebab"):
     systems: tuple[SystemSpec, ...] = ()
     harness_dir: str = ""
     commands: tuple[CommandSpec, ...] = ()
+    allow_shared_dirs: bool = False
 
     @property
     def isolation(self) -> Isolation:

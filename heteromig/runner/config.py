@@ -20,6 +20,7 @@ from heteromig.core.devices import SliceKind
 from heteromig.core.errors import UsageError
 from heteromig.core.gaps import MIN_GAP_NS
 from heteromig.core.phases import EvidenceLevel
+from heteromig.core.redaction import REDACTED, redacted_parts
 from heteromig.core.spec import (
     GAP_THRESHOLD_MS,
     Action,
@@ -153,6 +154,7 @@ class Config(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     sample_period: Duration | None = None
     runs_dir: str | None = None
     engines_dir: str | None = None
+    allow_shared_dirs: bool | None = None
     main: MainConfig = MainConfig()
     background: BackgroundConfig = BackgroundConfig()
     timing: TimingConfig = TimingConfig()
@@ -235,7 +237,14 @@ def resolve(config: Config, *, goal: Goal = Goal.RUN) -> RunSpec:
         systems=harness.systems(),
         harness_dir=options.harness_dir,
         commands=options.commands,
+        allow_shared_dirs=bool(config.allow_shared_dirs),
     )
+    left_out = redacted_parts(spec)
+    if left_out:
+        raise UsageError(
+            f"{', '.join(left_out)}: {REDACTED} stands where a run wrote down no secret. Put the secret back, or leave "
+            "the variable out and set it where heteromig is started: programs inherit that, and no file holds it."
+        )
     try:
         msgspec.json.encode(spec)
     except UnicodeEncodeError as error:  # bytes of the command line or the environment
@@ -503,6 +512,7 @@ def to_toml(spec: RunSpec) -> str:
         sample_period=spec.sample_period_ms,
         runs_dir=spec.runs_dir,
         engines_dir=spec.engines_dir,
+        allow_shared_dirs=spec.allow_shared_dirs or None,
         harness_dir=spec.harness_dir or None,
         gpu=spec.gpu,
         layout=spec.layout or None,
@@ -546,7 +556,9 @@ def to_toml(spec: RunSpec) -> str:
             grace=spec.timing.grace_ms,
         ),
     )
-    return "\n".join(_toml_lines(config, ""))
+    left_out = redacted_parts(spec)
+    remark = [f"# {REDACTED} stands for a secret, to be put back before this runs again: {', '.join(left_out)}."]
+    return "\n".join([*(remark if left_out else ()), *_toml_lines(config, "")])
 
 
 def _command_config(spec: CommandSpec) -> CommandConfig:

@@ -18,7 +18,9 @@ from msgspec import Struct
 from heteromig.core.plan import Assignment
 from heteromig.core.spec import TimingSpec
 from heteromig.core.units import NS_PER_MS, MonotonicNs, UtcNs
+from heteromig.runner.survivors import CONTROLLER
 from heteromig.workers.command import Command
+from heteromig.workers.guardian import note_process
 from heteromig.workers.worker import Worker
 
 
@@ -52,7 +54,7 @@ class Crew:
     """The backgrounds that nobody runs beside at the moment, by slice."""
 
     def __init__(self, directory: Path) -> None:
-        """`directory` is for crews alone, one after the other; it is made when the first member joins."""
+        """`directory` is where the runs of the campaign are; members get directories beside theirs."""
         self._directory = directory
         self._members: dict[str, Member] = {}
         self._homes = 0
@@ -61,7 +63,7 @@ class Crew:
         """Where no member of this crew, or of one before it, has been; it is not made yet."""
         while True:
             self._homes += 1
-            home = self._directory / str(self._homes)
+            home = self._directory / f"crew-{self._homes}"
             if not home.exists():
                 return home
 
@@ -98,6 +100,16 @@ class Crew:
             worker.close()  # which kills what is left
 
 
+def make_home(home: Path) -> None:
+    """Make it so that whoever cleans up can tell whose the processes are that write there.
+
+    Raises:
+        OSError: the file system does not let it.
+    """
+    (home / "workers").mkdir(0o755, parents=True)
+    note_process(str(home), CONTROLLER, os.getpid())
+
+
 def copy_traces(member: Member, target: Path) -> None:
     """Bring what the worker wrote so far into its directory in a run, `target`; links are left out.
 
@@ -112,7 +124,7 @@ def copy_traces(member: Member, target: Path) -> None:
         for name in names:
             path = Path(folder, name)
             if path.is_file() and not path.is_symlink():
-                shutil.copyfile(path, place / name)
+                shutil.copy(path, place / name)  # what only the user may read stays so
 
 
 def _stops_cleanly(worker: Worker) -> bool:

@@ -24,6 +24,7 @@ from heteromig.core.record import Tool
 from heteromig.core.spec import RunSpec
 from heteromig.core.units import MonotonicNs, UtcNs
 from heteromig.logs.files import read_regular
+from heteromig.workers.private import create_private
 
 JOURNAL = "events.jsonl"
 SCHEMA_VERSION = 3
@@ -65,10 +66,23 @@ class _Version(Struct, frozen=True, tag="header", tag_field="line"):
     tool: msgspec.Raw = msgspec.Raw()
 
 
+class Told(Struct, frozen=True, rename="kebab"):
+    """Of the spec in the header."""
+
+    slices: str
+    harness: str
+    engines_dir: str
+
+
+class _ToldHeader(Struct, frozen=True, tag="header", tag_field="line"):
+    spec: Told
+
+
 Line = Union[Header, Heard, Asked]  # noqa: UP007 - msgspec decodes this union at run time on 3.10 too
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Line)
+_TOLD = msgspec.json.Decoder(_ToldHeader)
 _VERSION = msgspec.json.Decoder(_Version)
 _TOOL = msgspec.json.Decoder(Tool)
 
@@ -85,7 +99,7 @@ class Journal:
 
     def __init__(self, run_dir: Path, followers: Sequence[Follower] = ()) -> None:
         self._path = run_dir / JOURNAL
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._fd = create_private(self._path, os.O_APPEND)  # the header has the commands with their variables
         self._followers = followers
         self._size_bytes = 0
 
@@ -173,6 +187,17 @@ def read_controller_pid(run_dir: Path) -> int | None:
         return None
     started = heard.event if isinstance(heard, Heard) else None
     return started.controller_pid if isinstance(started, RunStarted) else None
+
+
+def read_told(run_dir: Path) -> Told | None:
+    """What a run was told, as far as it matters to who cleans up after it; None where its journal does not say."""
+    try:
+        if not stat.S_ISREG(os.lstat(run_dir / JOURNAL).st_mode):
+            return None
+        with (run_dir / JOURNAL).open("rb") as file:
+            return _TOLD.decode(file.readline(_LINE_BYTES_MAX)).spec
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _decode(path: Path, raw: bytes) -> Iterator[Line]:

@@ -18,6 +18,7 @@ from heteromig.core.units import MonotonicNs
 from heteromig.runner.rundir import KEEPER_LOG
 from heteromig.slices import keeping
 from heteromig.slices.keeper import RESTORE_PATIENCE_S
+from heteromig.workers.guardian import note_process
 from heteromig.workers.spawn import Helper, spawn_helper
 
 LEAVING_LIMIT_S = RESTORE_PATIENCE_S + 30.0
@@ -122,6 +123,8 @@ class KeeperLink:
         self._text = b""
         # In a directory of our own, as the sampler is.
         self._helper = spawn_helper(argv, stderr=self._run_dir / KEEPER_LOG, cwd=self._run_dir)
+        with contextlib.suppress(OSError):  # as for the sampler
+            note_process(str(self._run_dir), "keeper", self._helper.pid)
         os.set_blocking(self._helper.stdout.fileno(), False)
 
     def _event(self, line: bytes, at_ns: MonotonicNs) -> list[ev.AnyEvent]:

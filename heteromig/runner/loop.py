@@ -26,12 +26,13 @@ from heteromig.core.machine import Run
 from heteromig.core.phases import Phase, Role
 from heteromig.core.plan import Assignment, expected_duration_ms, split_cpus
 from heteromig.core.record import RunRecord
-from heteromig.core.spec import Preparation
+from heteromig.core.redaction import Redaction
+from heteromig.core.spec import Preparation, RunSpec
 from heteromig.core.units import NS_PER_S, MonotonicNs, UtcNs
 from heteromig.core.verdict import ABORT_SIGNALS
 from heteromig.harnesses import Harness
 from heteromig.runner.clock import Clock, read_both
-from heteromig.runner.crew import Crew, Member, copy_traces
+from heteromig.runner.crew import Crew, Member, copy_traces, make_home
 from heteromig.runner.evidence import certify_run
 from heteromig.runner.journal import Asked, Follower, Header, Heard, Journal
 from heteromig.runner.keeper_link import KeeperLink
@@ -44,7 +45,7 @@ from heteromig.slices.mig.left_over import left_cut
 from heteromig.slices.mps.keeping import TERMINATE_CLIENTS
 from heteromig.slices.source import parse_slices
 from heteromig.views.reporter import Reporter, tell
-from heteromig.workers.command import with_environment
+from heteromig.workers.command import with_environment, without_secrets
 from heteromig.workers.guardian import descendants, read_process
 from heteromig.workers.sweep import become_subreaper
 from heteromig.workers.worker import Worker
@@ -71,6 +72,8 @@ class Loop:
         self,
         *,
         header: Header,
+        spec: RunSpec,
+        redaction: Redaction,
         run_dir: Path,
         harness: Harness,
         reporter: Reporter,
@@ -79,11 +82,15 @@ class Loop:
         followers: Sequence[Follower] = (),
         crew: Crew | None = None,
     ) -> None:
-        """`crew` has the backgrounds that go on from run to run, where the spec says that they do."""
+        """`header` holds `spec` as it may be written down, which is all that the core knows of it.
+
+        `crew` has the backgrounds that go on from run to run, where the spec says that they do.
+        """
         self.run = Run(header.spec)
         self.run_dir = run_dir
         self._header = header
-        self._spec = header.spec
+        self._spec = spec
+        self._redaction = redaction
         self._harness = harness
         self._reporter = reporter
         self._clock = clock
@@ -232,6 +239,8 @@ class Loop:
         if report is not None:
             self._selector.unregister(worker.report_fd)
             self._unreported.discard(worker.index)
+            if isinstance(report, ev.SpawnFailed):
+                report = msgspec.structs.replace(report, message=self._redaction.text(report.message))
             self._put(report)
 
     def _read_logs(self, now_ns: MonotonicNs) -> None:
@@ -259,7 +268,7 @@ class Loop:
         if exited is None:  # the harness never ran; `SpawnFailed` said why
             exited = ev.WorkerExited(at_ns=now_ns, worker=worker.index, exit_code=None, signal=None)
         else:
-            exited = msgspec.structs.replace(exited, last_line=worker.last_line)
+            exited = msgspec.structs.replace(exited, last_line=self._redaction.text(worker.last_line))
         self._put(exited)
         del self._workers[worker.index]
         worker.close()
@@ -467,17 +476,21 @@ class Loop:
         prepared = self.run.view.prepared
         if prepared is not None:
             command = with_environment(command, prepared.environment)
-        self._recorder.spawned(assignment, command)
+        written = without_secrets(command, self._redaction)
+        self._recorder.spawned(assignment, written)
         worker = Worker(
             index=assignment.index,
             directory=directory,
             command=command,
+            written=written,
             cpus=assignment.cpus,
             logs=self._harness.logs(assignment, self._spec, home),
             lines=self._harness.lines(assignment),
         )
         try:
-            directory.mkdir(parents=crew is not None)
+            if crew is not None:
+                make_home(home)
+            directory.mkdir(0o755)
             self._prepared[assignment.index] = (assignment, self._clock.utc_ns())
             self._harness.prepare(assignment, self._spec, home)
             spawned_ns = self._clock.monotonic_ns()
@@ -486,13 +499,13 @@ class Loop:
             now_ns = self._clock.monotonic_ns()
             worker.close()
             self._put(
-                ev.SpawnFailed(at_ns=now_ns, worker=assignment.index, message=str(error)),
+                ev.SpawnFailed(at_ns=now_ns, worker=assignment.index, message=self._redaction.text(str(error))),
                 ev.WorkerExited(at_ns=now_ns, worker=assignment.index, exit_code=None, signal=None),
             )
             return
         if crew is not None:
             utc_ns = self._prepared[assignment.index][1]
-            self._members[assignment.index] = Member(worker, assignment, command, home, spawned_ns, utc_ns)
+            self._members[assignment.index] = Member(worker, assignment, written, home, spawned_ns, utc_ns)
         if not self._workers:
             self._looked_ns = self._clock.monotonic_ns()
         self._workers[assignment.index] = worker

@@ -44,6 +44,7 @@ from heteromig.runner.config import to_toml
 from heteromig.runner.journal import Header
 from heteromig.runner.rundir import CERTIFICATE, PLAN, RUN_JSON, FileHash, hash_files, sync_directory, write_json
 from heteromig.workers.command import Command
+from heteromig.workers.private import create_private
 
 TOOL = Tool(name="heteromig", version=__version__)
 CERTIFICATE_VERSION = 2
@@ -118,7 +119,8 @@ class Recorder:
 
     def begin(self) -> None:
         """Write down the plan."""
-        (self._run_dir / PLAN).write_text(to_toml(self._header.spec), encoding="utf-8")
+        with os.fdopen(create_private(self._run_dir / PLAN), "wb") as file:
+            file.write(to_toml(self._header.spec).encode())
 
     def entered(self, phase: Phase, at_ns: MonotonicNs) -> None:
         """The run is in another phase."""
@@ -131,7 +133,7 @@ class Recorder:
     def write(self, run: Run, observer: ObserverRecord, now_utc_ns: UtcNs, *, sync: bool = False) -> RunRecord:
         """Replace `run.json` in one step."""
         record = self.describe(run, observer, now_utc_ns)
-        write_json(self._run_dir / RUN_JSON, record, sync=sync)
+        write_json(self._run_dir / RUN_JSON, record, sync=sync, private=True)
         return record
 
     def seal(self, run: Run, observer: ObserverRecord, now_utc_ns: UtcNs) -> RunRecord:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from heteromig.core.record import ObserverPhase, PreparationRecord, RunRecord, W
 from heteromig.core.spec import Goal, Isolation, Mode, Preparation
 from heteromig.core.verdict import SIGNAL_BASE, ExitCode
 from heteromig.views.guards_view import append_guards, append_remarks
-from heteromig.views.text import printable
+from heteromig.views.text import printable, shell_quote, shown_path
 from heteromig.views.verdict_text import SIMULATED_NOTE, SOFT_NOTE, append_block, append_overlap, append_verdict
 
 _NS_PER_MS = 1e6
@@ -82,7 +81,8 @@ def summary(record: RunRecord, run_directory: str, width: int) -> Text:
     # Paths and commands are not wrapped: they are there to be copied.
     if main is not None and record.harness == "make" and (logs := _logs_in_tree(main)):
         append_block(text, "Logs", f"{logs} (in NVIDIA's tree)", len(logs) + width)
-    append_block(text, "Files", run_directory, len(run_directory) + width)
+    files = shown_path(run_directory)
+    append_block(text, "Files", files, len(files) + width)
     for number, step in enumerate(_next_steps(record, run_directory.rstrip("/"))):
         append_block(text, "Next" if number == 0 else "", step.words, width)
         if step.command:
@@ -206,7 +206,7 @@ class _Step(NamedTuple):
 
 
 def _next_steps(record: RunRecord, run_directory: str) -> Iterator[_Step]:
-    quoted = shlex.quote(run_directory)
+    quoted = shell_quote(run_directory)
     verify = f"heteromig verify {quoted}"
     verdict = record.verdict
     if verdict is None:
@@ -257,7 +257,7 @@ def _hints_on_main(record: RunRecord, quoted: str) -> Iterator[_Step]:
         yield from _logs(quoted, (main,))
     else:
         words = f"{_advice(main, record.harness)} LoadGen's own words:"
-        yield _Step(words, f"ls {quoted}/{shlex.quote(main.directory)}")
+        yield _Step(words, f"ls {quoted}/{shell_quote(main.directory)}")
 
 
 def _advice(main: WorkerRecord, harness: str) -> str:
@@ -291,5 +291,5 @@ def _ended_by_itself(worker: WorkerRecord) -> bool:
 def _logs(quoted: str, workers: Iterable[WorkerRecord]) -> Iterator[_Step]:
     """Where the first few of `workers` say what happened."""
     for worker in itertools.islice(workers, _LOGS_MAX):
-        log = f"tail {quoted}/{shlex.quote(worker.directory)}/stdout.log"
+        log = f"tail {quoted}/{shell_quote(worker.directory)}/stdout.log"
         yield _Step(f"See what {worker.role} {worker.index} ({printable(worker.benchmark)}) said last:", log)

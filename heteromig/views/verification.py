@@ -12,7 +12,7 @@ from heteromig.core.overlap import CertificateSummary
 from heteromig.core.spec import Isolation
 from heteromig.core.verdict import Verdict
 from heteromig.views.guards_view import append_guards, append_remarks
-from heteromig.views.text import printable
+from heteromig.views.text import printable, shown_path
 from heteromig.views.verdict_text import (
     SIMULATED_NOTE,
     SOFT_NOTE,
@@ -75,7 +75,10 @@ def verification(found: Verified, run_directory: str, width: int) -> Text:
         append_block(text, "", SOFT_NOTE, width, indent=0)
     text.append("\n")
     append_block(
-        text, "Verified", f"{printable(found.run_id)}, from the logs and the journal in {run_directory}", width
+        text,
+        "Verified",
+        f"{printable(found.run_id)}, from the logs and the journal in {shown_path(run_directory)}",
+        width,
     )
     if found.certificate is not None:
         overlap = found.certificate.overlap

@@ -39,6 +39,7 @@ from heteromig.workers import guardian
 from heteromig.workers.command import Command
 from heteromig.workers.environment import without_slice
 from heteromig.workers.guardian import read_process
+from heteromig.workers.private import create_private
 from heteromig.workers.sweep import kill_tree, note_reaped, note_started, sweep_orphans
 
 STDOUT_LOG = "stdout.log"
@@ -101,6 +102,7 @@ class Worker:
         index: int,
         directory: Path,
         command: Command,
+        written: Command | None = None,
         cpus: tuple[int, ...] = (),
         logs: LogPlace | None = None,
         lines: tuple[LinePattern, ...] = MLPERF_LINES,
@@ -111,6 +113,7 @@ class Worker:
             index: number of the worker in the plan.
             directory: exists; receives `command.json`, `stdout.log` and `exit.json`.
             command: what to run.
+            written: the same as it may be written down, None where it has no secrets.
             cpus: processors for the whole tree, empty for those of the controller.
             logs: where LoadGen's logs will appear; None when there are none. What is there already is not its own.
             lines: what to look for in the harness' output.
@@ -118,6 +121,7 @@ class Worker:
         self.index = index
         self.directory = directory
         self.command = command
+        self._written = command if written is None else written
         self.cpus = cpus
         self.pid: int | None = None
         self.exit: ExitRecord | None = None
@@ -147,9 +151,10 @@ class Worker:
             PreflightError: the worker's directory cannot be written, already holds a worker, or there is no memory
                 or process to be had for the guardian.
         """
-        lifeline_fd = report_fd = -1
+        lifeline_fd = report_fd = command_fd = -1
         try:
             self._write_command()
+            command_fd = self._command_in_memory()
             lifeline_fd, self._lifeline_fd = os.pipe2(os.O_CLOEXEC)
             self._report_fd, report_fd = os.pipe2(os.O_CLOEXEC)
             os.set_blocking(self._lifeline_fd, False)
@@ -161,13 +166,14 @@ class Worker:
                     guardian.__file__,
                     str(lifeline_fd),
                     str(report_fd),
+                    str(command_fd),
                     str(os.getpid()),
                     os.fspath(self.directory),
                 ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=(lifeline_fd, report_fd),
+                pass_fds=(lifeline_fd, report_fd, command_fd),
                 env=without_slice(),
                 start_new_session=True,
             )
@@ -180,7 +186,7 @@ class Worker:
             ) from error
         finally:
             # The guardian's ends must be the guardian's alone, else no end of file would ever be seen.
-            for fd in (lifeline_fd, report_fd):
+            for fd in (lifeline_fd, report_fd, command_fd):
                 if fd >= 0:
                     os.close(fd)
 
@@ -319,17 +325,27 @@ class Worker:
             self._detail.close()
 
     def _write_command(self) -> None:
-        command = {
-            "argv": self.command.argv,
-            "env": self.command.env,
-            "cwd": os.fspath(self.command.cwd),
+        with os.fdopen(create_private(self.directory / COMMAND_FILE), "wb") as file:
+            file.write(self._as_json(self._written))
+
+    def _command_in_memory(self) -> int:
+        """A descriptor from which the guardian reads the command as it is, which is on no disk."""
+        fd = os.memfd_create("command")
+        with os.fdopen(os.dup(fd), "wb") as file:
+            file.write(self._as_json(self.command))
+        os.lseek(fd, 0, os.SEEK_SET)
+        return fd
+
+    def _as_json(self, command: Command) -> bytes:
+        fields = {
+            "argv": command.argv,
+            "env": command.env,
+            "cwd": os.fspath(command.cwd),
             "cpus": self.cpus,
-            "clean_stop_signal": self.command.clean_stop_signal,
+            "clean_stop_signal": command.clean_stop_signal,
         }
         # The standard library's encoder, because environments may hold bytes that are no UTF-8.
-        with (self.directory / COMMAND_FILE).open("x", encoding="ascii") as file:
-            json.dump(command, file, indent=2)
-            file.write("\n")
+        return json.dumps(fields, indent=2).encode("ascii") + b"\n"
 
     def _tell(self, command: bytes) -> None:
         if self._lifeline_fd >= 0:

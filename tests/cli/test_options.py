@@ -51,6 +51,7 @@ VALUES = {
     "no-pin": None,
     "runs-dir": "my_runs",
     "engines-dir": "my_engines",
+    "allow-shared-dirs": None,
     "rebuild": None,
     "start-time-buffer": "7s",
     "main-benchmark-immediate-start": "True",
@@ -131,6 +132,7 @@ def test_the_table_has_every_option() -> None:
     names = {name.lstrip("-") for param in COMMANDS["run"].params for name in (*param.opts, *param.secondary_opts)}
     told = {*VALUES, *ELSEWHERE}
     assert {name for name in names if len(name) > 1 and name not in told and f"no-{name}" not in told} - {"help"} == {
+        "no-allow-shared-dirs",
         "no-enable-mig-mode",
         "no-lenient",
         "no-live",

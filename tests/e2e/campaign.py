@@ -40,7 +40,7 @@ def main(runs_dir: str, background_duration: str) -> None:
         )
     )
     spec = msgspec.structs.replace(spec, keeps_backgrounds=True)
-    crew = Crew(Path(runs_dir, "crew").absolute())
+    crew = Crew(Path(runs_dir).absolute())
     try:
         for _ in sys.stdin:
             outcome = execute(spec, choose_reporter(live=False, quiet=True), crew=crew)
