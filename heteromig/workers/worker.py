@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from heteromig.core.errors import PreflightError
+from heteromig.core.errors import EvidenceError, PreflightError
 from heteromig.core.events import (
     AnyEvent,
     FinishAnnounced,
@@ -31,6 +31,7 @@ from heteromig.core.events import (
     WorkerSpawned,
 )
 from heteromig.core.units import MonotonicNs, UtcNs
+from heteromig.logs.files import read_regular
 from heteromig.logs.harness import MLPERF_LINES, HarnessLog, LinePattern
 from heteromig.logs.loadgen import DetailLog
 from heteromig.logs.search import LogPlace, LogSearch
@@ -75,17 +76,37 @@ class ExitRecord(msgspec.Struct, frozen=True):
     ended_utc_ns: UtcNs
 
 
-class _Spawned(msgspec.Struct, frozen=True):
+class Spawned(msgspec.Struct, frozen=True):
     """The guardian's report when the harness runs. `start_time` is None when it was gone again already."""
 
     pid: int
     start_time: int | None
 
 
-class _Failed(msgspec.Struct, frozen=True):
+class NotSpawned(msgspec.Struct, frozen=True):
     """The guardian's report when it does not."""
 
     error: str
+
+
+def read_report(text: bytes) -> Spawned | NotSpawned | None:
+    """What a guardian reported; None when that is neither, as when it was killed before."""
+    try:
+        return msgspec.json.decode(text, type=Spawned)
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    try:
+        return msgspec.json.decode(text, type=NotSpawned)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def read_exit(path: Path) -> ExitRecord | None:
+    """What a guardian left in `exit.json`; None when it left nothing, or something else lies there."""
+    try:
+        return msgspec.json.decode(read_regular(path, "The exit record"), type=ExitRecord)
+    except (OSError, EvidenceError, msgspec.DecodeError, RecursionError):
+        return None
 
 
 class Worker:
@@ -231,8 +252,7 @@ class Worker:
         note_reaped(self._guardian.pid)
         if self._guardian.returncode != 0:
             sweep_orphans(SWEEP_TIMEOUT_S)
-        with contextlib.suppress(OSError, msgspec.DecodeError):
-            self.exit = msgspec.json.decode((self.directory / EXIT_FILE).read_bytes(), type=ExitRecord)
+        self.exit = read_exit(self.directory / EXIT_FILE)
         return WorkerExited(
             at_ns=at_ns,
             worker=self.index,
@@ -331,23 +351,19 @@ class Worker:
         except BlockingIOError:
             if not self._report_text.endswith(b"\n"):
                 return
-        try:
-            report = msgspec.json.decode(self._report_text, type=_Spawned)
-        except msgspec.DecodeError:
-            self._report = SpawnFailed(at_ns=at_ns, worker=self.index, message=self._failure())
-            return
-        self.pid = report.pid
-        self._start_time = report.start_time
-        self._report = WorkerSpawned(at_ns=at_ns, worker=self.index, guardian_pid=self._guardian.pid, pid=report.pid)
-
-    def _failure(self) -> str:
-        try:
-            return msgspec.json.decode(self._report_text, type=_Failed).error
-        except msgspec.DecodeError:
-            return (
-                f"The guardian of worker {self.index} ended before its harness ran; "
-                f"{self.directory / STDOUT_LOG} may say why."
+        report = read_report(self._report_text)
+        if isinstance(report, Spawned):
+            self.pid = report.pid
+            self._start_time = report.start_time
+            self._report = WorkerSpawned(
+                at_ns=at_ns, worker=self.index, guardian_pid=self._guardian.pid, pid=report.pid
             )
+            return
+        ended = (
+            f"The guardian of worker {self.index} ended before its harness ran; "
+            f"{self.directory / STDOUT_LOG} may say why."
+        )
+        self._report = SpawnFailed(at_ns=at_ns, worker=self.index, message=report.error if report else ended)
 
     def _look(self, at_ns: MonotonicNs) -> None:
         at_end = self._reaped
