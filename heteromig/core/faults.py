@@ -75,6 +75,8 @@ def _faults(view: View, event: ev.AnyEvent, phase: Phase) -> Iterator[Fault]:  #
             yield from _exited(view, event, phase)
         case ev.TimedSectionEnded() | ev.FinishAnnounced():
             yield from _left_timed_section(view, event, phase)
+        case ev.FoundStopped():
+            yield from _stopped(view, event)
         case ev.SampleTaken():
             yield from _gpus(view, phase)
             yield from _processes(view, phase)
@@ -203,6 +205,18 @@ def _left_timed_section(view: View, event: ev.TimedSectionEnded | ev.FinishAnnou
         f"{format_duration_s(worker.assignment.duration_ms / 1000)}. Ask for more, "
         f"e.g. --background-benchmark-duration {2 * view.plan.background_duration_ms // 1000}s.",
     )
+
+
+def _stopped(view: View, event: ev.FoundStopped) -> Iterator[Fault]:
+    """Its log will say that it was timed until it is woken up to be ended; how long it stood still, nobody knows."""
+    worker = view.worker(event.worker)
+    if worker is not None and worker.role is Role.BACKGROUND and view.main_ended:
+        yield _background(
+            view.spec,
+            ExitCode.OVERLAP,
+            f"{_capital(worker.name)} was found stopped when main had ended (as by SIGSTOP, or a debugger), so it did "
+            "not keep its slice busy until then: let nobody stop it.",
+        )
 
 
 def _gpus(view: View, phase: Phase) -> Iterator[Fault]:

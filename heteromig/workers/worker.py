@@ -20,6 +20,7 @@ from heteromig.core.errors import EvidenceError, PreflightError
 from heteromig.core.events import (
     AnyEvent,
     FinishAnnounced,
+    FoundStopped,
     ProgressMade,
     ResultReported,
     SpawnFailed,
@@ -286,8 +287,8 @@ class Worker:
         found, self._found = self._found, []
         return _in_order(found)
 
-    def still_timed(self, at_ns: MonotonicNs) -> StillTimed | None:
-        """Look now: the harness is alive, not stopped, and its log shows a timed section that has not ended.
+    def observe(self, at_ns: MonotonicNs) -> StillTimed | FoundStopped | None:
+        """Look now: the harness is alive, and its log shows a timed section that has not ended; and whether it moves.
 
         Without a log of LoadGen's, its markers say so. The wall clock is read before the looking, so the statement
         holds for that time. Whatever else the look finds is told by the next `read_logs`.
@@ -300,8 +301,10 @@ class Worker:
         if not timed or self.pid is None:
             return None
         process = read_process(self.pid)
-        if process is None or process.start_time != self._start_time or process.state in "ZXTt":
+        if process is None or process.start_time != self._start_time or process.state in "ZXt":
             return None
+        if process.state == "T":
+            return FoundStopped(at_ns=at_ns, worker=self.index)
         return StillTimed(at_ns=at_ns, worker=self.index, at_utc_ns=at_utc_ns)
 
     def close(self) -> None:
