@@ -83,6 +83,8 @@ def _contradiction(seen: Seen, verified: int | None) -> str | None:
     """What must hold whatever was planned."""
     if seen.exit_code is None:
         return "it did not end"
+    if seen.exit_code < 0 and seen.run_dir is None:
+        return None  # it was hit while its interpreter was being started: nothing had begun
     if seen.exit_code == 1 or "Traceback" in seen.said:
         return "an internal error"
     if seen.exit_code >= 0 and verified is not None and verified != seen.exit_code:
