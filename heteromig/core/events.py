@@ -245,6 +245,12 @@ class StillTimed(Event, frozen=True, tag=True):
     at_utc_ns: UtcNs
 
 
+class FoundStopped(Event, frozen=True, tag=True):
+    """The worker was looked at, and its harness was stopped, as by SIGSTOP: timed by its log only, and not at work."""
+
+    worker: int
+
+
 class SampleTaken(Event, frozen=True, tag=True):
     """The sampler read the devices."""
 
@@ -316,6 +322,7 @@ AnyEvent = Union[  # noqa: UP007 - msgspec decodes this union at run time on 3.1
     WorkerReleased,
     WorkerExited,
     StillTimed,
+    FoundStopped,
     SampleTaken,
     DeviceFaulted,
     SamplerLost,

@@ -77,6 +77,8 @@ def _faults(view: View, event: ev.AnyEvent, phase: Phase) -> Iterator[Fault]:  #
             yield from _hopeless(view, event, phase)
         case ev.TimedSectionEnded() | ev.FinishAnnounced():
             yield from _left_timed_section(view, event, phase)
+        case ev.FoundStopped():
+            yield from _stopped(view, event)
         case ev.SampleTaken():
             yield from _gpus(view, phase)
             yield from _processes(view, phase)
@@ -218,6 +220,18 @@ def _hopeless(view: View, event: ev.ProgressMade, phase: Phase) -> Iterator[Faul
             ExitCode.INVALID,
             f"Main {main.assignment.benchmark} cannot be VALID any more, and was ended: {event.over_latency} samples "
             f"were over the limit on latency, and at most {most} may be in all of its run.",
+        )
+
+
+def _stopped(view: View, event: ev.FoundStopped) -> Iterator[Fault]:
+    """Its log will say that it was timed until it is woken up to be ended; how long it stood still, nobody knows."""
+    worker = view.worker(event.worker)
+    if worker is not None and worker.role is Role.BACKGROUND and view.main_ended:
+        yield _background(
+            view.spec,
+            ExitCode.OVERLAP,
+            f"{_capital(worker.name)} was found stopped when main had ended (as by SIGSTOP, or a debugger), so it did "
+            "not keep its slice busy until then: let nobody stop it.",
         )
 
 

@@ -538,6 +538,7 @@ TABLE: list[TransitionConfigDict] = [
     _row(ev.KeeperLost, Phase.DRAINING, None, action=_drain_fault),
     _row(ev.DeadlinePassed, Phase.DRAINING, None, action=_drain_deadline),
     _row(ev.DeviceFaulted, Phase.DRAINING, None, action=_drain_fault),
+    _row(ev.FoundStopped, Phase.DRAINING, None, action=_drain_fault),
     _row(ev.SignalReceived, Phase.DRAINING, None, action=_drain_signal),
     _row(ev.CertificateComputed, Phase.VALIDATING, None, action=_write_verdict),
     _row(ev.VerdictWritten, Phase.VALIDATING, Phase.FINISHED),

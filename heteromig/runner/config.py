@@ -53,10 +53,16 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-Duration = int | str
+Whole = Annotated[int, Meta(ge=-(1 << 53), le=1 << 53)]
+"""What JSON's numbers hold; TOML's hexadecimal ones have any length, and Python does not print them all."""
+
+Duration = Whole | str
 """Milliseconds, or text with a unit: `600000`, `"600s"`, `"10m"`."""
 
 Positive = Annotated[float, Meta(gt=0)]
+
+_CONFIG_BYTES_MAX = 1 << 20
+"""Whoever names something larger, or a device that never ends, has named something else."""
 
 MAX_DURATION_MS = 366 * 24 * 3_600_000
 """No run takes longer than a year; LoadGen and the journal hold no more than 64 bits of whatever unit."""
@@ -80,7 +86,7 @@ class MainConfig(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True
     runargs: Arguments | None = None
     cmd_prefix: Arguments | None = None
     immediate_start: bool | None = None
-    slice: str | int | None = None
+    slice: str | Whole | None = None
 
 
 class BackgroundConfig(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
@@ -137,7 +143,7 @@ class Config(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     slices: str | None = None
     harness: str | None = None
     harness_dir: str | None = None
-    gpu: str | int | None = None
+    gpu: str | Whole | None = None
     layout: str | None = None
     enable_mig_mode: bool | None = None
     start_from_device: bool | None = None
@@ -147,7 +153,7 @@ class Config(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     command: dict[str, CommandConfig] | None = None
     start_evidence: EvidenceLevel | None = None
     drain: Drain | None = None
-    seed: int | None = None
+    seed: Whole | None = None
     pin: bool | None = None
     lenient: bool | None = None
     rebuild: bool | None = None
@@ -168,10 +174,14 @@ def read_config(path: Path) -> Config:
     """
     try:
         with path.open("rb") as file:
-            tree = tomllib.load(file)
+            data = file.read(_CONFIG_BYTES_MAX + 1)
     except OSError as error:
         raise UsageError(f"The configuration {path} cannot be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    if len(data) > _CONFIG_BYTES_MAX:
+        raise UsageError(f"The configuration {path} has more than {_CONFIG_BYTES_MAX} bytes: it is something else.")
+    try:
+        tree = tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as error:  # numbers with too many digits, brackets within brackets
         raise UsageError(f"The configuration {path} is not TOML: {error}.") from None
     _refuse_unknown_keys(tree, Config, str(path), "")
     try:

@@ -520,10 +520,10 @@ class Loop:
         """Before anything is stopped: who is alive and timed at this moment."""
         for worker in self._chosen(indices):
             now_ns = self._clock.monotonic_ns()
-            still = worker.still_timed(now_ns)
+            found = worker.observe(now_ns)
             self._put(*worker.read_logs(now_ns))
-            if still is not None:
-                self._put(still)
+            if found is not None:
+                self._put(found)
 
     def _chosen(self, indices: tuple[int, ...]) -> Iterator[Worker]:
         return (self._workers[index] for index in indices if index in self._workers)

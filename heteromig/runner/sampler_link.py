@@ -14,6 +14,7 @@ from heteromig.core.errors import HeteromigError
 from heteromig.core.units import NS_PER_MS, NS_PER_S, MonotonicNs
 from heteromig.runner.rundir import SAMPLER_LOG
 from heteromig.slices import messages
+from heteromig.slices.lines import LINE_BYTES_MAX
 from heteromig.workers.spawn import Helper, spawn_helper
 
 SILENCE_LIMIT_S = 5.0
@@ -109,6 +110,8 @@ class SamplerLink:
                 found.extend(self._event(line, at_ns))
                 if self._helper is not helper:
                     break  # what else the one before said is of no interest, and must not cost the new one
+            if self._helper is helper and len(self._text) > LINE_BYTES_MAX:
+                found.extend(self._replace(at_ns, "the sampler said something unreadable (a line without an end)."))
         return found
 
     def check(self, at_ns: MonotonicNs) -> list[ev.AnyEvent]:

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import msgspec
 
-from heteromig.core.errors import PreflightError
+from heteromig.core.errors import EvidenceError, PreflightError
 from heteromig.core.events import (
     AnyEvent,
     FinishAnnounced,
+    FoundStopped,
     ProgressMade,
     ResultReported,
     SpawnFailed,
@@ -31,6 +32,7 @@ from heteromig.core.events import (
     WorkerSpawned,
 )
 from heteromig.core.units import MonotonicNs, UtcNs
+from heteromig.logs.files import read_regular
 from heteromig.logs.harness import MLPERF_LINES, HarnessLog, LinePattern
 from heteromig.logs.loadgen import DetailLog
 from heteromig.logs.search import LogPlace, LogSearch
@@ -76,17 +78,37 @@ class ExitRecord(msgspec.Struct, frozen=True):
     ended_utc_ns: UtcNs
 
 
-class _Spawned(msgspec.Struct, frozen=True):
+class Spawned(msgspec.Struct, frozen=True):
     """The guardian's report when the harness runs. `start_time` is None when it was gone again already."""
 
     pid: int
     start_time: int | None
 
 
-class _Failed(msgspec.Struct, frozen=True):
+class NotSpawned(msgspec.Struct, frozen=True):
     """The guardian's report when it does not."""
 
     error: str
+
+
+def read_report(text: bytes) -> Spawned | NotSpawned | None:
+    """What a guardian reported; None when that is neither, as when it was killed before."""
+    try:
+        return msgspec.json.decode(text, type=Spawned)
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    try:
+        return msgspec.json.decode(text, type=NotSpawned)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def read_exit(path: Path) -> ExitRecord | None:
+    """What a guardian left in `exit.json`; None when it left nothing, or something else lies there."""
+    try:
+        return msgspec.json.decode(read_regular(path, "The exit record"), type=ExitRecord)
+    except (OSError, EvidenceError, msgspec.DecodeError, RecursionError):
+        return None
 
 
 class Worker:
@@ -252,8 +274,7 @@ class Worker:
         note_reaped(self._guardian.pid)
         if self._guardian.returncode != 0:
             sweep_orphans(SWEEP_TIMEOUT_S)
-        with contextlib.suppress(OSError, msgspec.DecodeError):
-            self.exit = msgspec.json.decode((self.directory / EXIT_FILE).read_bytes(), type=ExitRecord)
+        self.exit = read_exit(self.directory / EXIT_FILE)
         return WorkerExited(
             at_ns=at_ns,
             worker=self.index,
@@ -287,8 +308,8 @@ class Worker:
         found, self._found = self._found, []
         return _in_order(found)
 
-    def still_timed(self, at_ns: MonotonicNs) -> StillTimed | None:
-        """Look now: the harness is alive, not stopped, and its log shows a timed section that has not ended.
+    def observe(self, at_ns: MonotonicNs) -> StillTimed | FoundStopped | None:
+        """Look now: the harness is alive, and its log shows a timed section that has not ended; and whether it moves.
 
         Without a log of LoadGen's, its markers say so. The wall clock is read before the looking, so the statement
         holds for that time. Whatever else the look finds is told by the next `read_logs`.
@@ -301,8 +322,10 @@ class Worker:
         if not timed or self.pid is None:
             return None
         process = read_process(self.pid)
-        if process is None or process.start_time != self._start_time or process.state in "ZXTt":
+        if process is None or process.start_time != self._start_time or process.state in "ZXt":
             return None
+        if process.state == "T":
+            return FoundStopped(at_ns=at_ns, worker=self.index)
         return StillTimed(at_ns=at_ns, worker=self.index, at_utc_ns=at_utc_ns)
 
     def close(self) -> None:
@@ -362,23 +385,19 @@ class Worker:
         except BlockingIOError:
             if not self._report_text.endswith(b"\n"):
                 return
-        try:
-            report = msgspec.json.decode(self._report_text, type=_Spawned)
-        except msgspec.DecodeError:
-            self._report = SpawnFailed(at_ns=at_ns, worker=self.index, message=self._failure())
-            return
-        self.pid = report.pid
-        self._start_time = report.start_time
-        self._report = WorkerSpawned(at_ns=at_ns, worker=self.index, guardian_pid=self._guardian.pid, pid=report.pid)
-
-    def _failure(self) -> str:
-        try:
-            return msgspec.json.decode(self._report_text, type=_Failed).error
-        except msgspec.DecodeError:
-            return (
-                f"The guardian of worker {self.index} ended before its harness ran; "
-                f"{self.directory / STDOUT_LOG} may say why."
+        report = read_report(self._report_text)
+        if isinstance(report, Spawned):
+            self.pid = report.pid
+            self._start_time = report.start_time
+            self._report = WorkerSpawned(
+                at_ns=at_ns, worker=self.index, guardian_pid=self._guardian.pid, pid=report.pid
             )
+            return
+        ended = (
+            f"The guardian of worker {self.index} ended before its harness ran; "
+            f"{self.directory / STDOUT_LOG} may say why."
+        )
+        self._report = SpawnFailed(at_ns=at_ns, worker=self.index, message=report.error if report else ended)
 
     def _look(self, at_ns: MonotonicNs) -> None:
         at_end = self._reaped

@@ -14,6 +14,7 @@ from tests.bench import (
     commands,
     handover,
     leftovers,
+    load,
     overhead,
     replaying,
     tree,
@@ -24,7 +25,9 @@ from tests.bench.table import MISSED, Row, render
 
 PROGRAMS: dict[str, Callable[[], list[Row]]] = {
     module.__name__.rpartition(".")[2]: module.measure
-    for module in (handover, chatter, tree, abort, watching, overhead, leftovers, commands, certificates, replaying)
+    for module in (
+        *(handover, chatter, tree, abort, watching, load, overhead, leftovers, commands, certificates, replaying),
+    )
 }
 
 

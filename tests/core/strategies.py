@@ -206,6 +206,7 @@ def facts() -> st.SearchStrategy[ev.AnyEvent]:
         st.builds(ev.ResultReported, zero, _WORKERS, st.booleans()),
         st.builds(ev.StillTimed, zero, _WORKERS, st.just(5)),
         st.builds(ev.WorkerReleased, zero, _WORKERS),
+        st.builds(ev.FoundStopped, zero, _WORKERS),
         exits,
         st.builds(ev.SampleTaken, zero, reading),
         _DEVICE_FAULTS,

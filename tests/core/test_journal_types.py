@@ -69,6 +69,7 @@ EXAMPLES: list[ev.AnyEvent] = [
     ev.WorkerExited(1, 2, None, 9, "KILL"),
     ev.WorkerReleased(1, 2),
     ev.StillTimed(1, 2, 3),
+    ev.FoundStopped(1, 2),
     ev.SampleTaken(1, replace(sample(1, None, (occupant(5, 6),)), gpus=(GpuSample("GPU-0", power_w=61.5),))),
     ev.DeviceFaulted(1, "Xid 79"),
     ev.SamplerLost(1, restarted=True, message="it died"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import warnings
 from pathlib import PurePath
 
 from msgspec import Struct
@@ -133,8 +134,10 @@ def _expression(where: str, key: str, text: str | None) -> re.Pattern[bytes] | N
     if text is None:
         return None
     try:
-        expression = re.compile(text.encode(), re.MULTILINE)
-    except (re.error, OverflowError, RecursionError, UnicodeEncodeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # what means something else in another version of Python is refused
+            expression = re.compile(text.encode(), re.MULTILINE)
+    except (Warning, re.error, OverflowError, RecursionError, UnicodeEncodeError) as error:
         raise UsageError(f"{key} of {where} is {text!r}, which is no regular expression: {error}.") from None
     if expression.search(b"") is not None:
         raise UsageError(
