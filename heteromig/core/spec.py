@@ -14,8 +14,15 @@ class Goal(Enum):
     """How far the run goes."""
 
     RUN = "run"
+    BASELINE = "baseline"
+    """As a run, but main alone: every other slice, and every other GPU of the host, is idle."""
     BUILD = "build"
     """Stop after the engines are built."""
+
+    @property
+    def measures(self) -> bool:
+        """Whether main runs."""
+        return self is not Goal.BUILD
 
 
 class Mode(Enum):
@@ -199,7 +206,8 @@ class RunSpec(Struct, frozen=True, rename="kebab"):
     it would measure something else. `batch_builds`: one build makes all engines of a configuration version. `gpu` is
     the UUID or the index of the GPU to run on; None for the one with the most slices. `harness_dir` and `commands` are
     what the harnesses of these names need. `preparation` says what is done to the GPU first; `layout` is the MIG layout
-    to cut it into, and `enable_mig_mode` allows to turn MIG on for that.
+    to cut it into, and `enable_mig_mode` allows to turn MIG on for that. `allow_busy` lets a baseline go on
+    while others use what it does not.
     """
 
     goal: Goal
@@ -228,6 +236,7 @@ class RunSpec(Struct, frozen=True, rename="kebab"):
     systems: tuple[SystemSpec, ...] = ()
     harness_dir: str = ""
     commands: tuple[CommandSpec, ...] = ()
+    allow_busy: bool = False
 
     @property
     def isolation(self) -> Isolation:

@@ -19,6 +19,7 @@ from heteromig.slices.mig.left_over import half_written_journals, run_journals
 from heteromig.slices.mig.partition import Replacement, partition_summary
 from heteromig.slices.mps import journal as shares
 from heteromig.slices.mps.keeping import KeptShares
+from heteromig.slices.orders import files_of_runs
 from heteromig.slices.source import parse_slices
 
 
@@ -62,9 +63,8 @@ def clean_runs(runs_dir: Path, slices: str | None = None, *, dry_run: bool = Fal
 
 
 def _look(runs_dir: Path, source: str | None, *, dry_run: bool) -> Iterator[Found | None]:
-    for path in sorted(runs_dir.glob(f"*/{shares.RUN_JOURNAL}")):
-        if not path.parent.is_symlink():
-            yield _daemon(path, source, dry_run=dry_run)
+    for path in files_of_runs(runs_dir, shares.RUN_JOURNAL):
+        yield _daemon(path, source, dry_run=dry_run)
     for journal in run_journals(runs_dir):
         yield _layout(journal, source, dry_run=dry_run)
     for half in half_written_journals(runs_dir):

@@ -146,6 +146,7 @@ class Config(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     seed: int | None = None
     pin: bool | None = None
     lenient: bool | None = None
+    allow_busy: bool | None = None
     rebuild: bool | None = None
     sample_period: Duration | None = None
     runs_dir: str | None = None
@@ -202,6 +203,8 @@ def resolve(config: Config, *, goal: Goal = Goal.RUN) -> RunSpec:
     source = parse_slices(config.slices or "mig")
     main = _main(config, harness)
     background = _background(config, harness, main.benchmark)
+    if goal is Goal.BASELINE:
+        background = msgspec.structs.replace(background, benchmarks="none", explicit=False, candidates=())
     timing = _timing(config, harness, main)
     runs_dir = _directory("--runs-dir", config.runs_dir or "runs")
     level = EvidenceLevel.TIMED if harness.writes_loadgen_logs else EvidenceLevel.ANNOUNCED
@@ -232,6 +235,7 @@ def resolve(config: Config, *, goal: Goal = Goal.RUN) -> RunSpec:
         systems=harness.systems(),
         harness_dir=options.harness_dir,
         commands=options.commands,
+        allow_busy=bool(config.allow_busy),
     )
     try:
         msgspec.json.encode(spec)
@@ -493,6 +497,7 @@ def to_toml(spec: RunSpec) -> str:
         seed=spec.seed,
         pin=spec.pin,
         lenient=spec.lenient,
+        allow_busy=spec.allow_busy or None,
         rebuild=spec.rebuild,
         sample_period=spec.sample_period_ms,
         runs_dir=spec.runs_dir,

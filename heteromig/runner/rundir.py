@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from heteromig.core.errors import EvidenceError, UsageError
-from heteromig.core.spec import RunSpec
+from heteromig.core.spec import Goal, RunSpec
 from heteromig.core.units import NS_PER_S, UtcNs
 from heteromig.slices.mig import journal as mig
 from heteromig.slices.mps import journal as mps
@@ -31,23 +31,46 @@ UNSEALED = frozenset({CERTIFICATE, REPORT, mig.RUN_JOURNAL, mps.RUN_JOURNAL})
 done to the GPU, which is closed after the run where that was not possible within it."""
 
 
-def create_run_dir(spec: RunSpec, at_utc_ns: UtcNs) -> Path:
-    """A fresh directory for one run, and the `latest` link beside it.
+def create_run_dir(spec: RunSpec, at_utc_ns: UtcNs, series_dir: Path | None = None) -> Path:
+    """A fresh directory for one run, and the `latest` link beside it, unless it is one of a series.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    kind = "-baseline" if spec.goal is Goal.BASELINE else ""
+    runs = Path(spec.runs_dir).absolute()
+    run_dir = _create(series_dir or runs, f"{_stem(spec, at_utc_ns)}{kind}", "workers")
+    if series_dir is None:
+        _point_latest(runs, run_dir.name)
+    return run_dir
+
+
+def create_series_dir(spec: RunSpec, at_utc_ns: UtcNs) -> Path:
+    """A fresh directory for several runs of one main, and the `latest` link beside it.
 
     Raises:
         UsageError: it cannot be made.
     """
     runs = Path(spec.runs_dir).absolute()
+    series_dir = _create(runs, f"{_stem(spec, at_utc_ns)}-repeat", "")
+    _point_latest(runs, series_dir.name)
+    return series_dir
+
+
+def _stem(spec: RunSpec, at_utc_ns: UtcNs) -> str:
     stamp = datetime.fromtimestamp(at_utc_ns / NS_PER_S, tz=timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    stem = f"{stamp}-{spec.main.benchmark}-{spec.main.scenario}"
+    return f"{stamp}-{spec.main.benchmark}-{spec.main.scenario}"
+
+
+def _create(parent: Path, stem: str, within: str) -> Path:
     try:
-        runs.mkdir(parents=True, exist_ok=True)
-        run_dir = _make_unique(runs, stem)
-        (run_dir / "workers").mkdir()
+        parent.mkdir(parents=True, exist_ok=True)
+        made = _make_unique(parent, stem)
+        if within:
+            (made / within).mkdir()
     except OSError as error:
-        raise no_run_dir(runs, error) from None
-    _point_latest(runs, run_dir.name)
-    return run_dir
+        raise no_run_dir(parent, error) from None
+    return made
 
 
 def no_run_dir(runs: Path, error: OSError) -> UsageError:

@@ -32,11 +32,12 @@ def execute(
     clock: Clock | None = None,
     sampler_faults: str | None = None,
     followers: Sequence[Follower] = (),
+    series_dir: Path | None = None,
 ) -> Outcome:
     """Run it to the end.
 
     `sampler_faults` names a file of rehearsed device faults, for simulated slices only. `followers` are told of each
-    line of the journal.
+    line of the journal. `series_dir` is where the run directory goes, in place of the runs directory.
 
     Raises:
         UsageError: no run directory can be made.
@@ -46,7 +47,7 @@ def execute(
     harness = harness_of(spec)
     harness.preflight(spec)
     at_ns, at_utc_ns = clock.monotonic_ns(), clock.utc_ns()
-    run_dir = create_run_dir(spec, at_utc_ns)
+    run_dir = create_run_dir(spec, at_utc_ns, series_dir)
     header = Header(
         schema_version=SCHEMA_VERSION,
         tool=TOOL,

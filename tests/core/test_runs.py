@@ -1177,7 +1177,7 @@ def test_a_transition_carries_the_findings_of_its_own_guards_only() -> None:
     world = play()
     guards = {move.destination: [finding.guard for finding in move.findings] for move in world.run.transitions}
     assert guards == {
-        Phase.BUILDING: ["slices_locked", "slices_idle"],
+        Phase.BUILDING: ["slices_locked", "slices_idle", "host_idle"],
         Phase.BACKGROUND_STARTING: ["every_engine_present"],
         Phase.BUFFERING: ["all_backgrounds_timed", "backgrounds_on_their_slices"],
         Phase.MAIN_RUNNING: ["buffer_elapsed", "backgrounds_still_timed", "geometry_unchanged"],
