@@ -33,7 +33,7 @@ def _compare(
     ],
     second: Annotated[
         Optional[Path],  # noqa: UP045 - Typer evaluates it at run time, on 3.10 too
-        typer.Argument(metavar="[B]", help="What is compared with A. Without it, A's runs with A's baselines."),
+        typer.Argument(metavar="B", help="What is compared with A. Without it, A's runs with A's baselines."),
     ] = None,
     *,
     fail_if: Annotated[

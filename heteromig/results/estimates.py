@@ -15,6 +15,7 @@ from heteromig.core.degradation import Estimate
 from heteromig.results.student import critical_t
 
 CONFIDENCE = 0.95
+_LOGARITHM_MAX = 709.0
 
 
 def paired(alone: Sequence[float], beside: Sequence[float], *, absolute: bool = False) -> Estimate | None:
@@ -78,9 +79,14 @@ def _transformed(figures: Sequence[float], *, absolute: bool) -> list[float]:
     return list(figures) if absolute else [math.log(figure) for figure in figures]
 
 
+def _ratio(logarithm: float) -> float:
+    """How much more than 1, at most as much as there is a number for."""
+    return math.expm1(min(logarithm, _LOGARITHM_MAX))
+
+
 def _estimate(middle: float, half: float | None, n: int, *, absolute: bool, noise: float | None = None) -> Estimate:
     """Back from logarithms, where these were averaged; never -0.0."""
-    back: Callable[[float], float] = (lambda value: value) if absolute else math.expm1
+    back: Callable[[float], float] = (lambda value: value) if absolute else _ratio
     return Estimate(
         change=back(middle) + 0.0,
         low=None if half is None else back(middle - half) + 0.0,

@@ -45,6 +45,7 @@ def comparison(found: Comparison, width: int) -> Text:
             append_block(text, "", f"... and {len(side) - _RUNS_MAX} more", width)
     text.append("\n")
     _append_table(text, found)
+    text.append("\n")
     for label, words in _footnotes(found):
         append_block(text, label, printable(words), width)
     text.rstrip()
@@ -62,7 +63,7 @@ def comparison_markdown(found: Comparison) -> str:
     lines += ["| metric | A | B | change | 95 % interval |", "|---|---:|---:|---|---|"]
     lines += [f"| {' | '.join(_escaped(cell) for cell in _row(change))} |" for change in _known(found)]
     lines.append("")
-    lines += [f"- {_escaped(f'{label}: ' if label else '')}{_escaped(words)}" for label, words in _footnotes(found)]
+    lines += [f"- {f'{label}: ' if label else ''}{_escaped(words)}" for label, words in _footnotes(found)]
     return "\n".join(lines).rstrip()
 
 

@@ -16,10 +16,10 @@ from heteromig.core.devices import Inventory
 from heteromig.slices import nvml
 from heteromig.slices.discovery import take_inventory
 from heteromig.slices.nvml import NVMLError
+from heteromig.slices.occupants import computing, occupants
 from heteromig.slices.processes import Ancestry, is_there
 from heteromig.slices.simulator import SimulatedLibrary
 from heteromig.slices.source import SliceSource
-from heteromig.slices.occupants import computing, occupants
 from heteromig.slices.telemetry import take_sample
 from tests.slices.conftest import Spawn, cut
 
