@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
+
+import msgspec
+from msgspec import Struct
 
 from heteromig.comparing.comparison import compare_measured
 from heteromig.comparing.measured import Measured, main_of, measure, measure_as_written, read_record
 from heteromig.comparing.series import is_series, read_series
 from heteromig.core.degradation import Degradation
 from heteromig.core.errors import EvidenceError, HeteromigError
-from heteromig.core.record import RunRecord
+from heteromig.core.record import RunRecord, VerdictRecord
 from heteromig.core.spec import Goal
+from heteromig.logs.files import read_regular
 from heteromig.results.wording import sentence
 from heteromig.runner.rundir import RUN_JSON
 
 _READ_AT_MOST = 3
 """How many baselines that look right are read as a whole, the newest first, before none is taken to be known."""
+
+
+class _Glance(Struct, frozen=True):
+    """What of a run.json tells a baseline from others."""
+
+    goal: str
+    verdict: VerdictRecord | None
 
 
 def find_baseline(run_dir: Path) -> Degradation | None:
@@ -35,7 +48,7 @@ def find_baseline(run_dir: Path) -> Degradation | None:
     beside = _beside(run_dir)
     if beside:
         return _against(run, beside, paired_up=len(beside) > 1)
-    for path in _candidates(run_dir, record)[:_READ_AT_MOST]:
+    for path in itertools.islice(_candidates(run_dir, record), _READ_AT_MOST):
         known = _against(run, [path], paired_up=False)
         if known is not None:
             return known
@@ -79,26 +92,28 @@ def _beside(run_dir: Path) -> list[Path]:
     ]
 
 
-def _candidates(run_dir: Path, record: RunRecord) -> list[Path]:
+def _candidates(run_dir: Path, record: RunRecord) -> Iterator[Path]:
     """Valid baselines of the same main in the same directory, the newest first, by what they wrote of themselves."""
     runs_dir = run_dir.absolute().parent
-    found: list[tuple[str, Path]] = []
-    for path in {*runs_dir.glob(f"*/{RUN_JSON}"), *runs_dir.glob(f"*/*/{RUN_JSON}")}:
-        if path.parent.is_symlink() or path.parent.parent.is_symlink():
+    wanted = _essentials(record)
+    written = {*runs_dir.glob(f"*/{RUN_JSON}"), *runs_dir.glob(f"*/*/{RUN_JSON}")}
+    for path in sorted(written, key=lambda path: path.parent.name, reverse=True):  # which begins with its time
+        if path.parent.is_symlink() or path.parent.parent.is_symlink() or not _is_baseline(path):
             continue
         try:
-            other = read_record(path.parent)
+            if _essentials(read_record(path.parent)) == wanted:
+                yield path.parent
         except HeteromigError:
             continue
-        if _is_baseline_of(other, record):
-            found.append((other.started_at, path.parent))
-    return [path for _, path in sorted(found, reverse=True)]
 
 
-def _is_baseline_of(other: RunRecord, record: RunRecord) -> bool:
-    if other.goal != Goal.BASELINE.value or other.verdict is None or other.verdict.status != "valid":
+def _is_baseline(path: Path) -> bool:
+    """At a glance: there may be hundreds of runs."""
+    try:
+        seen = msgspec.json.decode(read_regular(path, "The record of the run"), type=_Glance)
+    except (OSError, HeteromigError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-    return _essentials(other) == _essentials(record)
+    return seen.goal == Goal.BASELINE.value and seen.verdict is not None and seen.verdict.status == "valid"
 
 
 def _essentials(record: RunRecord) -> tuple[object, ...]:

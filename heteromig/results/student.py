@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 _TINY = 1e-300
 _PRECISION = 1e-15
 _TERMS_MAX = 10_000
-_HALVINGS = 200
+_HALVINGS = 100
 
 
+@functools.lru_cache(maxsize=64)  # every metric of a comparison asks for the same
 def critical_t(confidence: float, freedom: float) -> float:
     """The t within which, either way of 0, the share `confidence` of Student's distribution lies.
 

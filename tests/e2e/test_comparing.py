@@ -128,7 +128,7 @@ def test_a_baseline_ends_when_somebody_comes(measure: Measure, say: Say) -> None
 # --- series -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_series_puts_each_run_between_two_baselines(measure: Measure, compare: Compare) -> None:
+def test_a_series_puts_each_run_between_two_baselines(measure: Measure, compare: Compare, say: Say) -> None:
     command = measure("run", "--repeat", "2")
     finished = command.finish()
     series_dir, series = series_of(command)
@@ -147,6 +147,10 @@ def test_a_series_puts_each_run_between_two_baselines(measure: Measure, compare:
     assert "5 of 5: baseline VALID, " in finished.stderr
     assert "A            3 baselines" in finished.stdout
     assert "B            2 runs beside 1 background (dlrm)" in finished.stdout
+
+    refused = say("verify", "runs/latest").finish()
+    assert refused.exit_code == 2
+    assert "is a series: verify the run directories in it one by one" in refused.stderr
 
     again = compare(series_dir, "--json")
     found = json.loads(again.stdout)
