@@ -20,8 +20,9 @@ from heteromig.results.metrics import METRICS, OF_THE_DEVICE
 from heteromig.results.wording import percent
 
 NO_DIFFERENCE = 0.005
-"""What lies within this is called no difference. Less is beyond what is measured: LoadGen's Offline figures of the same
-engine on the same simulated slice, minutes apart, vary by 0.3 to 2 % (see docs/comparing.md)."""
+"""What lies within this is called no difference. It is less than the smallest effect that should still be told:
+NVIDIA's published Offline result of resnet50 beside neighbours is 0.58 % below the same alone (v2.0, as in
+docs/import-results.md)."""
 _NO_DIFFERENCE_ABSOLUTE = 1.0
 """Likewise of differences: NVML tells temperatures in whole degrees, and a share of time is known to about a sample."""
 

@@ -121,7 +121,7 @@ def _row(change: Change) -> tuple[str, ...]:
             f"{scale * bound + 0.0:+.{1 if abs(scale * bound) >= 1 else 2}f}" for bound in (estimate.low, estimate.high)
         )
         interval = f"{low} to {high} {unit}"
-    name = printable(f"{metric.title} {metric.unit}".rstrip())
+    name = printable(f"{metric.name} {metric.unit}".rstrip())
     return name, _figure(change.first), _figure(change.second), change.words, interval
 
 
@@ -159,7 +159,7 @@ def _missing(changes: Iterable[Change]) -> Iterator[tuple[str, str]]:
     reasons: dict[str, list[str]] = {}
     for change in changes:
         if change.judgement is Judgement.UNKNOWN:
-            reasons.setdefault(change.words, []).append(change.metric.title)
+            reasons.setdefault(change.words, []).append(change.metric.name)
     for why, names in reasons.items():
         yield ", ".join(names), why
 

@@ -37,7 +37,7 @@ def test_slowdowns_are_shares_of_the_time_around_main() -> None:
     after = sample(28, sw_thermal_slowdown_ns=5 + 2 * NS_PER_S, power_cap_ns=10 * NS_PER_S, **counters)
     late = sample(40, sw_thermal_slowdown_ns=10**15, power_cap_ns=10**15, **counters)
     figures, _ = read_devices([sample(1), before, sample(15), after, late], "GPU-0", SECTION)
-    assert figures == pytest.approx({"heat": 10.0, "brake": 0.0, "power-cap": 50.0})
+    assert figures == pytest.approx({"heat-slowdown": 10.0, "brake-slowdown": 0.0, "power-capped": 50.0})
 
 
 def test_why_something_is_missing_is_what_the_sampler_said() -> None:
@@ -45,7 +45,7 @@ def test_why_something_is_missing_is_what_the_sampler_said() -> None:
     at, one = sample(11)
     figures, missing = read_devices([(at, replace(one, unavailable=(said,))), sample(12)], "GPU-0", SECTION)
     assert figures == {}
-    assert (missing["power"], missing["heat"]) == ("not permitted", "not permitted")
+    assert (missing["power"], missing["heat-slowdown"]) == ("not permitted", "not permitted")
 
 
 @pytest.mark.parametrize(

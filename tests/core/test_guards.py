@@ -259,3 +259,10 @@ def test_a_baseline_whose_sampler_does_not_look_around_says_so() -> None:
     finding = guards.host_idle(*with_sample(view, replace(view.sample, others=None)))
     assert result(finding) == (Status.NOT_OBSERVABLE, True)
     assert finding.evidence == "the other GPUs of the host were not looked at"
+
+
+def test_a_baseline_does_not_believe_a_stale_sample() -> None:
+    view = World(BASELINE).go_to(Phase.BUILDING).run.view
+    assert view.sample is not None
+    finding = guards.host_idle(view, heard(view.sample.taken_ns + STALE_NS + 1))
+    assert result(finding) == (Status.NOT_OBSERVABLE, False)

@@ -254,7 +254,7 @@ def test_comparing(pair: tuple[Path, Path], compare: Compare, measure: Measure) 
 
     markdown = compare(baseline, run, "--format", "md")
     assert markdown.stdout.startswith("**")
-    assert "| throughput samples/s |" in markdown.stdout
+    assert "| qps samples/s |" in markdown.stdout
 
     known = find_baseline(run)
     assert known is not None

@@ -73,18 +73,18 @@ A            2 baselines
 B            a run beside 3 backgrounds (2 x dlrm, bert)
              runs/s/2
 
-  METRIC                       A        B  CHANGE         95 % INTERVAL
-  throughput samples/s   1234568  1183950  4.1 % slower   -5.0 to -3.2 %
-  latency p99 ms             2.5        3  inconclusive   -10.0 to +50.0 %
-  temperature °C              50       58  8.0 °C higher  +7.0 to +9.0 °C
-  time slowed by heat %        0        0  no difference  -
+  METRIC                 A        B  CHANGE         95 % INTERVAL
+  qps samples/s    1234568  1183950  4.1 % slower   -5.0 to -3.2 %
+  p99 ms               2.5        3  inconclusive   -10.0 to +50.0 %
+  temperature °C        50       58  8.0 °C higher  +7.0 to +9.0 °C
+  heat-slowdown %        0        0  no difference  -
 
 Gates        qps:-2% failed: it did.
 Differing    driver: 570.1 against 580.2
 Noted        They were measured on different hosts: one, other.
              Power, energy, clock and temperature are those of the whole GPU,
              neighbours included.
-Not there    power of the GPU, energy of the GPU: not permitted
+Not there    power, energy: not permitted
 """
     )
 
@@ -116,16 +116,16 @@ resnet50 server; A: 2 baselines; B: a run beside 3 backgrounds (2 x dlrm, bert)
 
 | metric | A | B | change | 95 % interval |
 |---|---:|---:|---|---|
-| throughput samples/s | 1234568 | 1183950 | 4.1 % slower | -5.0 to -3.2 % |
-| latency p99 ms | 2.5 | 3 | inconclusive | -10.0 to +50.0 % |
+| qps samples/s | 1234568 | 1183950 | 4.1 % slower | -5.0 to -3.2 % |
+| p99 ms | 2.5 | 3 | inconclusive | -10.0 to +50.0 % |
 | temperature °C | 50 | 58 | 8.0 °C higher | +7.0 to +9.0 °C |
-| time slowed by heat % | 0 | 0 | no difference | - |
+| heat-slowdown % | 0 | 0 | no difference | - |
 
 - Gates: qps:-2% failed: it did.
 - Differing: driver: 570.1 against 580.2
 - Noted: They were measured on different hosts: one, other.
 - Power, energy, clock and temperature are those of the whole GPU, neighbours included.
-- Not there: power of the GPU, energy of the GPU: not permitted"""
+- Not there: power, energy: not permitted"""
     )
 
 
