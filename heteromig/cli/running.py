@@ -1,4 +1,4 @@
-"""`run`, `plan` and `build`: one set of options, three ways to use them."""
+"""`run`, `baseline`, `plan` and `build`: one set of options, four ways to use them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from heteromig.core.spec import Action, Drain, Goal, Mode
 
 _HELP = {
     "run": "Run main on one slice beside backgrounds on all others, and prove it.",
+    "baseline": "Run main alone, everything else idle: what `run` is compared with.",
     "plan": "Show what `run` would do: slices, assignment, every command. Launches nothing.",
     "build": "Build the engines that `run` would need, and stop.",
 }
@@ -25,7 +26,7 @@ _EPILOG = (
 
 
 def register(app: typer.Typer) -> None:
-    """Add the three commands; they share one function, because they share every option."""
+    """Add the four commands; they share one function, because they share every option."""
     for name, text in _HELP.items():
         app.command(name, cls=Command, help=text, epilog=_EPILOG)(_run)
 
@@ -47,6 +48,9 @@ _SCENARIOS = "offline, server, singlestream or multistream. [offline]"
 
 _MAIN, _BACKGROUND, _TREE = "Main", "Backgrounds", "NVIDIA's tree (harness make)"
 _WHERE, _TIMING, _OUTPUT = "Where it runs", "Timing", "Output"
+_COMPARISON = "Comparison"
+_REPEAT_MAX = 1000
+_GOALS = {"baseline": Goal.BASELINE, "build": Goal.BUILD}
 
 # Optional[...] rather than `| None`: Typer evaluates these at run time, on 3.10 too.
 _Text = Optional[str]  # noqa: UP045
@@ -363,6 +367,23 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
     sample_period: Annotated[
         _Text, _option("--sample-period", metavar="TIME", panel=_TIMING, help="Between device samples. [1s]")
     ] = None,
+    repeat: Annotated[
+        Optional[int],  # noqa: UP045
+        _option(
+            "--repeat",
+            metavar="N",
+            panel=_COMPARISON,
+            help="Of run: N runs, a baseline before, between and after them, and their comparison.",
+        ),
+    ] = None,
+    allow_busy: Annotated[
+        _Switch,
+        _option(
+            "--allow-busy/--no-allow-busy",
+            panel=_COMPARISON,
+            help="Measure a baseline although others use GPUs of this host.",
+        ),
+    ] = None,
     *,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", rich_help_panel=_OUTPUT, help="Print every command, launch nothing: `plan`.")
@@ -412,6 +433,7 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
         seed=seed,
         pin=pin,
         lenient=lenient,
+        allow_busy=allow_busy,
         rebuild=rebuild,
         sample_period=sample_period,
         runs_dir=runs_dir,
@@ -450,12 +472,14 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
             grace=grace,
         ),
     )
-    goal = Goal.BUILD if context.info_name == "build" else Goal.RUN
-    spec = resolve(overlay(read_config(config) if config else Config(), said), goal=goal)
+    whole = overlay(read_config(config) if config else Config(), said)
+    spec = resolve(whole, goal=_GOALS.get(context.info_name or "", Goal.RUN))
     if sim_faults is not None and not spec.simulated:
         raise UsageError("--sim-faults rehearses faults of simulated slices; leave it out, or use --slices sim:...")
     planning = dry_run or context.info_name == "plan"
     _refuse_contradictions(planning=planning, live=live, json=json, events=events, debug=debug)
+    if repeat is not None:
+        _refuse_to_repeat(repeat, context.info_name, planning=planning, events=events)
     if planning:
         from heteromig.cli.planning import print_plan  # noqa: PLC0415
 
@@ -464,7 +488,12 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
     from heteromig.cli.executing import Showing, execute_and_show  # noqa: PLC0415
 
     showing = Showing(live=live, quiet=quiet, json=json, events=events, debug=debug)
-    raise typer.Exit(execute_and_show(spec, showing, sim_faults.absolute() if sim_faults else None))
+    faults = sim_faults.absolute() if sim_faults else None
+    if repeat is None:
+        raise typer.Exit(execute_and_show(spec, showing, faults))
+    from heteromig.cli.repeating import execute_series  # noqa: PLC0415
+
+    raise typer.Exit(execute_series(spec, resolve(whole, goal=Goal.BASELINE), repeat, showing, faults))
 
 
 def _truth(option: str, text: str | None) -> bool | None:
@@ -477,6 +506,15 @@ def _truth(option: str, text: str | None) -> bool | None:
     if word in {"false", "no", "off", "0"}:
         return False
     raise UsageError(f"{option} is {text!r}: say true or false.")
+
+
+def _refuse_to_repeat(repeat: int, command: str | None, *, planning: bool, events: bool) -> None:
+    if command != "run" or planning:
+        raise UsageError("--repeat is for run, which measures: leave it out.")
+    if events:
+        raise UsageError("--events shows the journal of one run, and --repeat makes several: leave one of them out.")
+    if not 1 <= repeat <= _REPEAT_MAX:
+        raise UsageError(f"--repeat is {repeat}, and must be from 1 to {_REPEAT_MAX}.")
 
 
 def _refuse_contradictions(*, planning: bool, live: bool | None, json: bool, events: bool, debug: bool) -> None:

@@ -278,6 +278,13 @@ def _processes(view: View, phase: Phase) -> Iterator[Fault]:
                     f"{occupant.pid} ({occupant.command}). End it, or use "
                     f"{'another GPU' if place.shared else 'other slices'}.",
                 )
+    if view.demands_idle_host and view.plan is not None:
+        for name, occupant in view.foreign(sample):
+            yield _stop(
+                ExitCode.DEVICE,
+                f"{_capital(name)} is used by a process that is not part of this baseline, which needs the whole host "
+                f"idle: pid {occupant.pid} ({occupant.command}). End it, or measure all the same with --allow-busy.",
+            )
     if phase in MEASURING_PHASES:
         for index in sorted(view.absent_twice):
             worker = view.workers[index]

@@ -68,6 +68,25 @@ def slices_idle(view: View, event: ev.AnyEvent) -> Finding:
     return _nobody_on(slices_idle, view, view.sample)
 
 
+def host_idle(view: View, event: ev.AnyEvent) -> Finding:
+    """A fresh sample shows nobody on any GPU of the host, which a baseline asks for; `--allow-busy` lets it go on."""
+    if view.host is None:
+        return _finding(host_idle, passed=True, evidence="asked of a baseline alone")
+    stale = _stale(host_idle, view, event)
+    if stale is not None:
+        return stale
+    assert view.sample is not None  # noqa: S101 - a fresh sample exists
+    busy = [f"pid {occupant.pid} on {name}" for name, occupant in view.foreign(view.sample)]
+    if busy:
+        allowed = "allowed, but " if view.spec.allow_busy else ""
+        evidence = f"{allowed}busy: {', '.join(busy)}"
+        return Finding(host_idle.__name__, Status.VIOLATED, passed=view.spec.allow_busy, evidence=evidence)
+    hidden = view.why_beyond_is_hidden(view.sample)
+    if hidden is not None:
+        return _unobservable(host_idle, passed=True, why=hidden)
+    return _finding(host_idle, passed=True, evidence="nobody else uses a GPU of this host")
+
+
 def every_engine_present(view: View, _event: ev.AnyEvent) -> Finding:
     """All engines of the plan are in the cache, intact and for this runtime."""
     missing = view.missing_engines

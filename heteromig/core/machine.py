@@ -467,7 +467,7 @@ _STARTED = (guards.all_backgrounds_timed, guards.backgrounds_on_their_slices)
 _SETTLED = (guards.buffer_elapsed, guards.backgrounds_still_timed, guards.geometry_unchanged)
 _EMPTY = (guards.all_reaped, guards.slices_empty)
 _DRAINED = (*_EMPTY, guards.devices_restored)
-_READY = (guards.slices_locked, guards.slices_idle)
+_READY = (guards.slices_locked, guards.slices_idle, guards.host_idle)
 
 TABLE: list[TransitionConfigDict] = [
     # Anything wrong, at any phase, goes through draining: nothing is ever left running.

@@ -19,8 +19,15 @@ class Goal(Enum):
     """How far the run goes."""
 
     RUN = "run"
+    BASELINE = "baseline"
+    """As a run, but main alone: every other slice, and every other GPU of the host, is idle."""
     BUILD = "build"
     """Stop after the engines are built."""
+
+    @property
+    def measures(self) -> bool:
+        """Whether main runs."""
+        return self is not Goal.BUILD
 
 
 class Mode(Enum):
@@ -213,7 +220,8 @@ class RunSpec(Struct, frozen=True, rename="kebab"):
     what the harnesses of these names need. `keeps_backgrounds`: those that are timed go on when the run is over, for
     the next one of the same campaign, and those of the one before are taken over. `preparation` says what is done to
     the GPU first; `layout` is the MIG layout to cut it into, and `enable_mig_mode` allows to turn MIG on for that.
-    `allow_shared_dirs`: others may write to the directories of runs and engines.
+    `allow_shared_dirs`: others may write to the directories of runs and engines. `allow_busy` lets a baseline go on
+    while others use what it does not.
     """
 
     goal: Goal
@@ -244,6 +252,7 @@ class RunSpec(Struct, frozen=True, rename="kebab"):
     harness_dir: str = ""
     commands: tuple[CommandSpec, ...] = ()
     allow_shared_dirs: bool = False
+    allow_busy: bool = False
 
     @property
     def isolation(self) -> Isolation:

@@ -18,10 +18,10 @@ from heteromig.core.gaps import Idleness, Interval, Silences
 from heteromig.core.overlap import CertificateSummary
 from heteromig.core.phases import LIVE_STATES, TIMED_STATES, Keeping, Role, WorkerState
 from heteromig.core.plan import Assignment, EngineNeed, Plan, make_plan
-from heteromig.core.spec import RunSpec
+from heteromig.core.spec import Goal, RunSpec
 from heteromig.core.units import NS_PER_MS, MonotonicNs
 from heteromig.core.verdict import ExitCode, Reason
-from heteromig.core.watch import GpuWatch, PlaceWatch, is_recut
+from heteromig.core.watch import GpuWatch, HostWatch, PlaceWatch, is_recut
 
 MAX_NOTES = 20
 """A host where more than that goes on is described well enough by the first of them."""
@@ -131,6 +131,8 @@ class View(Struct, frozen=True):
     """The GPUs of the plan."""
     places: tuple[PlaceWatch, ...] = ()
     """Where the processes of the plan are looked for."""
+    host: HostWatch | None = None
+    """Everything else on the host, where the run is a baseline."""
     absent: frozenset[int] = frozenset()
     """Timed workers that the last sample did not show on their own slice."""
     absent_twice: frozenset[int] = frozenset()
@@ -270,6 +272,32 @@ class View(Struct, frozen=True):
             return next((reading.occupants for reading in sample.gpus if reading.gpu_uuid == place.uuid), None)
         return next((reading.occupants for reading in sample.slices if reading.slice_uuid == place.uuid), None)
 
+    def beyond(self, sample: DeviceSample) -> Iterator[tuple[str, tuple[Occupant, ...] | None, str]]:
+        """What of the host is not the plan's: how messages call it, who is there, and why that is None where it is."""
+        ours = {worker.slice_uuid for worker in self.plan.workers} if self.plan is not None else set()
+        if not self.shares:  # these are looked for on the whole of their GPU, which is the plan's
+            for reading in sample.slices:
+                if reading.slice_uuid not in ours:
+                    yield f"slice {reading.slice_uuid}", reading.occupants, self.why_hidden
+        for other in sample.others or ():
+            yield other.name, other.occupants, other.reason or self.why_hidden
+
+    def foreign(self, sample: DeviceSample) -> Iterator[tuple[str, Occupant]]:
+        """Who uses what is not the plan's, each with the name of the place, without what this run started."""
+        for name, occupants, _ in self.beyond(sample):
+            yield from ((name, occupant) for occupant in occupants or () if not self.is_ours(occupant))
+
+    def why_beyond_is_hidden(self, sample: DeviceSample) -> str | None:
+        """Why a sample does not show all of the host; None where it does."""
+        if sample.others is None:
+            return "the other GPUs of the host were not looked at"
+        return next((why for _, occupants, why in self.beyond(sample) if occupants is None), None)
+
+    @property
+    def demands_idle_host(self) -> bool:
+        """Whether somebody else on the host ends the run."""
+        return self.spec.goal is Goal.BASELINE and not self.spec.allow_busy
+
     def uses_gpu(self, uuid: str | None) -> bool:
         """Whether what befalls this GPU concerns the run: all do where none is named, or nothing was planned yet."""
         return uuid is None or self.plan is None or any(watch.gpu.uuid == uuid for watch in self.gpus)
@@ -381,6 +409,7 @@ class View(Struct, frozen=True):
             plan=plan,
             workers=tuple(WorkerView(assignment=assignment) for assignment in plan.workers),
             gpus=tuple(GpuWatch(gpu) for gpu in event.inventory.gpus if gpu.uuid in used),
+            host=HostWatch() if self.spec.goal is Goal.BASELINE else None,
             places=(
                 *(PlaceWatch(uuid, shared=True) for uuid in shared),
                 *(PlaceWatch(one.uuid) for one in slices if one.kind is not SliceKind.MPS),
@@ -444,6 +473,7 @@ class View(Struct, frozen=True):
             after_main=sample if self._is_first_after_main(sample) else self.after_main,
             gpus=self._watched(sample),
             places=self.places if self.draining else tuple(self._looked(sample, place) for place in self.places),
+            host=self.host if self.draining else self._looked_around(sample),
             absent=absent,
             absent_twice=absent & self.absent,
         ).noting(*self._bystanders(sample))
@@ -512,6 +542,12 @@ class View(Struct, frozen=True):
         strangers = (self._stranger(occupant, place.uuid) for occupant in occupants or ())
         return place.after(occupants, next((one for one in strangers if one is not None), None))
 
+    def _looked_around(self, sample: DeviceSample) -> HostWatch | None:
+        if self.host is None:
+            return None
+        strangers = (f"pid {one.pid} ({one.command}) on {name}" for name, one in self.foreign(sample))
+        return self.host.after(tuple(strangers), self.why_beyond_is_hidden(sample))
+
     def _stranger(self, occupant: Occupant, place_uuid: str) -> str | None:
         owner = self.owner(occupant)
         if self.is_ours(occupant) if owner is None else self.belongs(owner, place_uuid):
@@ -532,14 +568,12 @@ class View(Struct, frozen=True):
                 yield f"Not part of the run: {watched.unreadable}"
             elif is_recut(gpu, watched):
                 yield f"GPU {gpu.uuid}, which is not part of the run, was cut anew meanwhile."
-        ours = {worker.slice_uuid for worker in self.plan.workers}
-        for reading in sample.slices:
-            for occupant in reading.occupants or ():
-                if reading.slice_uuid not in ours and not self.is_ours(occupant):
-                    yield (
-                        f"Slice {reading.slice_uuid}, which is not part of the run, was used meanwhile by pid "
-                        f"{occupant.pid} ({occupant.command})."
-                    )
+        if not self.demands_idle_host:  # else the verdict says it
+            for name, occupant in self.foreign(sample):
+                yield (
+                    f"{name[:1].upper()}{name[1:]}, which is not part of the run, was used meanwhile by pid "
+                    f"{occupant.pid} ({occupant.command})."
+                )
 
 
 def _without_occupants(sample: DeviceSample) -> DeviceSample:
@@ -548,6 +582,9 @@ def _without_occupants(sample: DeviceSample) -> DeviceSample:
         sample,
         slices=tuple(msgspec.structs.replace(reading, occupants=None) for reading in sample.slices),
         gpus=tuple(msgspec.structs.replace(reading, occupants=None) for reading in sample.gpus),
+        others=None
+        if sample.others is None
+        else tuple(msgspec.structs.replace(other, occupants=None) for other in sample.others),
     )
 
 

@@ -23,6 +23,7 @@ from heteromig.slices.mig.left_over import half_written_journals, run_journals
 from heteromig.slices.mig.partition import Replacement, partition_summary
 from heteromig.slices.mps import journal as shares
 from heteromig.slices.mps.keeping import KeptShares
+from heteromig.slices.orders import files_of_runs
 from heteromig.slices.processes import read_command
 from heteromig.slices.source import parse_slices
 from heteromig.workers.guardian import PROCESSES_FILE, Process
@@ -118,14 +119,13 @@ def _look(runs_dir: Path, source: str | None, *, dry_run: bool) -> Iterator[Foun
 
 def _noted_runs(runs_dir: Path) -> list[Path]:
     """Those that are not sealed: a run is sealed when nothing of it is left."""
-    found = sorted(path.parent for path in runs_dir.glob(f"*/{PROCESSES_FILE}"))
+    found = [path.parent for path in files_of_runs(runs_dir, PROCESSES_FILE)]
     return [run_dir for run_dir in found if is_ours(run_dir) and not (run_dir / CERTIFICATE).exists()]
 
 
 def _devices(runs_dir: Path, source: str | None, *, dry_run: bool) -> Iterator[Found | None]:
-    for path in sorted(runs_dir.glob(f"*/{shares.RUN_JOURNAL}")):
-        if not path.parent.is_symlink():
-            yield _daemon(path, source, dry_run=dry_run)
+    for path in files_of_runs(runs_dir, shares.RUN_JOURNAL):
+        yield _daemon(path, source, dry_run=dry_run)
     for journal in run_journals(runs_dir):
         yield _layout(journal, source, dry_run=dry_run)
     for half in half_written_journals(runs_dir):

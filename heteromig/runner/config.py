@@ -156,6 +156,7 @@ class Config(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     seed: Whole | None = None
     pin: bool | None = None
     lenient: bool | None = None
+    allow_busy: bool | None = None
     rebuild: bool | None = None
     sample_period: Duration | None = None
     runs_dir: str | None = None
@@ -217,6 +218,8 @@ def resolve(config: Config, *, goal: Goal = Goal.RUN) -> RunSpec:
     source = parse_slices(config.slices or "mig")
     main = _main(config, harness)
     background = _background(config, harness, main.benchmark)
+    if goal is Goal.BASELINE:
+        background = msgspec.structs.replace(background, benchmarks="none", explicit=False, candidates=())
     timing = _timing(config, harness, main)
     runs_dir = _directory("--runs-dir", config.runs_dir or "runs")
     level = EvidenceLevel.TIMED if harness.writes_loadgen_logs else EvidenceLevel.ANNOUNCED
@@ -248,6 +251,7 @@ def resolve(config: Config, *, goal: Goal = Goal.RUN) -> RunSpec:
         harness_dir=options.harness_dir,
         commands=options.commands,
         allow_shared_dirs=bool(config.allow_shared_dirs),
+        allow_busy=bool(config.allow_busy),
     )
     left_out = redacted_parts(spec)
     if left_out:
@@ -518,6 +522,7 @@ def to_toml(spec: RunSpec) -> str:
         seed=spec.seed,
         pin=spec.pin,
         lenient=spec.lenient,
+        allow_busy=spec.allow_busy or None,
         rebuild=spec.rebuild,
         sample_period=spec.sample_period_ms,
         runs_dir=spec.runs_dir,

@@ -27,7 +27,7 @@ from heteromig.core.phases import Phase, Role
 from heteromig.core.plan import Assignment, expected_duration_ms, split_cpus
 from heteromig.core.record import RunRecord
 from heteromig.core.redaction import Redaction
-from heteromig.core.spec import Preparation, RunSpec
+from heteromig.core.spec import Goal, Preparation, RunSpec
 from heteromig.core.units import NS_PER_S, MonotonicNs, UtcNs
 from heteromig.core.verdict import ABORT_SIGNALS
 from heteromig.harnesses import Harness
@@ -91,6 +91,7 @@ class Loop:
         self._header = header
         self._spec = spec
         self._redaction = redaction
+        self._runs_dir = Path(spec.runs_dir).absolute()
         self._harness = harness
         self._reporter = reporter
         self._clock = clock
@@ -126,6 +127,7 @@ class Loop:
             period_ms=self._spec.sample_period_ms,
             cpus=self._shared_cpus,
             faults=faults,
+            whole_host=self._spec.goal is Goal.BASELINE,
         )
         self._keeper = None if self._spec.preparation is None else KeeperLink(self._spec, run_dir)
         self._keeper_fd: int | None = None
@@ -410,10 +412,10 @@ class Loop:
             prepared = self.run.view.prepared
             others = set(gpu_uuids) - {prepared.gpu_uuid if prepared is not None else None}  # which the keeper locks
             source = parse_slices(self._spec.slices)
-            self._locks = lock_gpus(others, lock_directory(source, self.run_dir.parent))
+            self._locks = lock_gpus(others, lock_directory(source, self._runs_dir))
         except HeteromigError as error:
             return ev.LockRefused(at_ns=self._clock.monotonic_ns(), message=str(error))
-        notes = tuple(left_cut(self.run_dir.parent, source, others))
+        notes = tuple(left_cut(self._runs_dir, source, others))
         return ev.GpusLocked(at_ns=self._clock.monotonic_ns(), notes=notes)
 
     def _inspect(self, effect: ef.InspectEngines) -> ev.EnginesInspected:

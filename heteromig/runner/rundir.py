@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from heteromig.core.errors import EvidenceError, UsageError
-from heteromig.core.spec import RunSpec
+from heteromig.core.spec import Goal, RunSpec
 from heteromig.core.units import NS_PER_S, UtcNs
 from heteromig.slices.mig import journal as mig
 from heteromig.slices.mps import journal as mps
@@ -38,23 +38,46 @@ _DIRECTORY_MODE = 0o755
 """Of directories: others may look, as far as the umask lets them; files that are not for them say so themselves."""
 
 
-def create_run_dir(spec: RunSpec, at_utc_ns: UtcNs) -> Path:
-    """A fresh directory for one run, and the `latest` link beside it.
+def create_run_dir(spec: RunSpec, at_utc_ns: UtcNs, series_dir: Path | None = None) -> Path:
+    """A fresh directory for one run, and the `latest` link beside it, unless it is one of a series.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    kind = "-baseline" if spec.goal is Goal.BASELINE else ""
+    runs = Path(spec.runs_dir).absolute()
+    run_dir = _create(series_dir or runs, f"{_stem(spec, at_utc_ns)}{kind}", "workers")
+    if series_dir is None:
+        _point_latest(runs, run_dir.name)
+    return run_dir
+
+
+def create_series_dir(spec: RunSpec, at_utc_ns: UtcNs) -> Path:
+    """A fresh directory for several runs of one main, and the `latest` link beside it.
 
     Raises:
         UsageError: it cannot be made.
     """
     runs = Path(spec.runs_dir).absolute()
+    series_dir = _create(runs, f"{_stem(spec, at_utc_ns)}-repeat", "")
+    _point_latest(runs, series_dir.name)
+    return series_dir
+
+
+def _stem(spec: RunSpec, at_utc_ns: UtcNs) -> str:
     stamp = datetime.fromtimestamp(at_utc_ns / NS_PER_S, tz=timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    stem = f"{stamp}-{spec.main.benchmark}-{spec.main.scenario}"
+    return f"{stamp}-{spec.main.benchmark}-{spec.main.scenario}"
+
+
+def _create(parent: Path, stem: str, within: str) -> Path:
     try:
-        make_directories(runs)
-        run_dir = _make_unique(runs, stem)
-        (run_dir / "workers").mkdir(_DIRECTORY_MODE)
+        make_directories(parent)
+        made = _make_unique(parent, stem)
+        if within:
+            (made / within).mkdir(_DIRECTORY_MODE)
     except OSError as error:
-        raise no_run_dir(runs, error) from None
-    _point_latest(runs, run_dir.name)
-    return run_dir
+        raise no_run_dir(parent, error) from None
+    return made
 
 
 def make_directories(path: Path) -> None:

@@ -39,6 +39,7 @@ class SamplerLink:
         period_ms: int,
         cpus: tuple[int, ...],
         faults: str | None,
+        whole_host: bool = False,
         silence_limit_s: float = SILENCE_LIMIT_S,
     ) -> None:
         self._argv = (
@@ -47,6 +48,7 @@ class SamplerLink:
             "--runs-dir", str(Path(runs_dir).absolute()),
             "--period-ms", str(period_ms),
             *(("--sim-faults", faults) if faults else ()),
+            *(("--whole-host",) if whole_host else ()),
         )  # fmt: skip
         self._cpus = cpus
         self._allowed = tuple(sorted(os.sched_getaffinity(0)))

@@ -39,11 +39,13 @@ def execute(
     sampler_faults: str | None = None,
     followers: Sequence[Follower] = (),
     crew: Crew | None = None,
+    series_dir: Path | None = None,
 ) -> Outcome:
     """Run it to the end.
 
     `sampler_faults` names a file of rehearsed device faults, for simulated slices only. `followers` are told of each
-    line of the journal. `crew` takes and gives the backgrounds, where they are to go on from run to run.
+    line of the journal. `crew` takes and gives the backgrounds, where they are to go on from run to run. `series_dir`
+    is where the run directory goes, in place of the runs directory.
 
     Raises:
         UsageError: no run directory can be made, or others could change what is in it.
@@ -55,7 +57,7 @@ def execute(
     harness.preflight(spec)
     at_ns, at_utc_ns = clock.monotonic_ns(), clock.utc_ns()
     require_unshared(spec)
-    run_dir = create_run_dir(spec, at_utc_ns)
+    run_dir = create_run_dir(spec, at_utc_ns, series_dir)
     require_unshared(spec)  # once more: in a directory such as /tmp, somebody else may have been quicker to make one
     try:
         note_process(str(run_dir), CONTROLLER, os.getpid())

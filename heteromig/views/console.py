@@ -6,8 +6,10 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
+from heteromig.core.degradation import Comparison
 from heteromig.core.devices import DeviceSample, Inventory
 from heteromig.core.record import RunRecord
+from heteromig.views.comparison_view import comparison
 from heteromig.views.doctor_view import Examination, examination
 from heteromig.views.live import LiveTable
 from heteromig.views.outlet import Outlet
@@ -85,6 +87,11 @@ def print_verification(found: Verified, run_directory: str) -> None:
 def print_results(comparisons: Sequence[Compared]) -> None:
     """Print what `import-results` found."""
     show(results_table(comparisons), sys.stdout)
+
+
+def print_comparison(found: Comparison) -> None:
+    """Print what `compare` found."""
+    show(comparison(found, width_of(sys.stdout)), sys.stdout)
 
 
 def print_examination(report: Examination) -> None:

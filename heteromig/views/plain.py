@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from heteromig.core.guards import Finding, Status, devices_restored, every_engine_present, run_must_stop
+from heteromig.core.guards import Finding, Status, devices_restored, every_engine_present, host_idle, run_must_stop
 from heteromig.core.machine import Run
 from heteromig.core.phases import Keeping, Phase
 from heteromig.core.units import NS_PER_S, MonotonicNs
@@ -16,7 +16,9 @@ from heteromig.views.waiting import building_sentence, preparation_sentence
 _WAITING_EVERY_NS = 5 * NS_PER_S
 """Between two lines on why a run waits within a phase: with 56 slices, the names change that many times."""
 _LONGEST_WAIT = 160
-_WAITED_FOR = frozenset({"all_backgrounds_timed", "backgrounds_on_their_slices", "slices_idle", "all_reaped"})
+_WAITED_FOR = frozenset(
+    {"all_backgrounds_timed", "backgrounds_on_their_slices", "slices_idle", "host_idle", "all_reaped"}
+)
 """Guards whose evidence names something that a person can look at."""
 
 
@@ -86,10 +88,12 @@ def _findings(run: Run) -> tuple[Finding, ...]:
 
 
 def _told_of(run: Run) -> Iterator[Finding]:
-    """Without what goes without saying where nothing was done to the GPU."""
-    for finding in _findings(run):
-        if run.view.spec.preparation is not None or finding.guard != devices_restored.__name__:
-            yield finding
+    """Without what goes without saying: where nothing was done to the GPU, and where the host may be in use."""
+    unsaid = {
+        devices_restored.__name__: run.view.spec.preparation is None,
+        host_idle.__name__: run.view.host is None,
+    }
+    yield from (finding for finding in _findings(run) if not unsaid.get(finding.guard, False))
 
 
 def _found(finding: Finding) -> str:

@@ -10,7 +10,7 @@ from typing import Protocol
 from heteromig.core.devices import Inventory, SliceKind
 from heteromig.core.phases import Role
 from heteromig.core.plan import Assignment, Plan
-from heteromig.core.spec import Drain, Goal, Mode, RunSpec
+from heteromig.core.spec import Drain, Mode, RunSpec
 from heteromig.core.units import format_duration_s
 from heteromig.views.text import cells, fit, format_cpus, printable, shell_quote
 from heteromig.views.verdict_text import SOFT_NOTE
@@ -59,7 +59,7 @@ def plan_text(
     builds = [worker for worker in workers if worker.role is Role.BUILD]
     missing = sum(len(worker.builds) for worker in builds)
     parts = [_heading(inventory), _table(builds), "", _remarks(spec, plan, missing)]
-    if spec.goal is Goal.RUN:
+    if spec.goal.measures:
         parts[2] = _table(list(plan.workers))
     elsewhere = any(command.cwd != here for _, command in commands)
     lines = [_command(worker, command, elsewhere=elsewhere) for worker, command in commands]
@@ -119,7 +119,7 @@ def _remarks(spec: RunSpec, plan: Plan, missing: int) -> str:
     if spec.harness != "command":  # programs have no engines
         how_many = f"{missing} to build first" if missing else "all built"
         lines.append(f"Engines: {count} needed, {how_many}.")
-    if spec.goal is Goal.RUN and plan.backgrounds:
+    if spec.goal.measures and plan.backgrounds:
         timing = spec.timing
         automatic = "" if spec.background.duration_ms is not None else " (automatic)"
         after = "are stopped when main has ended" if spec.drain is Drain.KILL else "may finish after main"

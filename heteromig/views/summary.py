@@ -62,10 +62,10 @@ def summary(record: RunRecord, run_directory: str, width: int) -> Text:
     _append_nature(text, record, width)
     text.append("\n")
     main = next((worker for worker in record.workers if worker.role == Role.MAIN.value), None)
-    if main is not None and record.goal == Goal.RUN.value:
+    if main is not None and Goal(record.goal).measures:
         append_block(text, "Main", _main(main, record), width)
-        append_block(text, "Result", _result(main), width)
-        if main.timed_begin is not None or record.overlap.backgrounds:
+        append_block(text, "Result", result_words(main), width)
+        if record.goal != Goal.BASELINE.value and (main.timed_begin is not None or record.overlap.backgrounds):
             overlap = record.overlap
             figures = (overlap.coverage, overlap.slack_before_s, overlap.slack_after_s)
             append_overlap(text, overlap.proven, figures, overlap.backgrounds, width)
@@ -102,7 +102,8 @@ def _append_nature(text: Text, record: RunRecord, width: int) -> None:
 def _main(main: WorkerRecord, record: RunRecord) -> str:
     profile = next((place.profile for place in record.slices if place.uuid == main.slice_uuid), "a slice")
     neighbours = _backgrounds(record)
-    beside = f"beside {neighbours} background{'' if neighbours == 1 else 's'}"
+    alone = record.goal == Goal.BASELINE.value
+    beside = "alone: a baseline" if alone else f"beside {_count(neighbours, 'background')}"
     does = _audit(main) or main.mode
     accuracy = f"accuracy {main.accuracy}" + (f" ({main.config_ver})" if main.config_ver else "")
     return printable(f"{main.benchmark} {main.scenario}, {does}, {accuracy}, on {profile}, {beside}")
@@ -144,7 +145,8 @@ def _backgrounds(record: RunRecord) -> int:
     return sum(worker.role == Role.BACKGROUND.value for worker in record.workers)
 
 
-def _result(main: WorkerRecord) -> str:
+def result_words(main: WorkerRecord) -> str:
+    """What main measured, in a line; also where that is nothing."""
     metrics = main.metrics
     parts: list[str] = []
     if main.mode == Mode.ACCURACY.value:
@@ -215,6 +217,8 @@ def _next_steps(record: RunRecord, run_directory: str) -> Iterator[_Step]:
     if verdict.exit_code == ExitCode.VALID and record.goal == Goal.BUILD.value:
         yield _Step("heteromig run, with the same options, uses these engines.")
         return
+    if verdict.exit_code == ExitCode.VALID and record.goal == Goal.BASELINE.value:
+        yield _Step("What neighbours cost, once there is a run beside them:", f"heteromig compare {quoted} RUN_DIR")
     yield from _hints(record, quoted, verdict.exit_code)
     done = record.preparation
     if done is not None and done.kind == Preparation.LAYOUT.value and done.what is not None and not done.restored:

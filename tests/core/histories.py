@@ -104,6 +104,7 @@ ALONE = replace(
     SPEC,
     background=replace(SPEC.background, benchmarks="none", candidates=()),
 )
+BASELINE = replace(ALONE, goal=Goal.BASELINE)
 BATCHED = replace(
     SPEC,
     batch_builds=True,

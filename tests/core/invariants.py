@@ -112,18 +112,21 @@ def _is_fatal(spec: RunSpec, step: Step, heard: _Heard) -> bool:  # noqa: PLR091
 
 
 def _shows_trouble(step: Step) -> bool:
-    """Whether the event is a sample of the plan's GPUs cut anew or out of sight, or with a stranger on its slices."""
+    """Whether a sample shows the plan's GPUs cut anew or out of sight, or a stranger where there must be none."""
     view = step.view
     if not isinstance(step.event, ev.SampleTaken) or view.plan is None or view.inventory is None:
         return False
     ours = {worker.slice_uuid for worker in view.plan.workers} if view.inventory.pids_resolve is not False else set()
+    demanding = view.spec.goal is Goal.BASELINE and not view.spec.allow_busy
     strangers = [
         occupant
         for reading in step.event.sample.slices
-        if reading.slice_uuid in ours
+        if reading.slice_uuid in ours or (ours and demanding)
         for occupant in reading.occupants or ()
         if histories.CONTROLLER_PID not in occupant.ancestors
     ]
+    if ours and demanding:
+        strangers += [occupant for other in step.event.sample.others or () for occupant in other.occupants or ()]
     return bool(strangers) or not _gpus_are_well(view, step.event.sample)
 
 
@@ -135,7 +138,8 @@ def what_the_guards_find_is_what_ended_the_run(history: History) -> None:
         assert not findings
         return
     scopes = {*_used_gpus(view), *(worker.slice_uuid for worker in view.plan.workers)}
-    assert {finding.scope for finding in findings} == scopes
+    whole = {"host"} if view.spec.goal is Goal.BASELINE else set()
+    assert {finding.scope for finding in findings} == scopes | whole
     for finding in findings:
         violated = finding.status is Status.VIOLATED
         assert violated or not finding.remark
@@ -414,6 +418,9 @@ def _elsewhere(view: View, sample: DeviceSample) -> list[str]:
     cut = {gpu.uuid: gpu.geometry for gpu in view.inventory.gpus if gpu.uuid not in _used_gpus(view)}
     ours = {worker.slice_uuid for worker in view.plan.workers}
     others = [reading for reading in sample.gpus if reading.gpu_uuid in cut]
+    beside = [(f"Slice {one.slice_uuid}", one.occupants) for one in sample.slices if one.slice_uuid not in ours]
+    beside += [(f"GPU {one.uuid}", one.occupants) for one in sample.others or ()]
+    told = view.spec.goal is not Goal.BASELINE or view.spec.allow_busy
     return [
         *(
             f"Not part of the run: {reading.unreadable}"
@@ -423,10 +430,9 @@ def _elsewhere(view: View, sample: DeviceSample) -> list[str]:
             if reading.unreadable is not None or reading.geometry != cut[reading.gpu_uuid]
         ),
         *(
-            f"Slice {place.slice_uuid}, which is not part of the run, was used meanwhile by pid {occupant.pid}"
-            for place in sample.slices
-            if place.slice_uuid not in ours
-            for occupant in place.occupants or ()
+            f"{name}, which is not part of the run, was used meanwhile by pid {occupant.pid}"
+            for name, occupants in (beside if told else ())
+            for occupant in occupants or ()
             if view.controller_pid not in {occupant.pid, *occupant.ancestors}
         ),
     ]

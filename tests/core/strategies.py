@@ -50,12 +50,16 @@ def specs(draw: st.DrawFn) -> RunSpec:
     )
     action = draw(st.sampled_from([Action.RUN_HARNESS, Action.RUN_HARNESS, Action.TEST04]))
     preparation = draw(st.sampled_from([None, None, *Preparation]))
+    goal = Goal.BUILD if draw(st.integers(0, 9)) == 0 else Goal.RUN
+    if base is histories.ALONE:
+        goal = Goal.BASELINE
     return replace(
         base,
         preparation=preparation,
         simulated=preparation is not Preparation.MPS,
         main=replace(base.main, action=action, mode=draw(st.sampled_from(Mode))),
-        goal=Goal.BUILD if draw(st.integers(0, 9)) == 0 else Goal.RUN,
+        goal=goal,
+        allow_busy=draw(st.booleans()),
         timing=replace(base.timing, start_time_buffer_ms=draw(st.sampled_from([0, 3_000, 10_000]))),
         start_evidence=draw(st.sampled_from(EvidenceLevel)),
         drain=draw(st.sampled_from(Drain)),

@@ -7,7 +7,9 @@ from msgspec.structs import replace
 
 from heteromig.core import effects as ef
 from heteromig.core import events as ev
+from heteromig.core.device_guards import HOST_IDLE, device_findings
 from heteromig.core.devices import Occupant
+from heteromig.core.guards import Status
 from heteromig.core.phases import ACTIVE_PHASES, MEASURING_PHASES, EvidenceLevel, Phase, Role
 from heteromig.core.spec import Mode, RunSpec
 from heteromig.core.units import NS_PER_S
@@ -18,6 +20,7 @@ from tests.core.histories import (
     ALONE,
     ANNOUNCED,
     AUDIT,
+    BASELINE,
     BATCHED,
     LENIENT,
     ONLY_BUILDING,
@@ -842,6 +845,46 @@ def test_strangers_on_slices_that_the_run_does_not_use_are_noted(phase: Phase) -
     ), "each is told once, however often it is seen"
 
 
+@pytest.mark.parametrize(
+    ("trouble", "where"), [(Trouble.BYSTANDERS, "Slice SIM-1"), (Trouble.ELSEWHERE, f"GPU {gpu_uuid(9)}")]
+)
+@pytest.mark.parametrize("phase", ACTIVE_PHASES[1:])
+def test_a_baseline_ends_when_anybody_uses_the_host(phase: Phase, trouble: Trouble, where: str) -> None:
+    world = play(BASELINE, place=Place(engines_cached=False), incidents=(Incident(phase, 0.0, trouble),))
+    assert world.verdict.exit_code == 7
+    sentence = world.verdict.reasons[0].sentence
+    assert sentence.startswith(f"{where} is used by a process that is not part of this baseline")
+    assert "--allow-busy" in sentence
+    assert world.run.view.notes == (), "the verdict says it"
+
+
+@pytest.mark.parametrize("trouble", [Trouble.BYSTANDERS, Trouble.ELSEWHERE])
+def test_a_baseline_that_may_be_disturbed_says_so(trouble: Trouble) -> None:
+    spec = replace(BASELINE, allow_busy=True)
+    world = play(spec, incidents=(Incident(Phase.MAIN_RUNNING, 0.0, trouble),))
+    assert world.verdict.status == "valid"
+    assert all(", which is not part of the run, was used meanwhile by pid 4" in note for note in world.run.view.notes)
+    (finding,) = [one for one in device_findings(world.run.view) if one.guard == HOST_IDLE]
+    assert finding.status is Status.VIOLATED
+    assert finding.remark.startswith("This baseline was measured while others used GPUs of the host: pid 4")
+
+
+def test_a_good_baseline_proves_an_idle_host() -> None:
+    world = play(BASELINE)
+    assert world.verdict.status == "valid"
+    assert world.phases == GOOD_WAY
+    (finding,) = [one for one in device_findings(world.run.view) if one.guard == HOST_IDLE]
+    assert (finding.scope, finding.status) == ("host", Status.OK)
+    assert finding.evidence.startswith("nobody else in ")
+
+
+def test_a_baseline_whose_driver_shows_nobody_cannot_tell() -> None:
+    world = play(BASELINE, place=Place(shows_processes=False))
+    assert world.verdict.status == "valid"
+    (finding,) = [one for one in device_findings(world.run.view) if one.guard == HOST_IDLE]
+    assert finding.status is Status.NOT_OBSERVABLE
+
+
 def test_a_run_without_strangers_has_nothing_to_note() -> None:
     world = play(replace(SPEC, gpu="0"), place=Place(inventory=inventory(3, 4)))
     assert world.run.view.notes == ()
@@ -1201,7 +1244,7 @@ def test_a_transition_carries_the_findings_of_its_own_guards_only() -> None:
     world = play()
     guards = {move.destination: [finding.guard for finding in move.findings] for move in world.run.transitions}
     assert guards == {
-        Phase.BUILDING: ["slices_locked", "slices_idle"],
+        Phase.BUILDING: ["slices_locked", "slices_idle", "host_idle"],
         Phase.BACKGROUND_STARTING: ["every_engine_present"],
         Phase.BUFFERING: ["all_backgrounds_timed", "backgrounds_on_their_slices"],
         Phase.MAIN_RUNNING: ["buffer_elapsed", "backgrounds_still_timed", "geometry_unchanged"],

@@ -15,12 +15,21 @@ from msgspec.structs import replace
 
 from heteromig.core import effects as ef
 from heteromig.core import events as ev
-from heteromig.core.devices import DeviceSample, GpuSample, Inventory, Occupant, Slice, SliceKind, SliceSample
+from heteromig.core.devices import (
+    DeviceSample,
+    GpuSample,
+    Inventory,
+    Occupant,
+    OtherGpu,
+    Slice,
+    SliceKind,
+    SliceSample,
+)
 from heteromig.core.machine import Run
 from heteromig.core.overlap import CertificateSummary
 from heteromig.core.phases import Phase, Role
 from heteromig.core.plan import Assignment, EngineNeed
-from heteromig.core.spec import RunSpec
+from heteromig.core.spec import Goal, RunSpec
 from heteromig.core.units import NS_PER_MS, NS_PER_S, MonotonicNs
 from heteromig.core.verdict import Verdict
 from heteromig.core.view import View, WorkerEvent
@@ -103,6 +112,7 @@ class Trouble(Enum):
 
     FOREIGN_PROCESS = "a foreign process appears on main's slice"
     BYSTANDERS = "foreign processes appear on every slice that is not part of the plan"
+    ELSEWHERE = "a foreign process appears on a GPU that has no slices"
     GEOMETRY = "somebody repartitions the GPU"
     LOST = "the GPUs of the plan cannot be read"
     ANOTHER_LOST = "the other GPUs cannot be read"
@@ -564,7 +574,14 @@ class World:
                 for place in self._place.inventory.slices
             ),
             gpus=tuple(self._gpu(number) for number in range(len(self._place.inventory.gpus))),
+            others=self._others() if self.run.view.spec.goal is Goal.BASELINE else None,
         )
+
+    def _others(self) -> tuple[OtherGpu, ...]:
+        """A GPU without slices."""
+        who = (histories.occupant(4343, 1),) if Trouble.ELSEWHERE in self._troubles else ()
+        shown = self._place.shows_processes
+        return (OtherGpu(9, histories.gpu_uuid(9), who if shown else None, "" if shown else "it is not allowed"),)
 
     def _shows(self, place: Slice) -> bool:
         return self._place.shows_processes and place.kind is not SliceKind.MPS

@@ -17,7 +17,7 @@ from heteromig.core.spec import CommandSpec
 from heteromig.harnesses.command.programs import read_program
 from heteromig.harnesses.command.results import judge_output
 from heteromig.harnesses.make.results import judge_accuracy, judge_audit, judge_last_performance
-from heteromig.logs.detail import derive_begin, read_detail, read_summary
+from heteromig.logs.detail import read_detail, read_summary
 from heteromig.logs.harness import HarnessLog
 from heteromig.logs.loadgen import DETAIL_LOG, SUMMARY_LOG, DetailLog
 from heteromig.logs.tail import Tail, displayable
@@ -101,8 +101,7 @@ def _growing_detail(data: bytes, place: Path) -> object:
 
 
 def _detail(data: bytes, place: Path) -> object:
-    facts = read_detail(_file(place, DETAIL_LOG, data))
-    return facts, derive_begin(facts, 1_700_000_000_000_000_000)
+    return read_detail(_file(place, DETAIL_LOG, data))
 
 
 def _summary(data: bytes, place: Path) -> object:

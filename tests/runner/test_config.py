@@ -585,3 +585,11 @@ def test_a_file_of_layouts_is_found_from_anywhere(tmp_path: Path, monkeypatch: p
 def test_strange_paths_survive_toml(tmp_path: Path, name: str) -> None:
     spec = resolve(replace(SIM, runs_dir=name))
     assert _again(tmp_path, spec) == spec
+
+
+def test_a_baseline_is_the_same_run_with_nothing_beside_it() -> None:
+    config = Config(slices="sim:a30", harness="loadgen", background=BackgroundConfig(benchmarks="bert,dlrm"))
+    run, alone = resolve(config), resolve(config, goal=Goal.BASELINE)
+    assert run.background.candidates == ("bert", "dlrm")
+    assert alone.background.candidates == ()
+    assert (alone.main, alone.timing, alone.slices, alone.pin) == (run.main, run.timing, run.slices, run.pin)

@@ -143,7 +143,7 @@ class MakeHarness:
             held = hold_tree(self._tree, alone=spec.main.action.audit is not None)
             self._hold = weakref.finalize(self, os.close, held)
         if assignment.role is Role.BACKGROUND:
-            make_shadow(self._tree, self._shadow(assignment, run_dir), runs_dir=run_dir.parent)
+            make_shadow(self._tree, self._shadow(assignment, run_dir), runs_dir=Path(spec.runs_dir).absolute())
         elif assignment.role is Role.BUILD:
             engines.begin(assignment.builds, self._tree, Path(spec.engines_dir).absolute())
         elif self._main_log_dir(run_dir).exists():
