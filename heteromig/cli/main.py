@@ -1,4 +1,4 @@
-"""The command line: `heteromig run`, `plan`, `build`, `slices`, `doctor`, `mig`, `clean`, `verify` and the rest."""
+"""The command line: `heteromig run`, `plan`, `build`, `slices`, `doctor`, `mig`, `clean`, `verify`, `report` and the rest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from heteromig import __version__
-from heteromig.cli import cleaning, doctor, importing, inspecting, mig, running
+from heteromig.cli import cleaning, doctor, importing, inspecting, mig, reporting, running
 from heteromig.cli.printing import drop_output
 from heteromig.core.errors import HeteromigError
 
@@ -46,6 +46,7 @@ inspecting.register(app)
 doctor.register(app)
 mig.register(app)
 cleaning.register(app)
+reporting.register(app)
 importing.register(app)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -26,7 +27,7 @@ from heteromig.logs.files import read_regular
 from heteromig.runner.evidence import certify_run
 from heteromig.runner.journal import JOURNAL, JournalText, read_journal
 from heteromig.runner.recording import Certificate
-from heteromig.runner.replaying import replay
+from heteromig.runner.replaying import Step, replay
 from heteromig.runner.rundir import CERTIFICATE, PLAN, RUN_JSON, TELEMETRY, FileHash, hash_files
 
 _WORKERS = "workers/"
@@ -53,6 +54,15 @@ class Verification(Struct, frozen=True):
     notes: tuple[str, ...]
 
 
+class Retold(NamedTuple):
+    """A run read back: its journal, the core after it, every step on the way, and what was verified."""
+
+    journal: JournalText
+    run: Run
+    steps: tuple[Step, ...]
+    found: Verification
+
+
 def verify_run(run_dir: Path) -> Verification:
     """Recompute everything.
 
@@ -60,23 +70,31 @@ def verify_run(run_dir: Path) -> Verification:
         UsageError: `run_dir` is no run directory.
         EvidenceError: its journal cannot be used at all.
     """
+    return retell(run_dir).found
+
+
+def unfinished(phase: Phase) -> Reason:
+    """What keeps a run whose journal ends in `phase` from being proven."""
+    return Reason(
+        ExitCode.INCONCLUSIVE,
+        f"The journal ends in {phase.value}: the run is still going on, or its controller died.",
+    )
+
+
+def retell(run_dir: Path) -> Retold:
+    """Recompute everything, for whoever wants to know more than the verdict; raises what `verify_run` does."""
     if not os.path.lexists(run_dir / JOURNAL):
         if not (run_dir / RUN_JSON).exists():
             raise UsageError(f"{run_dir} is not a run directory: it has neither {JOURNAL} nor {RUN_JSON}.")
         raise EvidenceError(f"{run_dir} has lost its journal {JOURNAL}, so nothing of this run can be checked.")
     journal = read_journal(run_dir)
-    run = _replay(run_dir, journal)
+    run, steps = _replay(run_dir, journal)
     found, notes = _altered(run_dir, journal.header.run_id)
     reasons = [*run.verdict.reasons, *found]
     if run.phase is not Phase.FINISHED:
-        reasons.append(
-            Reason(
-                ExitCode.INCONCLUSIVE,
-                f"The journal ends in {run.phase.value}: the run is still going on, or its controller died.",
-            )
-        )
+        reasons.append(unfinished(run.phase))
     good = run.verdict.status if not run.verdict.reasons else "valid"
-    return Verification(
+    verification = Verification(
         run_id=journal.header.run_id,
         simulated=journal.header.spec.simulated,
         isolation=journal.header.spec.isolation,
@@ -85,9 +103,10 @@ def verify_run(run_dir: Path) -> Verification:
         device_guards=device_findings(run.view),
         notes=notes,
     )
+    return Retold(journal, run, steps, verification)
 
 
-def _replay(run_dir: Path, journal: JournalText) -> Run:
+def _replay(run_dir: Path, journal: JournalText) -> tuple[Run, tuple[Step, ...]]:
     """The core again over the same events, but with a certificate of our own."""
     spec = journal.header.spec
     catalog = {info.name: info for info in spec.catalog}
@@ -113,9 +132,7 @@ def _replay(run_dir: Path, journal: JournalText) -> Run:
         )
 
     run = Run(spec)
-    for _ in replay(run_dir, journal, run, substitute=substitute):
-        pass
-    return run
+    return run, tuple(replay(run_dir, journal, run, substitute=substitute))
 
 
 def _altered(run_dir: Path, run_id: str) -> tuple[tuple[Reason, ...], tuple[str, ...]]:
