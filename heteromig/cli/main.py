@@ -1,4 +1,4 @@
-"""The command line: `heteromig run`, `plan`, `build`, `slices`, `doctor`, `mig`, `clean`, `verify`, `report` and the rest."""
+"""The command line: `heteromig run`, `plan`, `build`, `slices`, `doctor`, `mig`, `verify`, `report` and the rest."""
 
 from __future__ import annotations
 

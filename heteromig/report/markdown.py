@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 
 from heteromig.core.guards import Status
@@ -13,7 +14,8 @@ from heteromig.report.words import slack_with_uncertainty
 from heteromig.views.text import short_uuid
 from heteromig.views.verdict_text import share_words
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$@-])")
+_SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
+"""What means something within a line; no line begins with a text of somebody else."""
 _COLUMNS = (0, 1, 2, 3, 4, 5)
 """Of the overlap: what fits into a comment."""
 
@@ -58,9 +60,9 @@ def _lines(story: Story) -> Iterator[str]:
         yield f"- Device guard violated: {guard} on {escaped(short_uuid(one.scope))}: {escaped(one.evidence)}"
     if violated:
         yield ""
-    yield f"Run {escaped(story.run_id)}, {escaped(story.tool)}. Verify it from its files, anywhere:"
+    yield f"Run {escaped(story.run_id)}, {escaped(story.tool)}. Verify it from its files, on any machine:"
     yield ""
-    yield f"    heteromig verify {story.run_id}"
+    yield f"    heteromig verify {shlex.quote(story.run_id)}"
 
 
 def _table(table: Table) -> Iterator[str]:
@@ -74,4 +76,4 @@ def escaped(text: str) -> str:
     """One line of text that Markdown and HTML take for nothing but text."""
     flat = " ".join(text.split())
     named = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _SPECIAL.sub(r"\\\1", named)
+    return _SPECIAL.sub(r"\\\1", named).replace("@", "@<!-- -->")  # nobody is notified

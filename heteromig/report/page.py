@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ from markupsafe import Markup
 from msgspec import Struct
 
 from heteromig.core.guards import Status
+from heteromig.core.phases import Phase
 from heteromig.report import plots, tables
 from heteromig.report.plots import legend_rows
 from heteromig.report.story import Instrument, State, Story
@@ -87,6 +89,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["drawn"] = _drawn
+    environment.filters["quoted"] = shlex.quote
     return environment
 
 
@@ -100,23 +103,19 @@ def _facts(story: Story) -> Iterator[Fact]:
     if result is not None:
         words, _, more = result.words.partition("; ")
         tone = {True: "good", False: "bad", None: "warn"}[result.valid]
-        validity = {True: "VALID", False: "not VALID", None: "no result"}[result.valid]
+        validity = {True: "VALID", False: "not VALID", None: ""}[result.valid]
+        if not result.metrics and result.valid is None:
+            words, more = "none yet" if story.state is State.GOING_ON else "none", "main has no result"
         yield Fact("Main's result", words, "; ".join(filter(None, (validity, more))), tone)
-    if story.goal == "run":
+    if story.goal == "run" and story.lanes:
         yield _cost(story)
         yield _overlap(story)
     if story.device_guards:
         yield _guards(story)
-    if story.observer:
-        main = next((one for one in story.stays if one.name == "main-running"), None)
-        share = None
-        if main is not None and main.cpu_s is not None and main.end_s > main.begin_s:
-            share = 100 * main.cpu_s / (main.end_s - main.begin_s)
-        yield Fact(
-            "Cost of watching",
-            "unknown" if share is None else f"{share:.2f} % of a core",
-            "while main ran" if share is not None else "main never ran",
-        )
+    main = next((one for one in story.stays if one.name == Phase.MAIN_RUNNING.value), None)
+    if main is not None and main.cpu_s is not None and main.end_s > main.begin_s:
+        share = 100 * main.cpu_s / (main.end_s - main.begin_s)
+        yield Fact("Cost of watching", f"{share:.2f} % of a core", "while main ran")
     yield Fact("Length", length_words(story.length_s), f"begun {story.started_at}")
 
 
@@ -138,6 +137,8 @@ def _overlap(story: Story) -> Fact:
     if not story.backgrounds:
         return Fact("Overlap", "no background", "main had the GPU to itself")
     slack = f"at worst {_slack(story.slack_before_s)} before and {_slack(story.slack_after_s)} after main"
+    if story.overlap_proven and (story.result is None or story.result.valid is None):
+        return Fact("Overlap", f"{share_words(story.coverage)} covered", f"{slack}, as far as main went")
     if story.overlap_proven:
         return Fact("Overlap", f"{share_words(story.coverage)} covered", slack, "good")
     return Fact("Overlap", "not proven", f"coverage {share_words(story.coverage)}, {slack}", "bad")
@@ -182,7 +183,11 @@ def _figures(story: Story) -> Iterator[Figure]:
 def _timeline_words(story: Story) -> str:
     section = story.section
     if section is None:
-        return f"{len(story.lanes)} slices over {length_words(story.length_s)}. Main has no proven timed section."
+        slices = f"{len(story.lanes)} slices over {length_words(story.length_s)}"
+        if story.goal == "build":
+            return f"{slices}. Engines are built one after another, and nothing else runs."
+        when = "yet" if story.state is State.GOING_ON else "that is proven"
+        return f"{slices}. Main has no timed section {when}."
     return (
         f"{len(story.lanes)} slices over {length_words(story.length_s)}. Main was timed from {section.begin_s:.3f} s "
         f"({section.begin_source}) to {section.end_s:.3f} s ({section.end_source}), which is shaded."

@@ -56,7 +56,7 @@ _SETTINGS: Any = {
     "path.simplify": False,
     "hatch.linewidth": 0.6,
 }
-_WIDE, _NARROW, _SMALL = 1040, 360, 480
+_WIDE, _NARROW, _SMALL = 1040, 360, 420
 
 _FILLS = {
     Kind.BUILD: (_BUILD, _BUILD),
