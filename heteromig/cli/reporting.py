@@ -43,7 +43,7 @@ def _report(
 ) -> None:
     """Make a report of a run, however far it got."""
     from heteromig.core.errors import UsageError  # noqa: PLC0415 - keeps `--help` quick, as all imports here
-    from heteromig.report.making import Format, refuse_evidence, report, write  # noqa: PLC0415
+    from heteromig.report.making import Format, refuse_evidence, report, write, write_where_told  # noqa: PLC0415
     from heteromig.runner.rundir import REPORT  # noqa: PLC0415
 
     if kind not in _FORMATS:
@@ -51,13 +51,13 @@ def _report(
     if output is not None:
         refuse_evidence(run_dir, output)
     text = report(run_dir, Format(kind))
-    if output is None and kind == Format.HTML.value:
-        output = run_dir / REPORT
-    if output is None:
+    if output is not None:
+        write_where_told(output, text)
+    elif kind == Format.HTML.value:
+        write(run_dir / REPORT, text)
+        say(str(run_dir / REPORT))
+    else:
         say(text.rstrip("\n"))
-        return
-    write(output, text)
-    say(str(output))
 
 
 def make_own_report(run_dir: Path, *, quiet: bool) -> Path | None:

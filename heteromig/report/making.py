@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import stat
 from enum import Enum
 from pathlib import Path
 
@@ -71,8 +72,9 @@ def refuse_evidence(run_dir: Path, path: Path) -> None:
     Raises:
         UsageError: `path` is something else in it.
     """
-    inside, target = run_dir.resolve(), path.parent.resolve() / path.name
-    if target.is_relative_to(inside) and target != inside / REPORT:
+    inside = run_dir.resolve()
+    targets = {path.parent.resolve() / path.name, path.resolve()}
+    if any(target.is_relative_to(inside) and target != inside / REPORT for target in targets):
         raise UsageError(
             f"{path} lies in the run directory, whose files are evidence: only {REPORT} may be written there. Choose "
             "another place with --output."
@@ -80,16 +82,13 @@ def refuse_evidence(run_dir: Path, path: Path) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace `path` in one step, readable for everybody; what is there and no regular file is written into.
+    """Replace `path` in one step, readable for everybody; a link is replaced and not followed.
 
     Raises:
         UsageError: it cannot be written.
     """
+    fresh = path.with_name(f".{path.name}.new")
     try:
-        if path.exists() and not path.is_file():
-            path.write_bytes(text.encode())
-            return
-        fresh = path.with_name(f".{path.name}.new")
         try:
             with fresh.open("wb") as file:
                 os.fchmod(file.fileno(), 0o644)
@@ -99,6 +98,23 @@ def write(path: Path, text: str) -> None:
             with contextlib.suppress(FileNotFoundError):
                 fresh.unlink()
     except OSError as error:
-        raise UsageError(
-            f"The report cannot be written to {path}: {error.strerror}. Choose another place with --output."
-        ) from None
+        raise _unwritable(path, error) from None
+
+
+def write_where_told(path: Path, text: str) -> None:
+    """The same for a path that a user gave; what is there and no regular file, as `/dev/stdout`, is written into.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        if not os.path.lexists(path) or stat.S_ISREG(path.lstat().st_mode):
+            write(path, text)
+        else:
+            path.write_bytes(text.encode())
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"The report cannot be written to {path}: {error.strerror}. Choose another place with --output.")

@@ -175,7 +175,8 @@ def _figures(story: Story) -> Iterator[Figure]:
         figures = [one.slack_before_s if name == "begin" else one.slack_after_s for one in story.backgrounds]
         known = [one for one in figures if one is not None]
         where = "before" if name == "begin" else "after"
-        span = f"from {_slack(min(known))} to {_slack(max(known))}" if known else "not known"
+        ends = list(dict.fromkeys(map(_slack, (min(known), max(known))))) if known else []
+        span = " to ".join(ends) or "not known"
         says = f"Slack {where} main: {span}. The table of the overlap below has every figure."
         yield Figure(name, f"Around main's {name}", says, wide, narrow)
 

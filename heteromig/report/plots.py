@@ -85,19 +85,22 @@ def close_ups(story: Story, *, narrow: bool) -> Iterator[tuple[str, str]]:
     section = story.section
     if section is None or not story.backgrounds:
         return
-    begins = [lane.begin_s for lane in _ends(story)]
-    ends = [lane.end_s for lane in _ends(story)]
-    length_s = section.end_s - section.begin_s
-    for name, at_s, others in (("begin", section.begin_s, begins), ("end", section.end_s, ends)):
-        away_s = max([abs(at_s - other) for other in others] + [0.002 * length_s, 0.01])
-        inside_s = min(0.35 * away_s, length_s)
-        window = (at_s - 1.15 * away_s, at_s + inside_s) if name == "begin" else (at_s - inside_s, at_s + 1.15 * away_s)
-        late = [other for other in others if (other > at_s) == (name == "begin")]
-        if late:  # a background that was not there is to be seen too
-            window = (window[0], max(window[1], max(late) + 0.1 * away_s)) if name == "begin" else (
-                min(window[0], min(late) - 0.1 * away_s), window[1]
-            )  # fmt: skip
-        yield name, _lanes(story, window, name, narrow=narrow)
+    timed = list(_ends(story))
+    for name, at_s, others in (
+        ("begin", section.begin_s, [one.begin_s for one in timed]),
+        ("end", section.end_s, [one.end_s for one in timed]),
+    ):
+        window = _window(at_s, others, section.end_s - section.begin_s, begin=name == "begin")
+        yield name, _lanes(story, (max(window[0], 0.0), min(window[1], story.length_s)), name, narrow=narrow)
+
+
+def _window(at_s: float, others: Sequence[float], length_s: float, *, begin: bool) -> tuple[float, float]:
+    """From the farthest end of a background outside main to a little inside, or to the farthest that lies inside."""
+    away_s = max([abs(at_s - other) for other in others] + [0.002 * length_s, 0.01])
+    inside = [abs(at_s - other) + 0.1 * away_s for other in others if (other > at_s) == begin]
+    inside_s = max([min(0.35 * away_s, length_s), *inside])
+    outside_s = 1.15 * away_s
+    return (at_s - outside_s, at_s + inside_s) if begin else (at_s - inside_s, at_s + outside_s)
 
 
 class _Timed:
@@ -246,7 +249,7 @@ def _label_lane(axes: Axes, lane: Lane, row: int, close_up: str, *, narrow: bool
         axes.text(0.0, row + 0.22, _cropped(lane.label, 22), color=colour, weight=weight, va="center", **place)
         axes.text(
             1.0, row + 0.22, slack if close_up else below, color=slack_colour if close_up else _MUTED, fontsize=10,
-            ha="right", va="center", **place,
+            ha="right", va="center", zorder=4, bbox={"facecolor": _PAPER, "edgecolor": "none", "pad": 1.0}, **place,
         )  # fmt: skip
         return
     axes.text(
