@@ -367,6 +367,7 @@ _METADATA = re.compile(r"<metadata>.*?</metadata>\s*", re.DOTALL)
 _COMMENTS = re.compile(r"<!--.*?-->\s*", re.DOTALL)
 _STYLE = re.compile(r"<defs>\s*<style[^>]*>.*?</style>\s*</defs>\s*", re.DOTALL)
 _FONT = re.compile(r"font: (?:(bold|[1-9]00) )?([\d.]+)px [^;\"]*")
+_COLOUR = re.compile("|".join(VARIABLES))
 _TAG = re.compile(r"<[^>]+>")
 _ID = re.compile(r'(?<=\bid=")(?=[^"])|(?<=url\(#)|(?<=href="#)')
 
@@ -385,11 +386,11 @@ def _svg(figure: Figure, name: str) -> str:
 
 def _restyled(tag: str, name: str) -> str:
     """One tag; what stands between tags are words of others, in which nothing is replaced."""
+    if '"' not in tag:
+        return tag
     tag = _FONT.sub(lambda found: f"font-size: {found[2]}px" + ("; font-weight: 600" if found[1] else ""), tag)
     tag = _ID.sub(f"{name}-", tag)
-    for colour, variable in VARIABLES.items():
-        tag = tag.replace(colour, f"var(--{variable})")
-    return tag
+    return _COLOUR.sub(lambda found: f"var(--{VARIABLES[found[0]]})", tag)
 
 
 def legend_rows() -> Iterator[tuple[Kind, str, str]]:
