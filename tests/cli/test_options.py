@@ -66,7 +66,19 @@ VALUES = {
 }
 """An option each, with a value that changes the specification of a run of bert in NVIDIA's tree."""
 
-ELSEWHERE = {"config", "main-target-qps", "sim-faults", "dry-run", "live", "quiet", "json", "events", "debug", "help"}
+ELSEWHERE = {
+    "config",
+    "main-target-qps",
+    "sim-faults",
+    "dry-run",
+    "live",
+    "quiet",
+    "report",
+    "json",
+    "events",
+    "debug",
+    "help",
+}
 """Options that the table cannot hold: they say nothing to NVIDIA's tree, or nothing about the run."""
 
 APART = {"main-benchmark", "main-mode", "main-action", "harness", "harness-dir", "slices", "runs-dir"}
@@ -134,6 +146,7 @@ def test_the_table_has_every_option() -> None:
         "no-lenient",
         "no-live",
         "no-rebuild",
+        "no-report",
         "no-start-from-device",
         "no-verbose",
         "no-verbose-all",
