@@ -8,23 +8,28 @@ from pathlib import Path
 from msgspec import Struct
 
 from heteromig.cli.printing import say
+from heteromig.cli.reporting import make_own_report
 from heteromig.core.record import RunRecord
 from heteromig.core.spec import RunSpec
 from heteromig.core.verdict import ExitCode
 from heteromig.runner.session import Outcome, execute
-from heteromig.views.console import choose_reporter, print_summary
+from heteromig.views.console import choose_reporter, print_report_made, print_summary
 from heteromig.views.outlet import Outlet
 from heteromig.views.relay import Relay
 
 
 class Showing(Struct, frozen=True):
-    """What goes where: `live` is None where the user said neither; `json` and `events` take standard output."""
+    """What goes where: `live` is None where the user said neither; `json` and `events` take standard output.
+
+    `report` says whether the run makes a page of itself in the end.
+    """
 
     live: bool | None
     quiet: bool
     json: bool
     events: bool
     debug: bool
+    report: bool
 
 
 def execute_and_show(spec: RunSpec, showing: Showing, sampler_faults: Path | None) -> int:
@@ -39,6 +44,10 @@ def execute_and_show(spec: RunSpec, showing: Showing, sampler_faults: Path | Non
         say((outcome.run_dir / "run.json").read_bytes().rstrip())
     elif not showing.events:
         print_summary(outcome.record, str(outcome.run_dir))
+    if showing.report:
+        page = make_own_report(outcome.run_dir, quiet=showing.quiet)
+        if page is not None and not showing.json and not showing.events:
+            print_report_made(str(page))
     return exit_code_of(outcome.record)
 
 

@@ -1,4 +1,4 @@
-"""The command line: `heteromig run`, `baseline`, `compare`, `slices`, `doctor`, `mig`, `verify` and the rest."""
+"""The command line: `heteromig run`, `baseline`, `compare`, `report`, `verify`, `doctor`, `mig` and the rest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from heteromig import __version__
-from heteromig.cli import cleaning, comparing, doctor, importing, inspecting, mig, replaying, running
+from heteromig.cli import cleaning, comparing, doctor, importing, inspecting, mig, replaying, reporting, running
 from heteromig.cli.printing import drop_output
 from heteromig.core.errors import HeteromigError
 
@@ -48,6 +48,7 @@ doctor.register(app)
 mig.register(app)
 cleaning.register(app)
 comparing.register(app)
+reporting.register(app)
 importing.register(app)
 
 

@@ -21,7 +21,7 @@ _HELP = {
 _EPILOG = (
     "TIME is in milliseconds, or has a unit: 600000, 600s, 10m, 1h. Defaults are in brackets. All but the options of "
     "Output can also be said by a variable, HETEROMIG_MAIN_BENCHMARK for --main-benchmark, or in the file of --config: "
-    "options win over variables, and these over the file."
+    "options win over variables, and these over the file. Of Output, --report has a variable."
 )
 
 
@@ -407,6 +407,14 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
     debug: Annotated[
         bool, typer.Option("--debug", rich_help_panel=_OUTPUT, help="Every line of the journal on stderr.")
     ] = False,
+    report: Annotated[
+        bool,
+        _option(
+            "--report/--no-report",
+            panel=_OUTPUT,
+            help="report.html in the run directory at the end, if heteromig[report] is installed. [report]",
+        ),
+    ] = True,
 ) -> None:
     from heteromig.runner.config import (  # noqa: PLC0415 - keeps `--help` quick, as all imports here
         BackgroundConfig,
@@ -487,7 +495,7 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
         return
     from heteromig.cli.executing import Showing, execute_and_show  # noqa: PLC0415
 
-    showing = Showing(live=live, quiet=quiet, json=json, events=events, debug=debug)
+    showing = Showing(live=live, quiet=quiet, json=json, events=events, debug=debug, report=report)
     faults = sim_faults.absolute() if sim_faults else None
     if repeat is None:
         raise typer.Exit(execute_and_show(spec, showing, faults))

@@ -6,6 +6,7 @@ more, and none has others that are read here.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -54,6 +55,7 @@ _WANTED = frozenset(
         b"effective_target_qps",
     }
 )
+_PARAMETER = b"effective_"
 _METRIC_PREFIXES = ("result_", "early_stopping_latency_")
 
 _WRAPPED_NS = 1 << 64
@@ -145,6 +147,26 @@ def read_summary(path: Path) -> bool | None:
     for match in _SUMMARY_VALIDITY.finditer(_read(path)):  # noqa: B007 - the last one is wanted
         pass
     return None if match is None else match[1] == b"VALID"
+
+
+def read_parameters(path: Path) -> tuple[tuple[str, str], ...]:
+    """What LoadGen says it ran with: every `effective_*` key without that prefix, and its value as JSON, in order.
+
+    Raises:
+        EvidenceError: the file cannot be read.
+    """
+    data = _read(path)
+    found: dict[str, str] = {}
+    for record in _RECORD.split(data[: max(data.rfind(BEGIN_LINE), 0) or data.rfind(b"\n") + 1]):
+        key = _KEY.match(record)
+        if key is None or not key[1].startswith(_PARAMETER):
+            continue
+        with contextlib.suppress(ValueError, KeyError, RecursionError):
+            value = _decode(record)[0]["value"]
+            found[key[1][len(_PARAMETER) :].decode(errors="replace")] = (
+                value if isinstance(value, str) else json.dumps(value)
+            )
+    return tuple(found.items())
 
 
 def _read(path: Path) -> bytes:

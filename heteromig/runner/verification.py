@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -29,7 +30,7 @@ from heteromig.logs.files import read_regular
 from heteromig.runner.evidence import certify_run
 from heteromig.runner.journal import JOURNAL, JournalText, read_journal
 from heteromig.runner.recording import CERTIFICATE_VERSION, Certificate, certificate_of, overlap_of, verdict_of
-from heteromig.runner.replaying import fresh_run, replay
+from heteromig.runner.replaying import Step, fresh_run, replay
 from heteromig.runner.rundir import CERTIFICATE, PLAN, RUN_JSON, TELEMETRY, FileHash, hash_files
 from heteromig.workers.guardian import read_process
 
@@ -75,6 +76,15 @@ class Verification(Struct, frozen=True):
     notes: tuple[str, ...]
 
 
+class Retold(NamedTuple):
+    """A run read back: its journal, the core after it, every step on the way, and what was verified."""
+
+    journal: JournalText
+    run: Run
+    steps: tuple[Step, ...]
+    found: Verification
+
+
 def verify_run(run_dir: Path) -> Verification:
     """Recompute everything.
 
@@ -82,21 +92,26 @@ def verify_run(run_dir: Path) -> Verification:
         UsageError: `run_dir` is no run directory.
         EvidenceError: its journal cannot be used at all.
     """
+    return retell(run_dir).found
+
+
+def retell(run_dir: Path) -> Retold:
+    """Recompute everything, for whoever wants to know more than the verdict; raises what `verify_run` does."""
     if not os.path.lexists(run_dir / JOURNAL):
         if not (run_dir / RUN_JSON).exists():
             raise UsageError(f"{run_dir} is not a run directory: it has neither {JOURNAL} nor {RUN_JSON}.")
         raise EvidenceError(f"{run_dir} has lost its journal {JOURNAL}, so nothing of this run can be checked.")
     journal = read_journal(run_dir)
-    run = _replay(run_dir, journal)
+    run, steps = _replay(run_dir, journal)
     found, notes = _altered(run_dir, journal, run)
     reasons = [*run.verdict.reasons, *found]
     if run.phase is not Phase.FINISHED:
-        reasons.append(Reason(ExitCode.INCONCLUSIVE, _unfinished(journal, run.phase)))
+        reasons.append(unfinished(journal, run.phase))
     clock = run.view.certificate.clock if run.view.certificate is not None else None
     if clock is not None and clock.remark:
         notes = (clock.remark, *notes)
     good = run.verdict.status if not run.verdict.reasons else "valid"
-    return Verification(
+    verification = Verification(
         run_id=journal.header.run_id,
         simulated=journal.header.spec.simulated,
         isolation=journal.header.spec.isolation,
@@ -105,9 +120,10 @@ def verify_run(run_dir: Path) -> Verification:
         device_guards=device_findings(run.view),
         notes=notes,
     )
+    return Retold(journal, run, steps, verification)
 
 
-def _replay(run_dir: Path, journal: JournalText) -> Run:
+def _replay(run_dir: Path, journal: JournalText) -> tuple[Run, tuple[Step, ...]]:
     """The core again over the same events, but with a certificate of our own."""
     spec = journal.header.spec
     run = fresh_run(run_dir, journal)
@@ -129,15 +145,22 @@ def _replay(run_dir: Path, journal: JournalText) -> Run:
             return event
         return ev.CertificateComputed(at_ns=event.at_ns, summary=computed[-1])
 
+    steps: list[Step] = []
     for step in replay(run_dir, journal, run, substitute=substitute):
+        steps.append(step)
         if ef.ComputeCertificate() in step.effects:
             # By what was known when the run computed its own: what was heard while it did so is no part of it.
             summary = certify_run(run_dir, journal.header, run.view, harness)
             computed.append(summary)
-    return run
+    return run, tuple(steps)
 
 
-def _unfinished(journal: JournalText, phase: Phase) -> str:
+def unfinished(journal: JournalText, phase: Phase) -> Reason:
+    """What keeps a run whose journal ends in `phase` from being proven."""
+    return Reason(ExitCode.INCONCLUSIVE, _why_unfinished(journal, phase))
+
+
+def _why_unfinished(journal: JournalText, phase: Phase) -> str:
     """Why there is no verdict: the run goes on, or it never came to its end."""
     controller = journal.controller
     if controller is None:

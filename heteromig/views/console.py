@@ -19,7 +19,7 @@ from heteromig.views.reporter import Reporter, Unfailing
 from heteromig.views.results_view import Compared, results_table
 from heteromig.views.silent import Silent
 from heteromig.views.slices_view import slices_tree
-from heteromig.views.summary import summary
+from heteromig.views.summary import report_made, summary
 from heteromig.views.verification import Verified, verification
 
 _DUMB_TERMINALS = frozenset({"dumb", "unknown"})
@@ -72,6 +72,11 @@ def is_terminal() -> bool:
 def print_summary(record: RunRecord, run_directory: str) -> None:
     """Print what a person reads first."""
     show(summary(record, run_directory, width_of(sys.stdout)), sys.stdout)
+
+
+def print_report_made(path: str) -> None:
+    """Print where the page of the run is, as the summary's last line."""
+    show(report_made(path, width_of(sys.stdout)), sys.stdout)
 
 
 def print_slices(inventory: Inventory, sample: DeviceSample | None) -> None:

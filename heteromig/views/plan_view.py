@@ -62,7 +62,7 @@ def plan_text(
     if spec.goal.measures:
         parts[2] = _table(list(plan.workers))
     elsewhere = any(command.cwd != here for _, command in commands)
-    lines = [_command(worker, command, elsewhere=elsewhere) for worker, command in commands]
+    lines = [command_lines(worker, command, elsewhere=elsewhere) for worker, command in commands]
     if lines:
         named = (
             f"; {run_dir.name} stands for the name of the run" if any(run_dir.name in line for line in lines) else ""
@@ -142,7 +142,8 @@ def _lines(lines: Sequence[str]) -> str:
     return "\n".join(printable(line) for line in lines)
 
 
-def _command(worker: Assignment, command: WorkerCommand, *, elsewhere: bool) -> str:
+def command_lines(worker: Assignment, command: WorkerCommand, *, elsewhere: bool) -> str:
+    """One command for a shell, under a comment that says whose it is; `elsewhere` names its directory."""
     what = f"{worker.benchmark}: {engine_words(worker.builds)}" if len(worker.builds) > 1 else worker.benchmark
     pinned = f", pinned to processors {format_cpus(worker.cpus)}" if worker.cpus else ""
     lines = [printable(f"# worker {worker.index}: {worker.role.value} {what} on {worker.slice_uuid}{pinned}")]

@@ -14,7 +14,7 @@ def ended_line(number: str, record: RunRecord) -> str:
     """One run of it, as soon as it is over: which, how it came out, and what it measured."""
     main = next((worker for worker in record.workers if worker.role == Role.MAIN.value), None)
     status = "unfinished" if record.verdict is None else record.verdict.status
-    result = "" if main is None else f", {result_words(main)}"
+    result = "" if main is None else f", {result_words(main.scenario, main.mode, main.metrics)}"
     return printable(f"{number}: {record.goal} {status.upper()}{result}")
 
 

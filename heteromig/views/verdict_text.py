@@ -23,6 +23,10 @@ _HEADLINES = {
     "lenient": "the run went on in spite of what is listed below, so it proves nothing.",
 }
 _ALONE = "main is VALID; there was no background."
+COVERED_WORDS = {True: "yes", False: "NO", None: "not proven"}
+"""Whether a background was timed during main; None where the evidence does not decide."""
+
+_COVERED_STYLES = {True: "green", False: "bold red", None: "yellow"}
 _STATUS_STYLES = {"valid": "bold green", "built": "bold green", "lenient": "bold yellow", "inconclusive": "bold yellow"}
 
 
@@ -30,19 +34,23 @@ def append_verdict(
     text: Text, status: str, exit_code: int, reasons: Sequence[Reason], width: int, *, backgrounds: int
 ) -> None:
     """One sentence first: the status, the exit code, and why; the other reasons follow."""
-    headline = _ALONE if status == "valid" and not backgrounds else _HEADLINES.get(status)
-    rest = list(reasons)
-    if headline is None:
-        headline = printable(reasons[0].sentence) if reasons else "no reason is recorded."
-        rest = rest[1:]
+    sentence, rest = headline(status, reasons, backgrounds=backgrounds)
     head = f"{status.upper()} (exit {exit_code}): "
-    lines = textwrap.wrap(head + headline, width, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(head + sentence, width, break_long_words=False, break_on_hyphens=False)
     text.append(lines[0][: len(head)], _STATUS_STYLES.get(status, "bold red"))
     text.append(lines[0][len(head) :] + "\n")
     for line in lines[1:]:
         text.append(line + "\n")
     for reason in rest:
         append_block(text, "", f"- {printable(reason.sentence)} (exit {reason.exit_code})", width, indent=2)
+
+
+def headline(status: str, reasons: Sequence[Reason], *, backgrounds: int) -> tuple[str, Sequence[Reason]]:
+    """The verdict in one sentence, and the reasons which that sentence does not tell."""
+    sentence = _ALONE if status == "valid" and not backgrounds else _HEADLINES.get(status)
+    if sentence is not None:
+        return sentence, reasons
+    return printable(reasons[0].sentence) if reasons else "no reason is recorded.", reasons[1:]
 
 
 def append_block(text: Text, label: str, words: str, width: int, *, indent: int = _LABEL_WIDTH) -> None:
@@ -69,21 +77,21 @@ def append_overlap(
     if not backgrounds:
         append_block(text, "Overlap", "proven: there was no background" if proven else "not proven", width)
         return
-    worst = f"coverage {_percent(coverage)}, slack {_slack(before_s)} before and {_slack(after_s)} after main"
+    worst = (
+        f"coverage {share_words(coverage)}, slack {slack_words(before_s)} before and {slack_words(after_s)} after main"
+    )
     append_block(text, "Overlap", f"{'proven' if proven else 'NOT proven'}: at worst {worst}", width)
     names = [f"{background.worker} {printable(background.benchmark)}" for background in backgrounds]
     name_width = max(len("BACKGROUND"), *map(len, names))
     title = f"{'BACKGROUND':<{name_width}}  {'TIMED DURING MAIN':<17}  {'COVERAGE':>8}  {'BEFORE':>10}  {'AFTER':>10}"
     text.append(f"  {title}  EVIDENCE\n", "dim")
     for name, background in zip(names, backgrounds, strict=True):
-        word, style = {True: ("yes", "green"), False: ("NO", "bold red"), None: ("not proven", "yellow")}[
-            background.covered
-        ]
+        word, style = COVERED_WORDS[background.covered], _COVERED_STYLES[background.covered]
         text.append(f"  {fit(name, name_width)}  ")
         text.append(f"{'NO, it stalled' if background.gaps else word:<17}", style)
         text.append(
-            f"  {_percent(background.coverage):>8}  {_slack(background.slack_before_s):>10}"
-            f"  {_slack(background.slack_after_s):>10}  {background.evidence.value}\n"
+            f"  {share_words(background.coverage):>8}  {slack_words(background.slack_before_s):>10}"
+            f"  {slack_words(background.slack_after_s):>10}  {background.evidence.value}\n"
         )
 
 
@@ -105,12 +113,14 @@ def append_gaps(text: Text, backgrounds: Sequence[BackgroundOverlap], threshold_
         append_block(text, "Gaps", words, width)
 
 
-def _percent(share: float | None) -> str:
+def share_words(share: float | None) -> str:
+    """`99.9 %`, never rounded up."""
     if share is None:
         return UNKNOWN
     # Rounding up would turn a gap into "100 %".
     return "100 %" if share >= 1 else f"{int(share * 1000) / 10:.1f} %"
 
 
-def _slack(seconds: float | None) -> str:
+def slack_words(seconds: float | None) -> str:
+    """`+0.255 s`."""
     return UNKNOWN if seconds is None else f"{seconds:+.3f} s"

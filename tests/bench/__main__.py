@@ -17,6 +17,7 @@ from tests.bench import (
     load,
     overhead,
     replaying,
+    reports,
     tree,
     watching,
 )
@@ -27,6 +28,7 @@ PROGRAMS: dict[str, Callable[[], list[Row]]] = {
     module.__name__.rpartition(".")[2]: module.measure
     for module in (
         *(handover, chatter, tree, abort, watching, load, overhead, leftovers, commands, certificates, replaying),
+        reports,
     )
 }
 

@@ -71,7 +71,7 @@ VALUES = {
 
 ELSEWHERE = {
     *{"config", "main-target-qps", "sim-faults", "repeat"},
-    *{"dry-run", "live", "quiet", "json", "events", "debug", "help"},
+    *{"dry-run", "live", "quiet", "report", "json", "events", "debug", "help"},
 }
 """Options that the table cannot hold: they say nothing to NVIDIA's tree, or nothing about the run."""
 
@@ -142,6 +142,7 @@ def test_the_table_has_every_option() -> None:
         "no-lenient",
         "no-live",
         "no-rebuild",
+        "no-report",
         "no-start-from-device",
         "no-verbose",
         "no-verbose-all",

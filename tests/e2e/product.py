@@ -88,7 +88,7 @@ class Command:
             self.process = subprocess.Popen(
                 (sys.executable, "-m", module, *argv),
                 cwd=cwd or home,
-                env={**ours, "PYTHONPATH": path, **environ},
+                env={**ours, "PYTHONPATH": path, "HETEROMIG_REPORT": "false", **environ},
                 stdin=subprocess.DEVNULL,
                 stdout=out if stdout is None else stdout,
                 stderr=err,

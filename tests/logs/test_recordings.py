@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from msgspec import Struct
 
 from heteromig.core.events import TimedSectionBegan, TimedSectionEnded
 from heteromig.core.units import NS_PER_MS
-from heteromig.logs.detail import POWER_RESOLUTION_NS, read_detail, read_summary
+from heteromig.logs.detail import POWER_RESOLUTION_NS, read_detail, read_parameters, read_summary
 from heteromig.logs.loadgen import DETAIL_LOG, DetailLog
 from heteromig.logs.tail import Tail
 from tests.logs import recorded
@@ -210,3 +211,16 @@ def test_of_a_submission_run_the_performance_part_counts(recording: Recording) -
 def utc_of(power_time: str) -> int:
     month, day, year, time = re.split("[- ]", power_time)
     return utc_ns(f"{year}-{month}-{day} {time}")
+
+
+@pytest.mark.parametrize("recording", recorded.ALL, ids=str)
+def test_every_parameter_that_loadgen_says_it_ran_with_is_read(recording: Recording) -> None:
+    found = dict(read_parameters(recording.detail))
+    told = {
+        entry["key"].removeprefix("effective_"): entry["value"]
+        for entry in recording.all_entries()
+        if entry["key"].startswith("effective_")
+    }
+    assert found == {name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
+    assert found["scenario"] == told["scenario"]
+    assert "min_duration_ms" in found
