@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from heteromig.core.errors import EvidenceError, UsageError
+from heteromig.core.names import directory_name
 from heteromig.core.spec import RunSpec
 from heteromig.core.units import NS_PER_S, UtcNs
 from heteromig.slices.mig import journal as mig
@@ -46,7 +47,7 @@ def create_run_dir(spec: RunSpec, at_utc_ns: UtcNs) -> Path:
     """
     runs = Path(spec.runs_dir).absolute()
     stamp = datetime.fromtimestamp(at_utc_ns / NS_PER_S, tz=timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    stem = f"{stamp}-{spec.main.benchmark}-{spec.main.scenario}"
+    stem = directory_name(stamp, spec.main.benchmark, spec.main.scenario)
     try:
         make_directories(runs)
         run_dir = _make_unique(runs, stem)

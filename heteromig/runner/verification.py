@@ -16,6 +16,7 @@ from heteromig.core import events as ev
 from heteromig.core.device_guards import DeviceFinding, device_findings
 from heteromig.core.errors import EvidenceError, UsageError
 from heteromig.core.machine import Run
+from heteromig.core.names import odd_names
 from heteromig.core.overlap import CertificateSummary
 from heteromig.core.phases import Phase
 from heteromig.core.record import SCHEMA_VERSION
@@ -94,6 +95,8 @@ def _replay(run_dir: Path, journal: JournalText) -> Run:
     main = catalog.get(spec.main.benchmark)
     if main is None or spec.main.scenario not in main.scenarios or not catalog.keys() >= {*spec.background.candidates}:
         raise EvidenceError(f"The header of the journal {run_dir / JOURNAL} contradicts itself: it was altered.")
+    if next(odd_names(spec), None) is not None:  # which would be looked for elsewhere
+        raise EvidenceError(f"The header of the journal {run_dir / JOURNAL} has names that no run has: it was altered.")
     name = spec.harness
     if name not in HARNESSES:
         raise EvidenceError(
