@@ -12,7 +12,7 @@ from heteromig.core import events as ev
 from heteromig.core.errors import EvidenceError
 from heteromig.core.machine import REPLIES, Run
 from heteromig.core.phases import Phase
-from heteromig.runner.journal import JOURNAL, Asked, Heard, JournalText
+from heteromig.runner.journal import JOURNAL, Heard, JournalText
 
 
 class Step(Struct, frozen=True):
@@ -53,7 +53,7 @@ def _groups(run_dir: Path, journal: JournalText) -> list[tuple[ev.AnyEvent, list
     for line in journal.lines:
         if isinstance(line, Heard):
             groups.append((line.event, []))
-        elif isinstance(line, Asked) and groups:
+        elif groups:
             groups[-1][1].append(line.effect)
         else:
             raise EvidenceError(f"The journal {run_dir / JOURNAL} begins with something that no event asked for.")
