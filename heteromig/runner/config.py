@@ -19,6 +19,7 @@ from msgspec import Meta, Struct
 from heteromig.core.devices import SliceKind
 from heteromig.core.errors import UsageError
 from heteromig.core.gaps import MIN_GAP_NS
+from heteromig.core.names import NAME_RULE, odd_names
 from heteromig.core.phases import EvidenceLevel
 from heteromig.core.redaction import REDACTED, redacted_parts
 from heteromig.core.spec import (
@@ -253,6 +254,9 @@ def resolve(config: Config, *, goal: Goal = Goal.RUN) -> RunSpec:
         allow_shared_dirs=bool(config.allow_shared_dirs),
         allow_busy=bool(config.allow_busy),
     )
+    odd = next(odd_names(spec), None)
+    if odd is not None:
+        raise UsageError(f"{odd!r} cannot be part of the name of a directory, which it would become: use {NAME_RULE}.")
     left_out = redacted_parts(spec)
     if left_out:
         raise UsageError(
@@ -405,6 +409,9 @@ def _background(whole: Config, harness: Harness, main: str) -> BackgroundSpec:
     config = whole.background
     wanted = config.benchmarks if config.benchmarks is not None else "all"
     scenario = _scenario(config.scenario)
+    known = dict.fromkeys(one for info in harness.catalog() for one in info.scenarios)
+    if config.scenario is not None and scenario not in known:  # a set would hold nobody, and main be alone
+        raise UsageError(f"--background-scenario {config.scenario!r} does not exist: choose one of {', '.join(known)}.")
     sets = harness.sets()
     names = [name.strip() for name in (wanted.split(",") if isinstance(wanted, str) else wanted)]
     if not any(names):

@@ -11,6 +11,7 @@ from heteromig.core import effects as ef
 from heteromig.core import events as ev
 from heteromig.core.errors import EvidenceError
 from heteromig.core.machine import REPLIES, Run
+from heteromig.core.names import odd_names
 from heteromig.core.phases import Phase
 from heteromig.runner.journal import JOURNAL, Heard, JournalText
 
@@ -34,6 +35,8 @@ def fresh_run(run_dir: Path, journal: JournalText) -> Run:
     main = catalog.get(spec.main.benchmark)
     if main is None or spec.main.scenario not in main.scenarios or not catalog.keys() >= {*spec.background.candidates}:
         raise EvidenceError(f"The header of the journal {run_dir / JOURNAL} contradicts itself: it was altered.")
+    if next(odd_names(spec), None) is not None:  # which would be looked for elsewhere
+        raise EvidenceError(f"The header of the journal {run_dir / JOURNAL} has names that no run has: it was altered.")
     return Run(spec)
 
 

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from heteromig.core.errors import EvidenceError, UsageError
+from heteromig.core.names import directory_name
 from heteromig.core.spec import Goal, RunSpec
 from heteromig.core.units import NS_PER_S, UtcNs
 from heteromig.slices.mig import journal as mig
@@ -66,7 +67,7 @@ def create_series_dir(spec: RunSpec, at_utc_ns: UtcNs) -> Path:
 
 def _stem(spec: RunSpec, at_utc_ns: UtcNs) -> str:
     stamp = datetime.fromtimestamp(at_utc_ns / NS_PER_S, tz=timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    return f"{stamp}-{spec.main.benchmark}-{spec.main.scenario}"
+    return directory_name(stamp, spec.main.benchmark, spec.main.scenario)
 
 
 def _create(parent: Path, stem: str, within: str) -> Path:

@@ -228,7 +228,8 @@ class Guardian:
 
     def _prepare(self) -> None:
         """Write down this process, point its output to the log and pin it; the harness inherits the latter two."""
-        note_process(self._directory, "guardian", os.getpid())
+        for pid in {os.getsid(0), os.getpid()}:  # whoever leads the session, by which its members are known
+            note_process(self._directory, "guardian", pid)
         # Programs print what they were told, and NVIDIA's the whole environment: that is for nobody else to read.
         log_fd = os.open(f"{self._directory}/stdout.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.dup2(log_fd, 1)

@@ -15,7 +15,7 @@ import pytest
 
 from heteromig.core import events as ev
 from heteromig.runner.cleaning import Outcome, clean_runs
-from heteromig.runner.survivors import KEEPER, ProcessNote, read_notes, survivors
+from heteromig.runner.survivors import GUARDIAN, KEEPER, ProcessNote, read_notes, survivors
 from heteromig.runner.verification import verify_run
 from heteromig.workers.guardian import PROCESSES_FILE, read_process
 from tests.e2e.conftest import Say
@@ -57,8 +57,9 @@ class Killed:
         self.strays = {line.split()[0]: int(line.split()[1]) for line in said.splitlines() if " " in line}
 
     @property
-    def guardians(self) -> tuple[int, int]:
-        return self.background.guardian_pid, self.main.guardian_pid
+    def guardians(self) -> set[int]:
+        """All processes that guard a worker, be there several for one."""
+        return {note.pid for note in read_notes(self.command.run_dir) if note.role == GUARDIAN}
 
     def kill_all(self, *, guardians: signal.Signals) -> None:
         """The controller is killed, and cannot notice what happens to its guardians in the same moment."""
