@@ -5,22 +5,14 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import quick as _quick  # noqa: F401 - so that `verify` in this process knows that harness
-from tests.e2e.conftest import FLAGS
-from tests.e2e.product import RunCommand
+from tests.fuzz.recording import record
 from tests.fuzz.trying import TRIED
 
 
 @pytest.fixture(scope="session")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a real run, valid and sealed, of which tests make copies or put everything back."""
-    home = tmp_path_factory.mktemp("recorded")
-    flags = ("--harness", "quick", "--main-benchmark-duration", "700ms")
-    command = RunCommand(home, ("run", *FLAGS, *flags), environ={}, module="tests.e2e.quick")
-    try:
-        command.expect(0)
-    finally:
-        command.close()
-    return command.run_dir
+    return record(tmp_path_factory.mktemp("recorded"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,7 +1,8 @@
 """`python -m tests.fuzz.large [--mb 100]`: one very large input for each parser, in a child with little memory.
 
-Of each parser two: its real input again and again, and its first line with no end. Prints the greatest memory that the
-child had, and what came of it. The exit code is 1 when one crashed, or ended otherwise than by an answer or a sentence.
+Of each parser two: its real input again and again, and its first line with no end. Prints how much memory the child
+took for it at most, and what came of it. The exit code is 1 when one crashed, or ended otherwise than by an answer or
+a sentence.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from msgspec import Struct
 from heteromig.core.errors import HeteromigError
 from tests.e2e import quick as _quick  # noqa: F401 - so that `verify` in this process knows that harness
 from tests.fuzz.parsers import BY_NAME, PARSERS, Parser, furnish
+from tests.fuzz.recording import record
 
+KINDS = ("again and again", "a line without end")
 LIMIT_BYTES = 2 << 30
 """Of address space on top of the interpreter's: machines that run benchmarks have more."""
 PATIENCE_S = 300.0
@@ -42,9 +45,10 @@ def inputs(parser: Parser, recorded: Path, size_bytes: int) -> dict[str, bytes]:
     """The two inputs."""
     original = parser.originals(recorded)[0]
     line, _, _ = original.partition(b"\n")
+    again, without_end = KINDS
     return {
-        "again and again": original * (1 + size_bytes // len(original)),
-        "a line without end": line[: max(1, len(line) // 2)] + b"x" * size_bytes,
+        again: original * (1 + size_bytes // len(original)),
+        without_end: line[: max(1, len(line) // 2)] + b"x" * size_bytes,
     }
 
 
@@ -104,22 +108,24 @@ def _status_bytes(key: str) -> int:
 def main() -> None:
     """Try all, or those that are named."""
     options = argparse.ArgumentParser(prog="python -m tests.fuzz.large", description=__doc__)
-    options.add_argument("run", type=Path, help="the directory of a valid run")
     options.add_argument("names", nargs="*", help="parsers; all if left out")
     options.add_argument("--mb", type=int, default=100)
     chosen = options.parse_args()
     failed = False
+    home = Path(tempfile.mkdtemp(prefix="heteromig-large-"))
+    recorded = record(home)
     for parser in PARSERS:
         if parser.name in UNREADABLE or (chosen.names and parser.name not in chosen.names):
             continue
-        for kind in ("again and again", "a line without end"):
-            found = try_it(parser, chosen.run, kind, chosen.mb << 20)
+        for kind in KINDS:
+            found = try_it(parser, recorded, kind, chosen.mb << 20)
             failed = failed or not found.fine
             sys.stdout.write(
                 f"{parser.name:<26} {kind:<19} {found.peak_bytes / (1 << 20):7.0f} MiB {found.took_s:6.1f} s  "
                 f"{'' if found.fine else 'FAILED '}{found.answer[:110]!r}\n"
             )
             sys.stdout.flush()
+    shutil.rmtree(home)
     sys.exit(failed)
 
 
