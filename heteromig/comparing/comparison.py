@@ -109,7 +109,7 @@ def compare_measured(
     by_name = {change.metric.name: change for change in changes}
     primary = primary_metric(first[0].scenario, logged)
     results = tuple(judge_gate(limit, by_name[limit.metric].estimate, by_name[limit.metric].words) for limit in limits)
-    status, exit_code, words = _conclude(by_name.get(primary), results)
+    status, exit_code, words = _conclude(by_name.get(primary), results, same=same)
     return Comparison(
         schema_version=SCHEMA_VERSION,
         simulated=first[0].simulated,
@@ -123,7 +123,7 @@ def compare_measured(
         changes=changes,
         gates=results,
         differences=differing,
-        remarks=(*remarks, *_remarks(first, second, same=same)),
+        remarks=(*remarks, *_remarks(first, second)),
         status=status,
         exit_code=exit_code,
         sentence=words,
@@ -207,7 +207,7 @@ def _change(
     return Change(metric, means[0], means[1], estimate, judgement, worded(metric, estimate, judgement))
 
 
-def _conclude(primary: Change | None, gates: Sequence[GateResult]) -> tuple[str, int, str]:
+def _conclude(primary: Change | None, gates: Sequence[GateResult], *, same: bool) -> tuple[str, int, str]:
     """Status, exit code and sentence: the gates decide where there are any, else whether the main metric is known."""
     outcomes = {result.outcome for result in gates}
     if gates:
@@ -224,6 +224,8 @@ def _conclude(primary: Change | None, gates: Sequence[GateResult]) -> tuple[str,
                 return "gates kept", ExitCode.VALID, said
     if primary is None or primary.estimate is None:
         return "inconclusive", ExitCode.INCONCLUSIVE, "there is no figure that both sides have."
+    if same:
+        return primary.judgement.value, ExitCode.VALID, "both sides are the same."
     said = f"{sentence(primary.metric, primary.estimate, primary.judgement)}."
     code = ExitCode.INCONCLUSIVE if primary.judgement is Judgement.INCONCLUSIVE else ExitCode.VALID
     return primary.judgement.value, code, said
@@ -239,7 +241,7 @@ def _compared(one: Measured) -> ComparedRun:
     )
 
 
-def _remarks(first: Sequence[Measured], second: Sequence[Measured], *, same: bool) -> list[str]:
+def _remarks(first: Sequence[Measured], second: Sequence[Measured]) -> list[str]:
     """What whoever reads the comparison has to know besides."""
     everything = (*first, *second)
     found = [
@@ -248,8 +250,6 @@ def _remarks(first: Sequence[Measured], second: Sequence[Measured], *, same: boo
         if one.verdict.status != "valid"
     ]
     found += [f"{one.run_id} was measured while others used GPUs of its host." for one in everything if one.host_busy]
-    if same:
-        found.append("Both sides are the same.")
     if all(one.is_baseline for one in second) and not any(one.is_baseline for one in first):
         found.append("The second is the baseline: exchange them to read what neighbours cost.")
     for which, side in (("first", first), ("second", second)):

@@ -134,7 +134,8 @@ def _figure(value: float | None) -> str:
 
 def _footnotes(found: Comparison) -> Iterator[tuple[str, str]]:
     """(label, words); a label once for all that follows it."""
-    for number, result in enumerate(found.gates):
+    untold = [result for result in found.gates if result.sentence not in found.sentence]
+    for number, result in enumerate(untold):
         yield "Gates" if number == 0 else "", result.sentence
     for number, difference in enumerate(found.differences):
         yield (
