@@ -13,7 +13,10 @@ from functools import lru_cache
 
 CONFIDENCE = 0.99
 """LoadGen's (loadgen/results.cc, `EarlyStopping`)."""
-NEGLIGIBLE = 1e-17
+NEGLIGIBLE = 1e-10
+"""LoadGen's series ends at 2**-33 too."""
+MANY, NEAREST, FARTHEST = 1000.0, 1.5, 3.0
+"""Where so many misses are allowed, the answer is so many standard deviations below; 2.33 in the limit."""
 
 
 def fewest_queries(misses: int, allowed_share: float) -> int:
@@ -30,7 +33,11 @@ def fewest_queries(misses: int, allowed_share: float) -> int:
 @lru_cache(maxsize=4096)
 def most_misses(queries: int, allowed_share: float) -> int:
     """The greatest number of misses with which a run of so many queries is VALID; -1 where not even 0 will do."""
-    low, high = -1, math.floor(queries * allowed_share) + 1
+    mean = queries * allowed_share
+    low, high = -1, math.floor(mean) + 1
+    if mean > MANY:
+        deviation = math.sqrt(mean * (1 - allowed_share))
+        low, high = math.floor(mean - FARTHEST * deviation), math.ceil(mean - NEAREST * deviation)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if _confident(queries, middle, allowed_share) else (low, middle)

@@ -110,7 +110,12 @@ def _given_up(known: _Known) -> Inconclusive | NotPossible | None:
     if _floor_reached(known) or (searched and _target(known) is None):
         return _not_possible(known)
     noise = known.knee.noise if known.knee is not None else None
-    if searched and not _ready(known) and noise is not None and noise > max(known.bracket.width, settings.precision):
+    if (
+        searched
+        and not _known_well(known)
+        and noise is not None
+        and noise > max(known.bracket.width, settings.precision)
+    ):
         return _inconclusive(known, f"{len(known.short)} short runs scatter more than the bracket is wide")
     return None
 
@@ -145,8 +150,9 @@ def _know(settings: TuneSettings, side: Side, start_qps: float, runs: Sequence[P
     ]
     expected = max(_rate(runs[-1]) * settings.full_s, settings.min_queries) if runs else 0.0
     # Early stopping asks for a little less than the allowed share; how much less, depends on the number of queries.
-    passing = most_misses(math.ceil(expected), settings.allowed_share) / expected if expected else 0.0
-    knee = fit(readings, passing if passing > 0 else settings.allowed_share, RUN_NOISE * settings.precision)
+    most = most_misses(math.ceil(expected), settings.allowed_share)
+    passing = (most + 0.5) / expected if most >= 0 else settings.allowed_share
+    knee = fit(readings, passing, RUN_NOISE * settings.precision)
     return _Known(
         settings=settings,
         side=side,
@@ -223,8 +229,8 @@ def _target(known: _Known) -> tuple[float, str] | None:
         )
         rate = knee.rate_qps * math.exp(-below)
         why = f"{below:.1%} below {_qps(knee.rate_qps)}, where the fitted line crosses what is allowed"
-        if failed is not None and rate >= failed:
-            rate = failed * (1 - RUN_NOISE * settings.precision)
+        if failed is not None and rate > (lower := failed * (1 - RUN_NOISE * settings.precision)):
+            rate = lower
             why = f"a little below {_qps(failed)}, which failed at full length"
     elif failed is not None:
         rate = max(known.bracket.low_qps or 0.0, failed * (1 - settings.precision))
@@ -245,8 +251,13 @@ def _ready(known: _Known) -> bool:
         return False
     if known.knee is None:
         return known.bracket.width <= precision
-    known_well = max(KNOWN * precision, _scatter(known, known.knee))
-    return known.knee.error <= known_well or known.bracket.width <= RUN_NOISE * precision
+    return _known_well(known) or known.bracket.width <= RUN_NOISE * precision
+
+
+def _known_well(known: _Known) -> bool:
+    """Whether the crossing is known as well as it needs to be, or as a full-length run could tell it."""
+    knee = known.knee
+    return knee is not None and knee.error <= max(KNOWN * known.settings.precision, _scatter(known, knee))
 
 
 def _scatter(known: _Known, knee: Knee) -> float:
@@ -296,11 +307,12 @@ def _explore(known: _Known) -> RunProbe:
 def _duration_s(known: _Known, rate: float) -> float:
     """Long enough for the misses that are wanted; near the knee, for as many spells of them.
 
-    While no query was late the knee is far away, and a look is enough.
+    While no query was late the knee is far away, and what a verdict takes is enough.
     """
     settings = known.settings
     if all(_passed(settings, run) and not run.misses for run in known.runs):
-        return settings.probe_s
+        verdict_s = fewest_queries(0, settings.allowed_share) / rate
+        return min(settings.full_s, max(settings.probe_s, verdict_s))
     wanted_s = fewest_queries(settings.misses_wanted, settings.allowed_share) / rate
     if known.knee is not None:
         wanted_s = min(
@@ -357,7 +369,7 @@ def _overloaded(run: Probe) -> bool:
 def _capacity(known: _Known) -> float | None:
     """What Server may do, from what the last overloaded run answered; None where none was."""
     capacities = [run.achieved_qps for run in known.runs if run.achieved_qps and _overloaded(run)]
-    return SERVER_OVER_CAPACITY * capacities[-1] if capacities else None
+    return _rounded(SERVER_OVER_CAPACITY * capacities[-1]) if capacities else None
 
 
 def _inside(bracket: Bracket, rate: float, why: str) -> tuple[float, str]:
@@ -367,10 +379,8 @@ def _inside(bracket: Bracket, rate: float, why: str) -> tuple[float, str]:
         if low is not None and high is not None:
             share = EDGE if rate <= low else 1 - EDGE
             rate = low * (high / low) ** share
-        elif low is not None:
-            rate = low * BEYOND
-        elif high is not None:
-            rate = high / BEYOND
+        else:
+            rate = low * BEYOND if low is not None else (high or rate) / BEYOND
         why += ", kept inside the bracket"
     return (_rounded(rate) if bracket.holds(_rounded(rate)) else rate), why
 

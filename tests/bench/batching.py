@@ -5,7 +5,8 @@ the run. The server takes what waits, up to its largest batch, as soon as it is 
 at random, independent of each other, until the scheduled time reaches the minimum duration; a run ends when the last
 one is answered, so that one beyond capacity takes longer than asked for.
 
-The simulation steps from batch to batch; nothing is approximated.
+The simulation steps from batch to batch. Of a run whose verdict is all that is asked, what follows after it can no
+longer pass is not simulated: it ends when the last query was scheduled, or when full batches have answered all.
 """
 
 from __future__ import annotations
@@ -71,12 +72,15 @@ def serve(
     limit_s: float,
     percentile: float,
     end_above_misses: int | None = None,
+    verdict_only: bool = False,
 ) -> Run:
-    """One Server run."""
+    """One Server run; it is ended above so many misses, if any number is given."""
     arrivals = _arrivals(rng, rate_qps, duration_s)
     total = len(arrivals)
     allowed = most_misses(total, 1 - percentile)
     end_above = total if end_above_misses is None else end_above_misses
+    if verdict_only:
+        end_above = allowed
     factor = math.exp(rng.normal(0, machine.run_noise))
     fixed_s, per_query_s, largest = machine.fixed_s * factor, machine.per_query_s * factor, machine.largest_batch
     jitter = _jitter(rng, machine.jitter)
@@ -99,9 +103,11 @@ def serve(
             spells += now_s > spell_over_s
             spell_over_s = now_s + quiet_s
         answered = last
-    return Run(
-        took_s=now_s, queries=answered, misses=misses, spells=spells, valid=misses <= allowed, aborted=answered < total
-    )
+    aborted = answered < total
+    if verdict_only and aborted:
+        now_s = max(arrivals[-1], now_s + (total - answered) / machine.capacity_qps * factor)
+        answered, aborted = total, False
+    return Run(took_s=now_s, queries=answered, misses=misses, spells=spells, valid=misses <= allowed, aborted=aborted)
 
 
 def _arrivals(rng: np.random.Generator, rate_qps: float, duration_s: float) -> list[float]:
