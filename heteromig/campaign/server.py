@@ -44,6 +44,8 @@ CAUTION = 1.0
 """A confirmation is so many standard errors below the crossing."""
 MOST_CAUTION = 1.0
 """But no more than so many times the precision."""
+MOST_DOWN = 3.0
+"""A confirmation that failed is lowered by no more than so many times the precision at once."""
 LONGEST = 1 / 3
 """A short run near the knee takes at most so much of a full one."""
 RUN_NOISE = 0.25
@@ -232,6 +234,9 @@ def _target(known: _Known) -> tuple[float, str] | None:
         if failed is not None and rate > (lower := failed * (1 - RUN_NOISE * settings.precision)):
             rate = lower
             why = f"a little below {_qps(failed)}, which failed at full length"
+        elif failed is not None and rate < (lowest := failed * (1 - MOST_DOWN * settings.precision)):
+            rate = lowest
+            why = f"below {_qps(failed)}, which failed at full length; no lower at once, for the line may be bent"
     elif failed is not None:
         rate = max(known.bracket.low_qps or 0.0, failed * (1 - settings.precision))
         why = f"below {_qps(failed)}, which failed at full length"
