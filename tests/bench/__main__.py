@@ -19,6 +19,7 @@ from tests.bench import (
     replaying,
     reports,
     tree,
+    tuning,
     watching,
 )
 from tests.bench.launching import MeasuringFailedError
@@ -28,7 +29,7 @@ PROGRAMS: dict[str, Callable[[], list[Row]]] = {
     module.__name__.rpartition(".")[2]: module.measure
     for module in (
         *(handover, chatter, tree, abort, watching, load, overhead, leftovers, commands, certificates, replaying),
-        reports,
+        *(reports, tuning),
     )
 }
 
