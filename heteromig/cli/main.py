@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import errno
 import io
 import os
@@ -105,4 +106,5 @@ def _spell_what_can_be_spelt() -> None:
 
 
 def _complain(sentence: str) -> None:
-    typer.echo(f"heteromig: {sentence}", err=True)
+    with contextlib.suppress(OSError):  # where nobody can be told any more, the exit code still says it
+        typer.echo(f"heteromig: {sentence}", err=True)
