@@ -30,6 +30,7 @@ from tests.e2e import quick  # noqa: F401 - so that `verify` in this process kno
 from tests.e2e.deeds import CUE
 from tests.e2e.product import BOARD, REPOSITORY, RunCommand, processes_with, until
 from tests.faults.cells import Cell, Expected, Kind
+from tests.faults.preload import SettableClock
 from tests.faults.terminals import Terminal
 from tests.mps import conftest as mps
 from tests.mps import daemon
@@ -141,7 +142,9 @@ class Stage:
         """Options of `launcher.py`, for runs that are started in a special way."""
         self.runs = self.home / "runs"
         """Where runs are to be found, which may be inside of another namespace."""
-        self.verifies = True
+        self.clock: SettableClock | None = None
+        self.helpers: set[int] = set()
+        """Processes of a fault that carry the run's mark and are none of its."""
         self.environ: dict[str, str] = {}
         self._library = library
         self._started: list[RunCommand] = []
@@ -170,6 +173,10 @@ class Stage:
     def keep(self, what: contextlib.AbstractContextManager[object]) -> object:
         """Enter `what`, and leave it when the run is over."""
         return self._resources.enter_context(what)
+
+    def let_go(self) -> None:
+        """Leave everything that was entered."""
+        self._resources.close()
 
     def start(self, *more: str) -> RunCommand:
         """Start a run like the one of the cell, on the same machine."""
@@ -271,8 +278,7 @@ class Stage:
     @property
     def run_dir(self) -> Path | None:
         """That of the cell's run, where there is one."""
-        found = sorted(self.runs.glob("2*"), key=lambda path: path.stat().st_ctime_ns)
-        return found[0] if found else None
+        return min(self.runs.glob("2*"), default=None)
 
     def _verdict(self, exit_code: int) -> tuple[str | None, str]:
         """The status, and the reasons, or what was said where there is no verdict."""
@@ -353,7 +359,7 @@ def _poll_left(stage: Stage, over_ns: int) -> tuple[str, ...]:
 
 def _left(stage: Stage) -> Iterator[str]:
     for pid, command in processes_with(str(stage.home)).items():
-        if pid not in stage_helpers(stage):
+        if pid not in stage.helpers:
             yield f"process {pid}: {command}"
     for path in stage.scratch.iterdir():
         yield f"temporary file {path}"
@@ -366,11 +372,6 @@ def _left(stage: Stage) -> Iterator[str]:
     yield from _cut(stage)
     if stage.cell.kind is Kind.MPS:
         yield from _daemon(stage)
-
-
-def stage_helpers(stage: Stage) -> set[int]:
-    """Processes of the test itself that carry the run's mark."""
-    return getattr(stage, "helpers", set())
 
 
 def _left_in_runs(stage: Stage) -> Iterator[str]:
