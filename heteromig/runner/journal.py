@@ -1,8 +1,9 @@
 """`events.jsonl`: one JSON object a line, append-only, enough to replay the run through the core.
 
 The first line is the header with the spec. Then come, in the order in which they happened, every event and what the
-core asked for because of it, transitions and rejected guards among that. Lines reach the kernel at once, so that they
-survive the controller's death; they are synced when the run is sealed.
+core asked for because of it, transitions and rejected guards among that. Events are numbered, so that one that is
+missing or out of its place is noticed even if it changed nothing. Lines reach the kernel at once, so that they survive
+the controller's death; they are synced when the run is sealed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from heteromig.core.units import MonotonicNs, UtcNs
 from heteromig.logs.files import read_regular
 
 JOURNAL = "events.jsonl"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _LINE_BYTES_MAX = 1 << 24
 
 
@@ -45,8 +46,9 @@ class Header(Struct, frozen=True, tag="header", tag_field="line"):
 
 
 class Heard(Struct, frozen=True, tag="event", tag_field="line"):
-    """An event that the core was given."""
+    """An event that the core was given; `number` counts them from 1."""
 
+    number: int
     event: AnyEvent
 
 
@@ -120,8 +122,8 @@ def read_journal(run_dir: Path) -> JournalText:
     """The journal of a run, however far it got; a last line that was cut is left out.
 
     Raises:
-        EvidenceError: the file cannot be read, is of another version, has no header, or holds a line that is no
-            journal line.
+        EvidenceError: the file cannot be read, is of another version, has no header, holds a line that is no journal
+            line, or lacks an event before its last.
     """
     path = run_dir / JOURNAL
     try:
@@ -136,9 +138,17 @@ def read_journal(run_dir: Path) -> JournalText:
     if not lines or not isinstance(lines[0], Header):
         raise EvidenceError(f"The journal {path} has no header, so nothing of this run can be checked.")
     rest: list[Heard | Asked] = []
+    events = 0
     for number, line in enumerate(lines[1:], start=2):
         if isinstance(line, Header):
             raise EvidenceError(f"The journal {path} has a second header in line {number}: it was altered.")
+        if isinstance(line, Heard):
+            events += 1
+            if line.number != events:
+                raise EvidenceError(
+                    f"Line {number} of the journal {path} has event {line.number} where event {events} belongs: it was "
+                    "altered."
+                )
         rest.append(line)
     return JournalText(header=lines[0], lines=tuple(rest), cut=not raw.endswith(b"\n"))
 

@@ -83,6 +83,7 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._deadlines: list[tuple[MonotonicNs, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
+        self._events = itertools.count(1)
         self._workers: dict[int, Worker] = {}
         self._prepared: dict[int, tuple[Assignment, UtcNs]] = {}
         """Workers whose harness has something to collect yet, with when they were spawned."""
@@ -182,7 +183,7 @@ class Loop:
             event = self._queue.popleft()
             keeping = self.run.view.keeping
             effects = self.run.handle(event)
-            self._journal.write(Heard(event), *(Asked(effect) for effect in effects))
+            self._journal.write(Heard(next(self._events), event), *(Asked(effect) for effect in effects))
             if isinstance(event, ev.SampleTaken):
                 os.write(self._telemetry_fd, _ENCODER.encode(event.sample) + b"\n")
             if self.run.view.keeping is not keeping:

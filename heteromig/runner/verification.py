@@ -12,11 +12,10 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from heteromig.core import effects as ef
 from heteromig.core import events as ev
 from heteromig.core.device_guards import DeviceFinding, device_findings
 from heteromig.core.errors import EvidenceError, UsageError
-from heteromig.core.machine import REPLIES, Run
+from heteromig.core.machine import Run
 from heteromig.core.overlap import CertificateSummary
 from heteromig.core.phases import Phase
 from heteromig.core.record import SCHEMA_VERSION
@@ -25,8 +24,9 @@ from heteromig.core.verdict import ExitCode, Reason, Verdict, decide
 from heteromig.harnesses import HARNESSES, harness_of
 from heteromig.logs.files import read_regular
 from heteromig.runner.evidence import certify_run
-from heteromig.runner.journal import JOURNAL, Asked, JournalText, read_journal
+from heteromig.runner.journal import JOURNAL, JournalText, read_journal
 from heteromig.runner.recording import Certificate
+from heteromig.runner.replaying import replay
 from heteromig.runner.rundir import CERTIFICATE, PLAN, RUN_JSON, TELEMETRY, FileHash, hash_files
 
 _WORKERS = "workers/"
@@ -94,7 +94,6 @@ def _replay(run_dir: Path, journal: JournalText) -> Run:
     main = catalog.get(spec.main.benchmark)
     if main is None or spec.main.scenario not in main.scenarios or not catalog.keys() >= {*spec.background.candidates}:
         raise EvidenceError(f"The header of the journal {run_dir / JOURNAL} contradicts itself: it was altered.")
-    run = Run(spec)
     name = spec.harness
     if name not in HARNESSES:
         raise EvidenceError(
@@ -105,25 +104,17 @@ def _replay(run_dir: Path, journal: JournalText) -> Run:
         harness = harness_of(spec)
     except UsageError as error:
         raise EvidenceError(f"The header of the journal {run_dir / JOURNAL} cannot be used: {error}") from None
-    phases = [
-        line.effect.destination
-        for line in journal.lines
-        if isinstance(line, Asked) and isinstance(line.effect, ef.RecordTransition)
-    ]
-    altered = EvidenceError(
-        f"The journal {run_dir / JOURNAL} does not replay to the phases that it records: it was altered, or "
-        "written by another version of heteromig."
-    )
-    for event in journal.events:
-        fact: ev.AnyEvent = event
-        if isinstance(event, REPLIES) and run.phase is not Phase.VALIDATING:
-            raise altered
-        if isinstance(event, ev.CertificateComputed):
-            summary = certify_run(run_dir, journal.header, run.view, harness)
-            fact = ev.CertificateComputed(at_ns=event.at_ns, summary=summary)
-        run.handle(fact)
-    if [step.destination for step in run.transitions] != phases:
-        raise altered
+
+    def substitute(run: Run, event: ev.AnyEvent) -> ev.AnyEvent:
+        if not isinstance(event, ev.CertificateComputed):
+            return event
+        return ev.CertificateComputed(
+            at_ns=event.at_ns, summary=certify_run(run_dir, journal.header, run.view, harness)
+        )
+
+    run = Run(spec)
+    for _ in replay(run_dir, journal, run, substitute=substitute):
+        pass
     return run
 
 

@@ -33,7 +33,7 @@ def _write(run_dir: Path, *lines: Header | Heard | Asked) -> None:
 
 def test_every_event_and_effect_is_read_as_it_was_written(tmp_path: Path) -> None:
     history = rich_history()
-    heard = [Heard(event) for event in (*EXAMPLES, *history.events)]
+    heard = [Heard(number, event) for number, event in enumerate((*EXAMPLES, *history.events), start=1)]
     lines: tuple[Heard | Asked, ...] = (*heard, *(Asked(effect) for effect in history.effects))
     _write(tmp_path, HEADER, *lines)
     text = read_journal(tmp_path)
@@ -45,10 +45,10 @@ def test_every_event_and_effect_is_read_as_it_was_written(tmp_path: Path) -> Non
 
 def test_lines_of_one_call_stay_together(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    journal.write(HEADER, Heard(EXAMPLES[0]), Asked(ef.StartSampler()))
+    journal.write(HEADER, Heard(1, EXAMPLES[0]), Asked(ef.StartSampler()))
     journal.close()
     assert (tmp_path / JOURNAL).read_bytes().count(b"\n") == 3
-    assert read_journal(tmp_path).lines == (Heard(EXAMPLES[0]), Asked(ef.StartSampler()))
+    assert read_journal(tmp_path).lines == (Heard(1, EXAMPLES[0]), Asked(ef.StartSampler()))
 
 
 def test_journal_is_never_written_over(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_journal_is_never_written_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lost_bytes", [1, 2, 20])
 def test_last_line_that_was_cut_is_left_out(tmp_path: Path, lost_bytes: int) -> None:
-    _write(tmp_path, HEADER, Heard(EXAMPLES[0]), Heard(EXAMPLES[1]))
+    _write(tmp_path, HEADER, Heard(1, EXAMPLES[0]), Heard(2, EXAMPLES[1]))
     path = tmp_path / JOURNAL
     path.write_bytes(path.read_bytes()[:-lost_bytes])
     text = read_journal(tmp_path)
@@ -73,27 +73,34 @@ def test_last_line_that_was_cut_is_left_out(tmp_path: Path, lost_bytes: int) -> 
         b"garbage\n",
         b"\n",
         b"{}\n",
-        b'{"line":"event","event":{"event":"NobodyKnows","at_ns":1}}\n',
-        b'{"line":"event","event":{"event":"GpusLocked","at_ns":"one"}}\n',
+        b'{"line":"event","number":2,"event":{"event":"NobodyKnows","at_ns":1}}\n',
+        b'{"line":"event","number":2,"event":{"event":"GpusLocked","at_ns":"one"}}\n',
         b'{"line":"effect","effect":{"effect":"SetTick","period_s":"\xff"}}\n',
-        b'{"line":"event","event":{"event":"GpusLocked","at_ns":1}}{}\n',
+        b'{"line":"event","number":2,"event":{"event":"GpusLocked","at_ns":1}}{}\n',
     ],
 )
 def test_line_that_is_none_is_named(tmp_path: Path, garbage: bytes) -> None:
-    _write(tmp_path, HEADER, Heard(EXAMPLES[0]))
+    _write(tmp_path, HEADER, Heard(1, EXAMPLES[0]))
     with (tmp_path / JOURNAL).open("ab") as file:
         file.write(garbage + b"\n")
     with pytest.raises(EvidenceError, match=r"Line 3 of the journal .* is not readable"):
         read_journal(tmp_path)
 
 
+@pytest.mark.parametrize("numbers", [(2,), (1, 3), (1, 1), (2, 1), (0,)])
+def test_event_that_is_missing_or_out_of_its_place_is_named(tmp_path: Path, numbers: tuple[int, ...]) -> None:
+    _write(tmp_path, HEADER, *(Heard(number, EXAMPLES[0]) for number in numbers))
+    with pytest.raises(EvidenceError, match=r"has event \d where event \d belongs: it was altered"):
+        read_journal(tmp_path)
+
+
 def test_second_header_is_named(tmp_path: Path) -> None:
-    _write(tmp_path, HEADER, Heard(EXAMPLES[0]), HEADER)
+    _write(tmp_path, HEADER, Heard(1, EXAMPLES[0]), HEADER)
     with pytest.raises(EvidenceError, match="second header in line 3"):
         read_journal(tmp_path)
 
 
-@pytest.mark.parametrize("start", [(), (Heard(EXAMPLES[0]),)])
+@pytest.mark.parametrize("start", [(), (Heard(1, EXAMPLES[0]),)])
 def test_journal_without_a_header(tmp_path: Path, start: tuple[Heard, ...]) -> None:
     _write(tmp_path, *start)
     with pytest.raises(EvidenceError, match="has no header"):

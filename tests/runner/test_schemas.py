@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def test_schemas_are_schemas(tmp_path: Path) -> None:
 def test_every_line_of_a_journal_conforms() -> None:
     validator = jsonschema.Draft202012Validator(json.loads(schemas()["journal.schema.json"]))
     history = rich_history()
-    for line in (*map(Heard, EXAMPLES), *map(Heard, history.events), *map(Asked, history.effects)):
+    for line in (*itertools.starmap(Heard, enumerate((*EXAMPLES, *history.events), 1)), *map(Asked, history.effects)):
         validator.validate(json.loads(msgspec.json.encode(line)))
 
 
