@@ -82,12 +82,17 @@ def _point_latest(runs: Path, name: str) -> None:
 def write_json(path: Path, value: object, *, sync: bool) -> None:
     """Replace a file by the JSON of `value`, in one step; `sync` waits for the disk."""
     fresh = path.with_name(f".{path.name}.new")
-    with fresh.open("wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
-    fresh.replace(path)
+    try:
+        with fresh.open("wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError:  # a full disk: what was there before stays, and nothing half written beside it
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        raise
     if sync:
         sync_directory(path.parent)
 

@@ -66,9 +66,17 @@ def main() -> None:
         _require(_LIBC.setns(namespace, _NEW_MOUNTS), "setns")
         os.chdir(here)
     if options.user is not None:
-        os.setgroups([])
-        os.setgid(options.user)
-        os.setuid(options.user)
+        # Who may read everything, because the interpreter may be in a directory of root's.
+        capability = "+dac_read_search"
+        limits = (word for limit in options.limit for word in ("--limit", limit))
+        os.execvp(
+            "setpriv",
+            (
+                *("setpriv", "--reuid", str(options.user), "--regid", str(options.user), "--clear-groups"),
+                *("--inh-caps", capability, "--ambient-caps", capability, sys.executable, "-m", "tests.faults.launcher"),
+                *(*limits, "--", *options.command),
+            ),
+        )
     for limit in options.limit:
         name, _, number = limit.partition("=")
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (int(number), int(number)))

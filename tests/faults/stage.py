@@ -341,6 +341,7 @@ _OF_A_RUN = {
     "keeper.log",
     "telemetry.jsonl",
     "layout.json",
+    "mps",
     "mps.json",
     "workers",
 }

@@ -2,9 +2,13 @@
 
 The first is added to the wall clock of the controller and its helpers, the second to that of main, the third to that of
 the other workers; each whenever it is read, so that changing the file is a step of the clock. CLOCK_MONOTONIC is left
-as it is, and so is the clock of the machine. */
+as it is, and so is the clock of the machine. Who waits until a time of day is woken as if the kernel's clock had been
+set as well. */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,4 +70,30 @@ time_t time(time_t *now) {
   read_clock(CLOCK_REALTIME, &precise);
   if (now != NULL) *now = precise.tv_sec;
   return precise.tv_sec;
+}
+
+/* Deadlines below this many seconds are of CLOCK_MONOTONIC: some conditions are told so by their attributes. */
+#define EARLIEST_TIME_OF_DAY 1000000000
+
+static struct timespec by_the_kernel(const struct timespec *deadline) {
+  struct timespec real = *deadline;
+  if (offset_ns == NULL || real.tv_sec < EARLIEST_TIME_OF_DAY) return real;
+  real.tv_sec -= *offset_ns / 1000000000;
+  return real;
+}
+
+int pthread_cond_timedwait(pthread_cond_t *restrict condition, pthread_mutex_t *restrict mutex,
+                           const struct timespec *restrict deadline) {
+  static int (*wait)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
+  if (wait == NULL) wait = dlvsym(RTLD_NEXT, "pthread_cond_timedwait", "GLIBC_2.3.2");
+  if (wait == NULL) wait = dlsym(RTLD_NEXT, "pthread_cond_timedwait");
+  struct timespec real = by_the_kernel(deadline);
+  return wait(condition, mutex, &real);
+}
+
+int sem_timedwait(sem_t *restrict semaphore, const struct timespec *restrict deadline) {
+  static int (*wait)(sem_t *, const struct timespec *);
+  if (wait == NULL) wait = dlsym(RTLD_NEXT, "sem_timedwait");
+  struct timespec real = by_the_kernel(deadline);
+  return wait(semaphore, &real);
 }

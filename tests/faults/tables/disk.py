@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 
 from heteromig.core.phases import Phase
-from tests.faults.cells import VALID, Act, Cell, Expected, Need, cell, gave_up
+from tests.faults.cells import VALID, Act, Cell, Need, cell, gave_up
 from tests.faults.stage import Stage
 
 TOPIC = "disk"
@@ -113,6 +113,6 @@ CELLS: tuple[Cell, ...] = (
         TOPIC,
         Act("the journal is deleted", strike=_delete_journal, flags=SHORT),
         Phase.MAIN_RUNNING,
-        Expected(1, None, ("Leave the run directory",), verify=9),
+        gave_up("Leave the run directory"),
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
 
 from heteromig.core.phases import Phase
 from tests.faults.cells import Act, Cell, Need, cell, failed, gave_up
@@ -21,7 +22,11 @@ def _no_more_files(stage: Stage) -> None:
 
 
 def _no_more_processes(stage: Stage) -> None:
-    resource.prlimit(stage.run.pid, resource.RLIMIT_NPROC, (1, 1))
+    # By a process of that user: to limit others takes a capability that root in a container may not have.
+    argv = ("prlimit", "--pid", str(stage.run.pid), "--nproc=1:1")
+    if os.geteuid() == 0:
+        argv = ("setpriv", "--reuid", str(NOBODY_ELSE), "--regid", str(NOBODY_ELSE), "--clear-groups", *argv)
+    subprocess.run(argv, check=True)
 
 
 def _as_somebody(stage: Stage) -> None:
@@ -45,17 +50,27 @@ def _processes(number: int) -> Act:
     return Act(f"{number} processes of the user from the start", before=before)
 
 
+NO_FILES = (
+    gave_up("Too many open files"),
+    failed(7, "Too many open files"),
+    failed(5, "could not be started", "Too many open files"),
+)
+"""How far it gets is for the interpreter to say, which has some open itself."""
+NO_PROCESSES = (
+    failed(7, "Resource temporarily unavailable"),
+    failed(5, "Background 1 (dlrm)"),
+)
+
 CELLS: tuple[Cell, ...] = (
     cell(
         TOPIC,
         Act("no more descriptors", strike=_no_more_files),
         Phase.BUFFERING,
-        failed(5),
-        gave_up("Too many open files"),
+        *NO_FILES,
         fast=True,
     ),
-    cell(TOPIC, Act("no more descriptors", strike=_no_more_files), Phase.MAIN_RUNNING, gave_up("Too many open files")),
-    *(cell(TOPIC, _files(number), Phase.DISCOVERING, gave_up("Too many open files")) for number in (8, 12, 16, 20, 24)),
+    cell(TOPIC, Act("no more descriptors", strike=_no_more_files), Phase.MAIN_RUNNING, *NO_FILES),
+    *(cell(TOPIC, _files(number), Phase.DISCOVERING, *NO_FILES) for number in (8, 12, 16, 20, 24)),
     cell(
         TOPIC,
         Act("no more processes", before=_as_somebody, strike=_no_more_processes, flags=("--start-time-buffer", "2s")),
@@ -65,7 +80,7 @@ CELLS: tuple[Cell, ...] = (
         fast=True,
     ),
     *(
-        cell(TOPIC, _processes(number), Phase.DISCOVERING, failed(7), failed(5), needs=(Need.ROOT,))
+        cell(TOPIC, _processes(number), Phase.DISCOVERING, *NO_PROCESSES, needs=(Need.ROOT,))
         for number in (1, 2, 3, 4, 6)
     ),
 )
