@@ -14,7 +14,7 @@ The lifeline carries commands (`c`, `t`, `k`, see `COMMANDS`); its end of file, 
 is gone.
 """
 # Importing pathlib would add a third to the start of every worker, hence no paths but strings here.
-# ruff: noqa: PTH104, PTH123, PTH208
+# ruff: noqa: PTH104, PTH108, PTH123, PTH208
 
 from __future__ import annotations
 

@@ -201,4 +201,4 @@ def _flood() -> None:
 
 def _sleep_on(mark: str) -> None:
     """Be another program, without an environment: only its arguments tell whose it is."""
-    os.execve(sys.executable, (sys.executable, "-I", "-S", "-c", _SLEEPER, mark), {})
+    os.execve(sys.executable, (sys.executable, "-I", "-S", "-c", _SLEEPER, mark), {})  # noqa: S606 - no shell is meant

@@ -19,6 +19,7 @@ class Kind(Enum):
     """What a cell is played with."""
 
     QUICK = "simulated slices, LoadGen over nothing"
+    LOADGEN = "simulated slices, the embedded benchmarks"
     MIG = "the stand-in for NVML, ordinary programs"
     MPS = "the stand-ins for NVML and MPS, clients of the daemon"
 

@@ -19,6 +19,7 @@ import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 _NEW_MOUNTS = 0x00020000
 """CLONE_NEWNS, unshare(2) and setns(2)."""
@@ -61,7 +62,7 @@ def main() -> None:
     if options.nohup:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if options.mounts_of:
-        here = os.getcwd()
+        here = Path.cwd()
         namespace = os.open(f"/proc/{options.mounts_of}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         _require(_LIBC.setns(namespace, _NEW_MOUNTS), "setns")
         os.chdir(here)
@@ -69,18 +70,26 @@ def main() -> None:
         # Who may read everything, because the interpreter may be in a directory of root's.
         capability = "+dac_read_search"
         limits = (word for limit in options.limit for word in ("--limit", limit))
-        os.execvp(
+        os.execvp(  # noqa: S606 - no shell is meant, here and below
             "setpriv",
             (
                 *("setpriv", "--reuid", str(options.user), "--regid", str(options.user), "--clear-groups"),
-                *("--inh-caps", capability, "--ambient-caps", capability, sys.executable, "-m", "tests.faults.launcher"),
+                *(
+                    "--inh-caps",
+                    capability,
+                    "--ambient-caps",
+                    capability,
+                    sys.executable,
+                    "-m",
+                    "tests.faults.launcher",
+                ),
                 *(*limits, "--", *options.command),
             ),
         )
     for limit in options.limit:
         name, _, number = limit.partition("=")
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (int(number), int(number)))
-    os.execv(sys.executable, (sys.executable, "-m", *options.command))
+    os.execv(sys.executable, (sys.executable, "-m", *options.command))  # noqa: S606 - see above
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ from heteromig.runner.journal import Heard, JournalText, read_journal
 from heteromig.runner.rundir import RUN_JSON
 from heteromig.runner.verification import verify_run
 from heteromig.slices.locks import holder_of, lock_directory
+from heteromig.slices.mps.journal import RUN_JOURNAL
+from heteromig.slices.mps.journal import read_journal as read_share_journal
 from heteromig.slices.source import parse_slices
 from tests.e2e import quick  # noqa: F401 - so that `verify` in this process knows that harness
 from tests.e2e.deeds import CUE
@@ -47,10 +49,12 @@ BASE = ("--runs-dir", "runs", "--start-time-buffer", "0", "--clean-stop", "2s", 
 LONG = ("--main-benchmark-duration", "60s")
 FLAGS = {
     Kind.QUICK: ("--slices", BOARD, "--harness", "quick", "--background-benchmarks", "dlrm"),
+    Kind.LOADGEN: ("--slices", BOARD, "--harness", "loadgen", "--background-benchmarks", "dlrm"),
     Kind.MIG: ("--slices", "mig", "--config", "programs.toml", "--background-benchmarks", "beside"),
     Kind.MPS: ("--slices", "mps:3x14", "--config", "programs.toml", "--background-benchmarks", "steady"),
 }
 SHORT = {
+    Kind.LOADGEN: ("--main-benchmark-duration", "700ms"),
     Kind.QUICK: ("--main-benchmark-duration", "700ms"),
     Kind.MIG: ("--main-benchmark-duration", "700ms", "--sample-period", "100ms"),
     Kind.MPS: ("--main-benchmark-duration", "500ms", "--sample-period", "100ms"),
@@ -126,10 +130,10 @@ class Result(Struct, frozen=True):
 class Stage:
     """What a fault has to do with."""
 
-    def __init__(self, cell: Cell, library: Callable[[], Path]) -> None:
-        """`library` makes the stand-in for NVML."""
+    def __init__(self, cell: Cell, library: Callable[[], Path], engines: Callable[[], Path]) -> None:
+        """`library` makes the stand-in for NVML, `engines` those of the embedded benchmarks."""
         self.cell = cell
-        self.home = Path(tempfile.mkdtemp(prefix="faults-", dir="/tmp"))  # noqa: S108 - a fresh directory
+        self.home = Path(tempfile.mkdtemp(prefix="faults-", dir="/tmp"))
         self.home.chmod(0o755)
         self.scratch = self.home / "scratch"
         self.scratch.mkdir(mode=0o777)
@@ -146,7 +150,10 @@ class Stage:
         self.helpers: set[int] = set()
         """Processes of a fault that carry the run's mark and are none of its."""
         self.environ: dict[str, str] = {}
+        self.beside: RunCommand | None = None
+        self.engines = self.home / "engines"
         self._library = library
+        self._engines = engines
         self._started: list[RunCommand] = []
         self._resources = contextlib.ExitStack()
         self._struck_ns: int | None = None
@@ -182,25 +189,29 @@ class Stage:
         """Start a run like the one of the cell, on the same machine."""
         act, kind = self.cell.act, self.cell.kind
         hold = HOLDS[self.cell.phase] if act.strike is not None else None
-        flags = (*FLAGS[kind], *BASE, *SHORT[kind], *(hold.flags if hold else ()), *act.flags, *more)
         environ = {CUE: str(self.home / "now"), "TMPDIR": str(self.scratch), **self.environ}
         for habits in (hold.environ if hold else {}, act.environ):
             for name, habit in habits.items():
                 environ[name] = f"{environ[name]} + {habit}" if name in environ and habit else habit
         module = "tests.e2e.quick" if kind is Kind.QUICK else "heteromig"
-        argv = ("run", *flags)
+        argv = ("run", *self.flags(), *more)
         if self.launcher:
             module, argv = "tests.faults.launcher", (*self.launcher, "--", module, *argv)
         cls = mps.SharedRun if kind is Kind.MPS else RunCommand
         name = f"run{len(self._started)}"
-        started = cls(
-            self.home, argv, environ=environ, module=module, name=name, runs=self.runs, stdout=self.stdout
-        )
+        started = cls(self.home, argv, environ=environ, module=module, name=name, runs=self.runs, stdout=self.stdout)
         if self.stdout is not None:
             os.close(self.stdout)
             self.stdout = None
         self._started.append(started)
         return started
+
+    def flags(self) -> tuple[str, ...]:
+        """Of the cell's run."""
+        act, kind = self.cell.act, self.cell.kind
+        hold = HOLDS[self.cell.phase] if act.strike is not None else None
+        engines = ("--engines-dir", str(self.engines)) if kind is Kind.LOADGEN else ()
+        return (*FLAGS[kind], *BASE, *SHORT[kind], *engines, *(hold.flags if hold else ()), *act.flags)
 
     # --- the play -----------------------------------------------------------------------------------------------------
 
@@ -226,7 +237,7 @@ class Stage:
     def close(self) -> None:
         """Leave nothing, whatever happened."""
         self._resources.close()
-        for started in self._started:
+        for started in (*self._started, *([self.beside] if self.beside else [])):
             started.close()
         for pid in processes_with(str(self.home)):
             with contextlib.suppress(ProcessLookupError):
@@ -238,6 +249,9 @@ class Stage:
     def _set_up(self) -> None:
         kind = self.cell.kind
         if kind is Kind.QUICK:
+            return
+        if kind is Kind.LOADGEN:
+            shutil.copytree(self._engines(), self.engines)
             return
         self.machine = State.create(self.home / "machine", *MACHINE[kind])
         self.environ.update(environment(self._library(), self.machine))
@@ -395,7 +409,7 @@ def _locks(stage: Stage) -> Iterator[str]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield f"lock {path}"
-    if stage.cell.kind is not Kind.QUICK:
+    if stage.cell.kind in MACHINE:
         directory = lock_directory(parse_slices("mig"), stage.runs)
         for gpu in range(len(MACHINE[stage.cell.kind])):
             if holder_of(stage.machine.gpu_uuid(gpu), directory) is not None:
@@ -411,8 +425,8 @@ def _cut(stage: Stage) -> Iterator[str]:
 
 
 def _daemon(stage: Stage) -> Iterator[str]:
-    path = None if stage.run_dir is None else stage.run_dir / mps.RUN_JOURNAL
-    journal = None if path is None else mps.read_journal(path)
+    path = None if stage.run_dir is None else stage.run_dir / RUN_JOURNAL
+    journal = None if path is None else read_share_journal(path)
     if journal is not None:
         if not journal.ended:
             yield "MPS daemon that is not written down as ended"

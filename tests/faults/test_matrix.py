@@ -21,7 +21,7 @@ def _lacks(cell: Cell) -> Need | None:
     """What this machine does not have for a cell."""
     if Need.ROOT in cell.needs and os.geteuid() != 0:
         return Need.ROOT
-    if (Need.COMPILER in cell.needs or cell.kind is not Kind.QUICK) and compiler() is None:
+    if (Need.COMPILER in cell.needs or cell.kind in {Kind.MIG, Kind.MPS}) and compiler() is None:
         return Need.COMPILER
     return None
 
@@ -35,12 +35,12 @@ def test_cell(cell: Cell, request: pytest.FixtureRequest) -> None:
     if lacking is not None:
         pytest.skip(f"this machine has not {lacking.value}")
 
-    def library() -> Path:
-        made = request.getfixturevalue("library_dir")
-        assert isinstance(made, Path)
-        return made
+    def made(fixture: str) -> Path:
+        path = request.getfixturevalue(fixture)
+        assert isinstance(path, Path)
+        return path
 
-    stage = Stage(cell, library)
+    stage = Stage(cell, library=lambda: made("library_dir"), engines=lambda: made("engines"))
     try:
         seen = stage.play()
         passed = any(agrees(expected, seen) for expected in cell.expected)

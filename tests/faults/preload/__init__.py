@@ -13,7 +13,19 @@ _SOURCE = Path(__file__).parent / "clock.c"
 def build(compiler: str, directory: Path) -> Path:
     """Compile it into that directory."""
     library = directory / LIBRARY
-    argv = (compiler, "-std=gnu11", "-O1", "-Wall", "-Wextra", "-shared", "-fPIC", "-o", str(library), str(_SOURCE), "-ldl")
+    argv = (
+        compiler,
+        "-std=gnu11",
+        "-O1",
+        "-Wall",
+        "-Wextra",
+        "-shared",
+        "-fPIC",
+        "-o",
+        str(library),
+        str(_SOURCE),
+        "-ldl",
+    )
     subprocess.run(argv, check=True)
     return library
 

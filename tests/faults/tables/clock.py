@@ -15,7 +15,7 @@ HOUR_S = 3600.0
 FLAGS = ("--main-benchmark-duration", "2s", "--start-time-buffer", "1s")
 SAYS_SO = inconclusive("clock")
 DISPROVEN = (invalid(3, "is not VALID"), invalid(4, "was not timed during the whole timed section of main"))
-"""LoadGen measures by the wall clock as well: what it calls too short, and what its stamps disprove, is no false valid."""
+"""LoadGen measures by the wall clock as well: what it calls too short, or its stamps disprove, is no false valid."""
 
 
 def _preload(stage: Stage) -> None:

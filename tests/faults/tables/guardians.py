@@ -78,7 +78,6 @@ def family_is_there(stage: Stage) -> None:
     )
 
 
-
 def _cells() -> Iterator[Cell]:
     for phase in (STARTING, BUFFERING, RUNNING):
         yield cell(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
+from pathlib import Path
 
 from heteromig.core.phases import Phase
 from tests.faults.cells import Act, Cell, Need, cell, failed, gave_up
@@ -17,13 +18,13 @@ NOBODY_ELSE = 54_321
 
 def _no_more_files(stage: Stage) -> None:
     """Exactly as many as it has open."""
-    highest = max(map(int, os.listdir(f"/proc/{stage.run.pid}/fd")))
+    highest = max(int(path.name) for path in Path(f"/proc/{stage.run.pid}/fd").iterdir())
     resource.prlimit(stage.run.pid, resource.RLIMIT_NOFILE, (highest + 1, highest + 1))
 
 
 def _no_more_processes(stage: Stage) -> None:
     # By a process of that user: to limit others takes a capability that root in a container may not have.
-    argv = ("prlimit", "--pid", str(stage.run.pid), "--nproc=1:1")
+    argv: tuple[str, ...] = ("prlimit", "--pid", str(stage.run.pid), "--nproc=1:1")
     if os.geteuid() == 0:
         argv = ("setpriv", "--reuid", str(NOBODY_ELSE), "--regid", str(NOBODY_ELSE), "--clear-groups", *argv)
     subprocess.run(argv, check=True)

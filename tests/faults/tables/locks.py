@@ -100,7 +100,7 @@ CELLS: tuple[Cell, ...] = (
         Phase.BUFFERING,
         VALID,
     ),
-    cell(TOPIC, Act("stale, of a dead holder whose pid was reused", before=_stale), Phase.DISCOVERING, VALID, fast=True),
+    cell(TOPIC, Act("stale, its holder dead, its pid reused", before=_stale), Phase.DISCOVERING, VALID, fast=True),
     cell(TOPIC, Act("its file holds garbage", before=_garbage), Phase.DISCOVERING, VALID),
     cell(
         TOPIC,
