@@ -1,6 +1,7 @@
 """heteromig with one more harness, `quick`, whose workers are `null_worker`s: `python -m tests.e2e.quick run ...`.
 
-The environment says what is special: QUICK_MAIN, QUICK_BACKGROUND and QUICK_BUILD name a habit, QUICK_SLICE a slice that backgrounds are told to use instead of their own, QUICK_PROGRAM a program for backgrounds instead of Python.
+The environment says what is special: QUICK_MAIN, QUICK_BACKGROUND and QUICK_BUILD name a habit, QUICK_SLICE a slice
+that backgrounds are told to use instead of their own, QUICK_PROGRAM a program for backgrounds instead of Python.
 QUICK_OBSTACLE puts a file where the directory of a background has to be. QUICK_BUILD says that engines are missing.
 QUICK_JUDGING names a file for which the judging of main waits.
 """

@@ -83,8 +83,8 @@ def _machine() -> str:
     return f"On Linux {platform.release()}, Python {platform.python_version()}, {os.cpu_count()} cores."
 
 
-_INTRODUCTION = """What befalls a run, and what comes of it. `make faults` plays every cell with a real run of real processes, and
-then writes this document; `make test` plays a part of it, and fails when a row here is not a cell of the tables under
+_INTRODUCTION = """What befalls a run, and what comes of it. `make faults` plays every cell with a real run of real
+processes, and then writes this document; `make test` plays a part of it, and fails when a row here is not a cell of the tables under
 `tests/faults/tables/`, or the other way round. Do not edit it.
 
 - *phase*: where the run is held, or found by the fault, when it strikes.
