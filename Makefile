@@ -7,11 +7,12 @@ BIN := $(VENV)/bin
 FUZZ ?= 2000
 RUNS ?= 200
 
-.PHONY: help demo test coverage lint bench fuzz soak diagram schemas clean
+.PHONY: help demo test faults coverage lint bench fuzz soak diagram schemas clean
 
 help:
 	@echo "make demo     a whole run on simulated slices, with real LoadGen processes (about a minute)"
 	@echo "make test     the tests"
+	@echo "make faults   every cell of the fault matrix (15 to 20 minutes), and docs/fault-matrix.md from what was seen"
 	@echo "make coverage the tests, and how much they reach: all branches of core and campaign, 90 % overall"
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make bench    the programs that measure what watching costs"
@@ -46,6 +47,12 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+# The document is written whatever came out; the exit code says whether all of it was as expected.
+faults: $(VENV)/.dev
+	rm -f .faults.jsonl
+	FAULT_RESULTS=$(CURDIR)/.faults.jsonl $(BIN)/python -m pytest tests/faults/test_matrix.py -m "matrix or not matrix" -q || true
+	$(BIN)/python -m tests.faults.document .faults.jsonl
 
 coverage: $(VENV)/.dev
 	$(BIN)/coverage erase

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import errno
 import io
 import os
@@ -110,4 +111,5 @@ def _spell_what_can_be_spelt() -> None:
 def _complain(said: str) -> None:
     from heteromig.views.text import sentence  # noqa: PLC0415 - only now, because `--help` has to be quick
 
-    typer.echo(f"heteromig: {sentence(said)}", err=True)
+    with contextlib.suppress(OSError):  # where nobody can be told any more, the exit code still says it
+        typer.echo(f"heteromig: {sentence(said)}", err=True)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
+from heteromig.views.outlet import reader_is_gone
+
 
 def say(text: str | bytes) -> None:
     """Print `text` and a newline.
 
-    A reader that has gone (`heteromig states | head -1`) is no error and changes no exit code.
+    A reader that has gone (`heteromig states | head -1`, a terminal that was closed) is no error and changes no exit
+    code.
 
     Raises:
         OSError: the output cannot be written for another reason, such as a full disk.
@@ -18,7 +21,9 @@ def say(text: str | bytes) -> None:
     try:
         sys.stdout.buffer.write(data + b"\n")
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
+        if not reader_is_gone(error, sys.stdout.fileno()):
+            raise
         drop_output()
 
 

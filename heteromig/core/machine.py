@@ -510,6 +510,7 @@ TABLE: list[TransitionConfigDict] = [
     _row(ev.WorkerReleased, Phase.DRAINING, None, action=_drain_exit),
     _row(ev.SampleTaken, Phase.DRAINING, Phase.VALIDATING, _DRAINED),
     _row(ev.SampleTaken, Phase.DRAINING, None, [*_EMPTY, guards.devices_kept], action=_restore, quiet=True),
+    _row(ev.SampleTaken, Phase.DRAINING, None, action=_drain_fault),  # of a GPU that is lost only samples tell
     _row(ev.SamplerLost, Phase.DRAINING, Phase.VALIDATING, _DRAINED),
     _row(ev.SamplerLost, Phase.DRAINING, None, [*_EMPTY, guards.devices_kept], action=_restore, quiet=True),
     _row(

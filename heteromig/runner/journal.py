@@ -8,6 +8,7 @@ the controller's death; they are synced when the run is sealed.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -115,6 +116,15 @@ class Journal:
     def sync(self) -> None:
         """Wait until everything is on the disk."""
         os.fsync(self._fd)
+
+    def require_there(self) -> None:
+        """Check that the file still has its name: without it nothing of the run could be proven.
+
+        Raises:
+            FileNotFoundError: somebody deleted it.
+        """
+        if os.fstat(self._fd).st_nlink == 0:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._path))
 
     def close(self) -> None:
         """No more lines."""

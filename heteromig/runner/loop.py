@@ -373,6 +373,7 @@ class Loop:
                 self._tick_ns = round(effect.period_s * NS_PER_S)
                 self._next_tick_ns = now_ns + self._tick_ns
             case ef.ComputeCertificate():
+                self._journal.require_there()
                 self._collect(tuple(self._prepared))
                 summary = certify_run(self.run_dir, self._header, self.run.view, self._harness)
                 self._put(ev.CertificateComputed(at_ns=self._clock.monotonic_ns(), summary=summary))

@@ -132,13 +132,18 @@ def write_json(path: Path, value: object, *, sync: bool, private: bool = False) 
     fresh = unfinished(path)
     fresh.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = create_private(fresh) if private else os.open(fresh, flags, 0o644)
-    with os.fdopen(fd, "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
-    fresh.replace(path)
+    try:
+        fd = create_private(fresh) if private else os.open(fresh, flags, 0o644)
+        with os.fdopen(fd, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError:  # a full disk: what was there before stays, and nothing half written beside it
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        raise
     if sync:
         sync_directory(path.parent)
 

@@ -6,6 +6,7 @@ a closed connection must not hold it up: what cannot be written now is kept, up 
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import stat
@@ -87,6 +88,13 @@ class Outlet:
                 os.close(self._fd)
             self._fd = None
             self._pending = b""
+
+
+def reader_is_gone(error: OSError, fd: int) -> bool:
+    """Whether a write failed because nobody will ever read it: a pipe without a reader, a terminal that was closed."""
+    if error.errno == errno.EIO:  # of a disk, this is an error like any other
+        return stat.S_ISCHR(os.fstat(fd).st_mode)
+    return error.errno == errno.EPIPE
 
 
 def _own_descriptor(fd: int) -> int:

@@ -9,6 +9,8 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
+from heteromig.views.outlet import reader_is_gone
+
 _PIPE_WIDTH = 100
 
 
@@ -23,7 +25,8 @@ def width_of(stream: TextIO) -> int:
 def show(text: Text, stream: TextIO) -> None:
     """Print `text` with its own line breaks only, so that what is copied from it is whole.
 
-    A reader that has gone (`heteromig slices | head -1`) is no error and changes no exit code.
+    A reader that has gone (`heteromig slices | head -1`, a terminal that was closed) is no error and changes no exit
+    code.
 
     Raises:
         OSError: the output cannot be written for another reason, such as a full disk.
@@ -34,7 +37,9 @@ def show(text: Text, stream: TextIO) -> None:
     try:
         stream.write(memory.getvalue())
         stream.flush()
-    except BrokenPipeError:
+    except OSError as error:
+        if not reader_is_gone(error, stream.fileno()):
+            raise
         # The interpreter flushes once more at exit, and would complain about what is left in the buffer.
         with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path of ours
             os.dup2(nowhere.fileno(), stream.fileno())

@@ -6,14 +6,16 @@ imports nothing but the standard library, and little of that. It reads what to r
 anything, appends the harness' output to `stdout.log`, writes one line of JSON to the report pipe once the harness runs
 (or could not be started), and `exit.json` when the harness and all its descendants are gone.
 
-It is the leader of a session and a child subreaper (prctl(2)), so that descendants which fork twice or call setsid
-become its children rather than init's: as long as waitid(2) knows a child, the tree is not gone.
+It is two processes. The one that the controller starts leads the session, and only watches over the other, its child,
+which does all of the above. Both are child subreapers (prctl(2)), so that descendants which fork twice or call setsid
+become their children rather than init's: as long as waitid(2) knows a child, the tree is not gone. Whichever of the two
+is killed or stopped, the other one ends the tree when the controller is gone.
 
 The lifeline carries commands (`c`, `t`, `k`, see `COMMANDS`); its end of file, like a TERM, means that the controller
 is gone.
 """
 # Importing pathlib would add a third to the start of every worker, hence no paths but strings here.
-# ruff: noqa: PTH104, PTH115, PTH123, PTH208
+# ruff: noqa: PTH104, PTH108, PTH115, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -47,6 +49,8 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 FIRST_RECHECK_S = 0.002
 LAST_RECHECK_S = 0.2
 """While killing, look again this often: only processes stuck in the kernel take more than a few rounds."""
+ALONE_S = 1.0
+"""So long may the guardian take to end its tree once the controller is gone, before its watcher does it."""
 
 
 class Process:  # Neither a NamedTuple nor a dataclass: importing either takes longer than all the rest of this file.
@@ -170,6 +174,15 @@ def prctl(option: int, value: int) -> None:
         raise OSError(number, f"prctl({option}, {value}): {os.strerror(number)}")
 
 
+def catch_signals() -> int:
+    """Turn the signals of interest into bytes on a pipe, and return its read end."""
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+    for signum in (signal.SIGCHLD, *STOP_SIGNALS):
+        signal.signal(signum, _do_nothing)
+    return read_fd
+
+
 class Guardian:
     """The harness, its descendants, and the three things to wait for: lifeline, signals, the outcome of exec."""
 
@@ -193,7 +206,7 @@ class Guardian:
         self._killing = False
         self._killed: set[tuple[int, int]] = set()
         self._poll = select.poll()
-        self._wakeup_fd = self._catch_signals()
+        self._wakeup_fd = catch_signals()
         self._poll.register(self._wakeup_fd, select.POLLIN)
         self._poll.register(lifeline_fd, select.POLLIN)
 
@@ -217,14 +230,6 @@ class Guardian:
             self._learn_exec()
         if self._status is not None and not self._spawn_failed:
             self._write_exit(self._status)
-
-    def _catch_signals(self) -> int:
-        """Turn the signals of interest into bytes on a pipe, and return its read end."""
-        read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
-        for signum in (signal.SIGCHLD, *STOP_SIGNALS):
-            signal.signal(signum, _do_nothing)
-        return read_fd
 
     def _prepare(self) -> None:
         """Write down this process, point its output to the log and pin it; the harness inherits the latter two."""
@@ -391,32 +396,107 @@ class Guardian:
         temporary = f"{self._directory}/.exit.json"
         # Not for others to write, whatever the umask is.
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        with open(fd, "w", encoding="ascii") as file:
-            json.dump(content, file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, f"{self._directory}/exit.json")
+        try:
+            with open(fd, "w", encoding="ascii") as file:
+                json.dump(content, file, indent=2)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(temporary, f"{self._directory}/exit.json")
+        except OSError:  # a full disk: the controller takes a guardian that says nothing for lost, as it should
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
         directory_fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
         os.fsync(directory_fd)
         os.close(directory_fd)
+
+
+class Watcher:
+    """The guardian's parent: what a guardian cannot do, because it is dead or stopped, it does."""
+
+    def __init__(self, guardian_pid: int, lifeline_fd: int) -> None:
+        self._guardian_pid = guardian_pid
+        self._status: int | None = None
+        self._poll = select.poll()
+        self._wakeup_fd = catch_signals()
+        self._poll.register(self._wakeup_fd, select.POLLIN)
+        self._lifeline_fd = lifeline_fd
+        self._poll.register(lifeline_fd, 0)  # its end alone: what it carries is for the guardian
+
+    def run(self) -> int:
+        """Return the guardian's exit status once nothing is left below this process."""
+        alone_at_s: float | None = None
+        while not self._reap():
+            if self._status is not None or (alone_at_s is not None and time.monotonic() >= alone_at_s):
+                for process in descendants(os.getpid()):
+                    send_signal(process, signal.SIGKILL)
+                self._wait(FIRST_RECHECK_S)
+            elif self._wait(None if alone_at_s is None else ALONE_S) and alone_at_s is None:
+                alone_at_s = time.monotonic() + ALONE_S
+        return 1 if self._status is None else os.waitstatus_to_exitcode(self._status)
+
+    def _wait(self, timeout_s: float | None) -> bool:
+        """Block until something happened; whether the controller is gone, or somebody said TERM, which means the same.
+
+        Whoever is stopped hears of neither until it is continued.
+        """
+        ready = {fd for fd, _ in self._poll.poll(None if timeout_s is None else timeout_s * 1000)}
+        ending = self._lifeline_fd in ready
+        if ending:
+            self._poll.unregister(self._lifeline_fd)
+        if self._wakeup_fd in ready:
+            ending |= not set(STOP_SIGNALS).isdisjoint(os.read(self._wakeup_fd, 4096))
+        if ending and self._status is None:
+            # It is not reaped, so the number still is its own.
+            os.kill(self._guardian_pid, signal.SIGTERM)
+            os.kill(self._guardian_pid, signal.SIGCONT)
+        return ending
+
+    def _reap(self) -> bool:
+        """Reap what has ended; True when nothing is left."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return True
+            if pid == 0:
+                return False
+            if pid == self._guardian_pid:
+                self._status = status
 
 
 def _do_nothing(_signum: int, _frame: object) -> None:
     """A handler must exist for a signal to reach the wakeup pipe."""
 
 
-def main(lifeline_fd: int, report_fd: int, command_fd: int, parent_pid: int, directory: str) -> None:
+def main(lifeline_fd: int, report_fd: int, command_fd: int, parent_pid: int, directory: str) -> int:
     """Guard one harness until all of it is gone."""
     for fd in (lifeline_fd, report_fd):
         os.set_inheritable(fd, False)  # noqa: FBT003 - the function takes it by position only
     os.set_blocking(lifeline_fd, False)
-    guardian = Guardian(lifeline_fd, report_fd, command_fd, directory)
+    watcher_pid = os.getpid()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # until there is somebody to hear them
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() == parent_pid:  # Else the controller died before its death could be announced.
-        guardian.run()
+    if os.getppid() != parent_pid:
+        return 1  # the controller died before its death could be announced
+    guardian_pid = os.fork()
+    if guardian_pid == 0:
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+        guardian = Guardian(lifeline_fd, report_fd, command_fd, directory)
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        if os.getppid() == watcher_pid:
+            guardian.run()
+            os.kill(watcher_pid, signal.SIGCONT)  # somebody may have stopped it, and it is to end now
+        return 0
+    for fd in (report_fd, command_fd):  # which are the guardian's
+        os.close(fd)
+    watcher = Watcher(guardian_pid, lifeline_fd)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    return watcher.run()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]))

@@ -6,6 +6,7 @@ Nothing here blocks but `close` and the sweep after a guardian that was killed, 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -55,6 +56,15 @@ SWEEP_TIMEOUT_S = 0.5
 """Orphans of a killed guardian are gone within milliseconds of their KILL, unless they are stuck in the kernel."""
 
 CLOSE_TIMEOUT_S = 5.0
+
+_REMEDIES = {
+    errno.EMFILE: "Allow more open files (ulimit -n)",
+    errno.ENFILE: "Allow more open files (ulimit -n)",
+    errno.EAGAIN: "Allow more processes (ulimit -u)",
+    errno.ENOMEM: "Free some memory",
+    errno.ENOSPC: "Make room",
+}
+"""What to do where it is not for the directory that a worker cannot be started."""
 
 
 class ExitRecord(msgspec.Struct, frozen=True):
@@ -204,7 +214,7 @@ class Worker:
         except OSError as error:
             raise PreflightError(
                 f"Worker {self.index} cannot be started in {self.directory}: {error}. "
-                "Give it a fresh directory that can be written to."
+                f"{_REMEDIES.get(error.errno or 0, 'Give it a fresh directory that can be written to')}."
             ) from error
         finally:
             # The guardian's ends must be the guardian's alone, else no end of file would ever be seen.
@@ -274,6 +284,7 @@ class Worker:
         note_reaped(self._guardian.pid)
         if self._guardian.returncode != 0:
             sweep_orphans(SWEEP_TIMEOUT_S)
+            self._discard_half_written()
         self.exit = read_exit(self.directory / EXIT_FILE)
         return WorkerExited(
             at_ns=at_ns,
@@ -339,6 +350,7 @@ class Worker:
             self._reaped = True
             note_reaped(self._guardian.pid)
             sweep_orphans(SWEEP_TIMEOUT_S)
+            self._discard_half_written()
         for fd in (self._lifeline_fd, self._report_fd, self._pidfd):
             if fd >= 0:
                 os.close(fd)
@@ -346,6 +358,11 @@ class Worker:
         self._output.close()
         if self._detail is not None:
             self._detail.close()
+
+    def _discard_half_written(self) -> None:
+        """A guardian that was killed may have been writing."""
+        with contextlib.suppress(OSError):
+            (self.directory / f".{EXIT_FILE}").unlink()
 
     def _write_command(self) -> None:
         with os.fdopen(create_private(self.directory / COMMAND_FILE), "wb") as file:

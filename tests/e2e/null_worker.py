@@ -1,8 +1,8 @@
-"""Real LoadGen over a system that answers nothing: up in a tenth of a second, timed as long as it is asked to be.
+"""Real LoadGen over a system that computes nothing: up in a tenth of a second, timed as long as it is asked to be.
 
-`python -m tests.e2e.null_worker LOG_DIR DURATION_MS HABIT` with one of these habits:
+`python -m tests.e2e.null_worker LOG_DIR DURATION_MS HABIT` with one of these habits, or with deeds as in `deeds.py`:
 
-good        a timed section of that length, or until TERM
+good        a timed section of that length, or until TERM, that completes a sample a second
 crashing    exits with 3 before it starts
 silent      never begins its timed section
 stubborn    good, but ignores TERM
@@ -20,37 +20,44 @@ import time
 
 import mlperf_loadgen as lg
 
+from tests.e2e.deeds import Deeds
+
 QPS = 100.0
-BEAT_S = 0.25
+HEARTBEAT_S = 1.0
+
+HABITS = {
+    "good": "",
+    "crashing": "exit 3 at start",
+    "silent": "wait for TERM at start",
+    "stubborn": "ignore TERM at start",
+    "lingering": "hang at result",
+    "beating": "",
+    "humming": "",
+}
 
 
 def main(log_dir: str, duration_ms: int, habit: str) -> None:
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if habit == "stubborn" else lambda *_: stop.set())
-    if habit == "crashing":
-        print("no such luck", flush=True)  # noqa: T201 - this is what the controller reads
-        sys.exit(3)
-    if habit == "silent":
-        stop.wait()
-        return
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    deeds = Deeds(HABITS.get(habit, habit), log_dir, stop)
+    deeds.do("start")
+    duration_s = 1.02 * duration_ms / 1000
 
     def issue(samples: list[lg.QuerySample]) -> None:
         threading.Thread(target=complete, args=(samples,), daemon=True).start()
 
     def complete(samples: list[lg.QuerySample]) -> None:
-        first, *rest = samples
-        lg.QuerySamplesComplete([lg.QuerySampleResponse(first.id, 0, 0)])
-        print(f"heartbeat: completed=1 samples_per_second={QPS}", flush=True)  # noqa: T201 - likewise
-        ends_s = time.monotonic() + 1.02 * duration_ms / 1000
-        completed = 1
-        while habit in {"beating", "humming"} and not stop.wait(min(BEAT_S, max(0.0, ends_s - time.monotonic()))):
-            completed += 10
+        beat_s = 0.25 if habit in {"beating", "humming"} else HEARTBEAT_S
+        outstanding = iter(samples)
+        left_s = duration_s
+        for completed, sample in enumerate(outstanding, start=1):
+            lg.QuerySamplesComplete([lg.QuerySampleResponse(sample.id, 0, 0)])
             stamp = f" monotonic_s={time.monotonic():.3f}" if habit == "beating" else ""
-            print(f"heartbeat: completed={completed} samples_per_second={QPS}{stamp}", flush=True)  # noqa: T201 - likewise
-            if time.monotonic() >= ends_s:
+            print(f"heartbeat: completed={completed} samples_per_second={QPS}{stamp}", flush=True)  # noqa: T201 - for the controller
+            if stop.wait(min(beat_s, left_s)) or left_s <= beat_s:
                 break
-        stop.wait(max(0.0, ends_s - time.monotonic()))
-        lg.QuerySamplesComplete([lg.QuerySampleResponse(sample.id, 0, 0) for sample in rest])
+            left_s -= beat_s
+        lg.QuerySamplesComplete([lg.QuerySampleResponse(sample.id, 0, 0) for sample in outstanding])
         threading.Event().wait()  # LoadGen crashes when a thread that completed samples ends before its test does
 
     settings = lg.TestSettings()
@@ -66,12 +73,12 @@ def main(log_dir: str, duration_ms: int, habit: str) -> None:
     sut = lg.ConstructSUT(issue, lambda: None)
     qsl = lg.ConstructQSL(64, 64, lambda _: None, lambda _: None)
     print("Starting running actual test.", flush=True)  # noqa: T201 - likewise
+    deeds.do("marker")
     test = threading.Thread(target=lg.StartTestWithLogSettings, args=(sut, qsl, settings, logs, "no-audit-config"))
     test.start()
     test.join()
     print("Finished running actual test.", flush=True)  # noqa: T201 - likewise
-    if habit == "lingering":
-        threading.Event().wait()
+    deeds.do("result")
     lg.DestroyQSL(qsl)
     lg.DestroySUT(sut)
 

@@ -77,9 +77,14 @@ class Command:
         name: str = "command",
         stdout: int | None = None,
         cwd: Path | None = None,
+        runs: Path | None = None,
     ) -> None:
-        """`stdout` is a descriptor for its standard output, where that is not to be a file; `cwd` is `home` or this."""
+        """`stdout` is a descriptor for its standard output, where that is not to be a file.
+
+        `cwd` is `home` or this. `runs` is where the run directory is to be found, if not below `home`.
+        """
         self.home = home
+        self._runs = runs or home / "runs"
         self._out, self._err = home / f"{name}.out", home / f"{name}.err"
         ours = {key: value for key, value in os.environ.items() if not key.startswith(("HETEROMIG_", "QUICK_"))}
         # Workers get nothing of our environment but PYTHONPATH, which is how all of them can be told from others.
@@ -122,7 +127,7 @@ class RunCommand(Command):
     @property
     def runs(self) -> Path:
         """Where its run directory is."""
-        return self.home / "runs"
+        return self._runs
 
     @property
     def run_dir(self) -> Path:

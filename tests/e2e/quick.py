@@ -1,8 +1,9 @@
 """heteromig with one more harness, `quick`, whose workers are `null_worker`s: `python -m tests.e2e.quick run ...`.
 
-The environment says what is special about them: QUICK_MAIN and QUICK_BACKGROUND name a habit, QUICK_SLICE a slice
+The environment says what is special: QUICK_MAIN, QUICK_BACKGROUND and QUICK_BUILD name a habit, QUICK_SLICE a slice
 that backgrounds are told to use instead of their own, QUICK_PROGRAM a program for backgrounds instead of Python.
-QUICK_OBSTACLE puts a file where the directory of a background has to be.
+QUICK_OBSTACLE puts a file where the directory of a background has to be. QUICK_BUILD says that engines are missing.
+QUICK_JUDGING names a file for which the judging of main waits.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from heteromig.cli.main import main
@@ -32,12 +34,15 @@ class QuickHarness(LoadgenHarness):
     start_time_buffer_ms = 0
 
     def missing_engines(self, needs: tuple[EngineNeed, ...], spec: RunSpec) -> tuple[tuple[EngineNeed, str], ...]:
-        del needs, spec
-        return ()
+        del spec
+        return tuple((need, "It is to be built.") for need in needs) if "QUICK_BUILD" in os.environ else ()
 
     def result(self, main: Assignment, spec: RunSpec, run_dir: Path) -> MainResult:
         del spec
         path = run_dir / main.directory / DETAIL_LOG
+        judging = os.environ.get("QUICK_JUDGING")
+        while judging is not None and not Path(judging).exists():
+            time.sleep(0.01)
         return judge_performance(path, read_detail(path), main)
 
     def command(self, assignment: Assignment, spec: RunSpec, run_dir: Path) -> Command:

@@ -11,7 +11,7 @@ import pytest
 from heteromig.core.errors import PreflightError
 from heteromig.core.events import SpawnFailed, WorkerExited, WorkerSpawned
 from heteromig.workers.command import Command
-from heteromig.workers.guardian import MARK_VARIABLE
+from heteromig.workers.guardian import MARK_VARIABLE, read_process
 from heteromig.workers.worker import ExitRecord, Worker
 from tests.workers.trees import PYTHON, Trees, ended, is_alive, marked, output, printed, reported, until
 
@@ -560,14 +560,19 @@ class TestDeathOfTheController:
         processes = marked(marker)
         assert len(processes) >= 1 + 1 + 2 * (1 + 1) + 2, "controller, its guardian, two workers, grandchildren"
         # Its own guardian must not be what cleans up here.
-        os.kill(guardian_of(controller), signal.SIGSTOP)
+        harness = read_process(harness_of(controller))
+        assert harness is not None
+        watching = (guardian_of(controller), harness.ppid)
+        for pid in watching:
+            os.kill(pid, signal.SIGSTOP)
 
         os.kill(harness_of(controller), signal.SIGKILL)
 
-        mine = {guardian_of(controller), harness_of(controller)}
-        until(lambda: set(marked(marker)) <= mine, "all but the stopped guardian are gone")
+        mine = {*watching, harness_of(controller)}
+        until(lambda: set(marked(marker)) <= mine, "all but the stopped guardians are gone")
         for name in ("inner-0", "inner-1"):
             record = trees.root / name / "exit.json"
             until(record.exists, "exit.json is written")
             assert '"stopped_by": "lifeline"' in record.read_text()
-        os.kill(guardian_of(controller), signal.SIGCONT)
+        for pid in watching:
+            os.kill(pid, signal.SIGCONT)
