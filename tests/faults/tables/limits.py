@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from heteromig.core.phases import Phase
-from tests.faults.cells import Act, Cell, Need, cell, failed, gave_up
+from tests.faults.cells import Act, Cell, Need, cell, failed, gave_up, invalid
 from tests.faults.stage import Stage
 
 TOPIC = "limit"
@@ -59,8 +59,10 @@ NO_FILES = (
 """How far it gets is for the interpreter to say, which has some open itself."""
 NO_PROCESSES = (
     failed(7, "Resource temporarily unavailable"),
-    failed(5, "Background 1 (dlrm)"),
+    failed(5, "ackground 1 (dlrm)"),
+    invalid(4, "Background 1 (dlrm)"),
 )
+"""How far it gets is for the threads to say that everything in it has."""
 
 CELLS: tuple[Cell, ...] = (
     cell(
