@@ -3,15 +3,21 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test faults coverage lint bench diagram schemas clean
+# How many inputs of each kind `make fuzz` tries on each parser, and how many runs `make soak` does.
+FUZZ ?= 2000
+RUNS ?= 200
+
+.PHONY: help demo test faults coverage lint bench fuzz soak diagram schemas clean
 
 help:
 	@echo "make demo     a whole run on simulated slices, with real LoadGen processes (about a minute)"
 	@echo "make test     the tests"
 	@echo "make faults   every cell of the fault matrix (15 to 20 minutes), and docs/fault-matrix.md from what was seen"
-	@echo "make coverage the tests, and how much they reach: all branches of the core, 90 % overall"
+	@echo "make coverage the tests, and how much they reach: all branches of core and campaign, 90 % overall"
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make bench    the programs that measure what watching costs"
+	@echo "make fuzz     damaged input for every parser, FUZZ=$(FUZZ) of each kind, and 100 MB for each"
+	@echo "make soak     RUNS=$(RUNS) short runs in a row with random faults; writes docs/soak.md"
 	@echo "make diagram  write the state diagram of the table into docs/architecture.md"
 	@echo "make schemas  write the JSON Schemas of the files of a run into heteromig/schemas"
 	@echo "make clean    remove the virtual environment and the runs"
@@ -51,7 +57,7 @@ faults: $(VENV)/.dev
 coverage: $(VENV)/.dev
 	$(BIN)/coverage erase
 	$(BIN)/python -m pytest --cov --cov-report= -q
-	$(BIN)/coverage report --include='heteromig/core/*' --fail-under=100
+	$(BIN)/coverage report --include='heteromig/core/*,heteromig/campaign/*' --fail-under=100
 	$(BIN)/coverage report --fail-under=90
 
 lint: $(VENV)/.dev
@@ -62,6 +68,13 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench
+
+fuzz: $(VENV)/.dev
+	FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/fuzz -q
+	$(BIN)/python -m tests.fuzz.large
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.soak --runs $(RUNS) --write docs/soak.md
 
 diagram: $(VENV)/.demo
 	$(BIN)/python docs/diagram.py

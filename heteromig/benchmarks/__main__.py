@@ -15,6 +15,7 @@ from heteromig.benchmarks.signals import StopSignals
 def _main() -> int:
     signals = StopSignals()
     signals.install()
+    os.umask(os.umask(0o077) | 0o022)  # engines are programs, and logs are evidence: nobody else may write to them
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     from heteromig.benchmarks.arguments import main  # noqa: PLC0415 - a stop during this import is a clean one
 

@@ -64,7 +64,7 @@ def build_engine(request: EngineRequest, output: Path, signals: StopSignals) -> 
     engine = engine_on(request.device)
     try:
         _refuse_foreign(output)
-        output.parent.mkdir(parents=True, exist_ok=True)
+        output.parent.mkdir(0o755, parents=True, exist_ok=True)
         with _sole_builder(output, signals), _temporary(output) as folder:
             _fill(folder, request, engine)
             _put_in_place(folder, output)

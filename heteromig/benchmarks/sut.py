@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 import traceback
 from itertools import repeat
 from typing import TYPE_CHECKING, Protocol
@@ -36,6 +37,8 @@ class Sut(Protocol):
     """Samples completed so far, computed or not."""
     not_computed: int
     """Those of them that were not computed."""
+    over_latency: int | None
+    """Those that surely took longer than the limit on latency; None where there is none."""
 
     def issue(self, ids: list[int], indices: list[int]) -> None:
         """Take a query; LoadGen's thread."""
@@ -63,6 +66,7 @@ class _Completion:
     def __init__(self, answer: Answer, on_first: Callable[[], None]) -> None:
         self.completed = 0
         self.not_computed = 0
+        self.over_latency: int | None = None
         self._answer = answer
         self._on_first = on_first
 
@@ -166,15 +170,20 @@ class ServerSut(_Completion):
     LoadGen ends a Server test early when more than `max_outstanding` queries are incomplete. That is the one way to
     stop it, so a stop holds completions back until it flushes. A test that is not being stopped never gets there:
     when that many wait, `issue` blocks until one is done. LoadGen counts latency from the scheduled time, so a
-    blocked issue hides none of it.
+    blocked issue hides none of it. A sample that is late by the time at which it was issued is late for LoadGen too.
     """
 
-    def __init__(self, answer: Answer, batch: int, max_outstanding: int, on_first: Callable[[], None]) -> None:
+    def __init__(
+        self, answer: Answer, batch: int, max_outstanding: int, latency_limit_ns: int, on_first: Callable[[], None]
+    ) -> None:
         super().__init__(answer, on_first)
+        self.over_latency = 0
+        self._latency_limit_ns = latency_limit_ns
         self._batch = batch
         self._max_outstanding = max_outstanding
         self._changed = threading.Condition()
-        self._waiting: list[tuple[int, int]] = []
+        self._waiting: list[tuple[int, int, int]] = []
+        """Sample, index, and when it was issued, on the monotonic clock."""
         self._outstanding = 0
         self._stopping = False
         self._flushed = False
@@ -183,7 +192,7 @@ class ServerSut(_Completion):
     def issue(self, ids: list[int], indices: list[int]) -> None:
         """Queue the samples; blocks while too many are outstanding."""
         with self._changed:
-            self._waiting.extend(zip(ids, indices, strict=True))
+            self._waiting.extend(zip(ids, indices, repeat(time.monotonic_ns()), strict=False))
             self._outstanding += len(ids)
             self._changed.notify_all()
             while self._outstanding >= self._max_outstanding and not self._stopping:
@@ -209,16 +218,24 @@ class ServerSut(_Completion):
                     stopping = self._stopping
                     count = len(self._waiting) if stopping else self._batch
                     taken, self._waiting = self._waiting[:count], self._waiting[count:]
-                ids = [sample_id for sample_id, _ in taken]
+                ids = [sample_id for sample_id, _, _ in taken]
                 if stopping:
                     self.release(ids)
                 else:
-                    self.compute(ids, [index for _, index in taken])
+                    self.compute(ids, [index for _, index, _ in taken])
+                    self._count_late(time.monotonic_ns(), [issued_ns for _, _, issued_ns in taken])
                 with self._changed:
                     self._outstanding -= len(taken)
                     self._changed.notify_all()
         except BaseException:  # noqa: BLE001 - nothing may escape into a thread that LoadGen waits for
             fail()
+
+    def _count_late(self, now_ns: int, issued: list[int]) -> None:
+        """`issued` is in order, so that nearly always one look is enough."""
+        assert self.over_latency is not None  # noqa: S101 - counted from 0
+        limit_ns = now_ns - self._latency_limit_ns
+        if issued[0] < limit_ns:
+            self.over_latency += sum(issued_ns < limit_ns for issued_ns in issued)
 
     def _has_work(self) -> bool:
         return bool(self._waiting) and (self._flushed or not self._stopping)

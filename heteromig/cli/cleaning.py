@@ -34,14 +34,16 @@ def _clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Put right what runs left that were killed: GPUs that they cut are cut back, MPS daemons are ended.
+    """Put right what runs left that were killed.
 
-    Runs that go on are left alone. Exits with 0, also when there was nothing to do, and with 7 when something could
-    not be put right.
+    Their processes are killed, GPUs that they cut are cut back, MPS daemons are ended, stale locks and half-written
+    files are removed. Runs that go on are left alone. Exits with 0, also when there was nothing to do, and with 7 when
+    something could not be put right.
     """
     import msgspec  # noqa: PLC0415 - keeps `--help` quick, as all imports here
 
     from heteromig.runner.cleaning import Outcome, clean_runs  # noqa: PLC0415
+    from heteromig.views.text import sentence, shown_path  # noqa: PLC0415
 
     found = clean_runs(runs_dir, slices, dry_run=dry_run)
     if json:
@@ -50,15 +52,18 @@ def _clean(
     else:
         told = [one for one in found if one.outcome is not Outcome.FAILED]
         if told or not found:
-            say("\n".join(map(_text, told)) or f"Nothing to clean in {runs_dir}.")
+            say("\n".join(map(_text, told)) or f"Nothing to clean in {shown_path(str(runs_dir))}.")
     failures = [one for one in found if one.outcome is Outcome.FAILED]
     for one in failures:
-        typer.echo(f"heteromig: {one.run_dir}: {one.sentence}", err=True)
+        typer.echo(f"heteromig: {shown_path(one.run_dir)}: {sentence(one.sentence)}", err=True)
     if failures:
         raise typer.Exit(ExitCode.DEVICE)
 
 
 def _text(one: Found) -> str:
+    from heteromig.views.text import printable, sentence, shown_path  # noqa: PLC0415
+
     anew = (slice_ for slice_ in one.replaced if slice_.before is not None and slice_.before != slice_.after)
     slices = (f"  {slice_.profile}@{slice_.start}  {slice_.after}  was {slice_.before}" for slice_ in anew)
-    return "\n".join([f"{one.run_dir}: {one.sentence}", *slices])
+    processes = (f"  {process.pid}  {printable(process.command)}" for process in one.processes)
+    return "\n".join([f"{shown_path(one.run_dir)}: {sentence(one.sentence)}", *slices, *processes])

@@ -1,4 +1,4 @@
-"""What `run` and `build` do: execute, show it in the meantime, and print how it came out."""
+"""What `run`, `baseline` and `build` do: execute, show it in the meantime, and print how it came out."""
 
 from __future__ import annotations
 
@@ -8,25 +8,58 @@ from pathlib import Path
 from msgspec import Struct
 
 from heteromig.cli.printing import say
+from heteromig.cli.reporting import make_own_report
+from heteromig.core.record import RunRecord
 from heteromig.core.spec import RunSpec
-from heteromig.runner.session import execute
-from heteromig.views.console import choose_reporter, print_summary
+from heteromig.core.verdict import ExitCode
+from heteromig.runner.session import Outcome, execute
+from heteromig.views.console import choose_reporter, print_report_made, print_summary
 from heteromig.views.outlet import Outlet
 from heteromig.views.relay import Relay
 
 
 class Showing(Struct, frozen=True):
-    """What goes where: `live` is None where the user said neither; `json` and `events` take standard output."""
+    """What goes where: `live` is None where the user said neither; `json` and `events` take standard output.
+
+    `report` says whether the run makes a page of itself in the end.
+    """
 
     live: bool | None
     quiet: bool
     json: bool
     events: bool
     debug: bool
+    report: bool
 
 
 def execute_and_show(spec: RunSpec, showing: Showing, sampler_faults: Path | None) -> int:
-    """Run it to the end; returns the exit code.
+    """Run it to the end and print how it came out; returns the exit code.
+
+    Raises:
+        UsageError: no run directory can be made.
+        PreflightError: the harness is not installed.
+    """
+    outcome = execute_shown(spec, showing, sampler_faults)
+    if showing.json:
+        say((outcome.run_dir / "run.json").read_bytes().rstrip())
+    elif not showing.events:
+        print_summary(outcome.record, str(outcome.run_dir))
+    if showing.report:
+        page = make_own_report(outcome.run_dir, quiet=showing.quiet)
+        if page is not None and not showing.json and not showing.events:
+            print_report_made(str(page))
+    return exit_code_of(outcome.record)
+
+
+def exit_code_of(record: RunRecord) -> int:
+    """That of a run that has ended."""
+    return ExitCode.INTERNAL if record.verdict is None else record.verdict.exit_code
+
+
+def execute_shown(
+    spec: RunSpec, showing: Showing, sampler_faults: Path | None, series_dir: Path | None = None
+) -> Outcome:
+    """Run it to the end, and show it in the meantime; `series_dir` is where its directory goes, if there are several.
 
     Raises:
         UsageError: no run directory can be made.
@@ -41,21 +74,16 @@ def execute_and_show(spec: RunSpec, showing: Showing, sampler_faults: Path | Non
         if wanted
     }
     try:
-        outcome = execute(
+        return execute(
             spec,
             reporter,
             sampler_faults=str(sampler_faults) if sampler_faults else None,
             followers=tuple(relays.values()),
+            series_dir=series_dir,
         )
     finally:
         for stream, relay in relays.items():
             _close(relay, "standard output" if stream is sys.stdout else "standard error")
-    if showing.json:
-        say((outcome.run_dir / "run.json").read_bytes().rstrip())
-    elif not showing.events:
-        print_summary(outcome.record, str(outcome.run_dir))
-    verdict = outcome.record.verdict
-    return 1 if verdict is None else verdict.exit_code
 
 
 def _close(relay: Relay, name: str) -> None:

@@ -1,7 +1,8 @@
-"""`slices`, `states`, `verify` and `exit-codes`: commands that look and change nothing."""
+"""`slices`, `states`, `verify`, `schema` and `exit-codes`: commands that look and change nothing."""
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -16,6 +17,7 @@ def register(app: typer.Typer) -> None:
     app.command("slices", cls=Command)(_slices)
     app.command("states", cls=Command)(_states)
     app.command("verify", cls=Command)(_verify)
+    app.command("schema", cls=Command)(_schema)
     app.command("exit-codes", cls=Command)(_exit_codes)
 
 
@@ -66,8 +68,15 @@ def _verify(
     """Recompute the verdict from the files of a run alone; exit with its code."""
     import msgspec  # noqa: PLC0415
 
+    from heteromig.comparing.series import is_series  # noqa: PLC0415
+    from heteromig.core.errors import UsageError  # noqa: PLC0415
     from heteromig.runner.verification import verify_run  # noqa: PLC0415
 
+    if is_series(run_dir):
+        raise UsageError(
+            f"{run_dir} is a series: verify the run directories in it one by one, or verify and compare all of them "
+            f"with heteromig compare {run_dir}."
+        )
     found = verify_run(run_dir)
     if json:
         say(msgspec.json.format(msgspec.json.encode(found), indent=2))
@@ -76,6 +85,25 @@ def _verify(
 
         print_verification(found, str(run_dir))
     raise typer.Exit(found.verdict.exit_code)
+
+
+class _Schema(Enum):
+    """What there are schemas of; `runner.schemas` has the same names."""
+
+    RUN = "run"
+    EVENTS = "events"
+    CERTIFICATE = "certificate"
+
+
+def _schema(
+    name: Annotated[
+        _Schema, typer.Argument(metavar="NAME", help="run, events (a line of events.jsonl) or certificate.")
+    ],
+) -> None:
+    """Print the JSON Schema of a file of a run."""
+    from heteromig.runner.schemas import schema_file  # noqa: PLC0415
+
+    say(schema_file(name.value).read_bytes().rstrip())
 
 
 def _exit_codes() -> None:

@@ -1,4 +1,4 @@
-"""The command line: `heteromig run`, `plan`, `build`, `slices`, `doctor`, `mig`, `clean`, `verify` and the rest."""
+"""The command line: `heteromig run`, `baseline`, `compare`, `report`, `verify`, `doctor`, `mig` and the rest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from heteromig import __version__
-from heteromig.cli import cleaning, doctor, importing, inspecting, mig, running
+from heteromig.cli import cleaning, comparing, doctor, importing, inspecting, mig, replaying, reporting, running
 from heteromig.cli.printing import drop_output
 from heteromig.core.errors import HeteromigError
 
@@ -44,9 +44,12 @@ app = typer.Typer(
 )
 running.register(app)
 inspecting.register(app)
+replaying.register(app)
 doctor.register(app)
 mig.register(app)
 cleaning.register(app)
+comparing.register(app)
+reporting.register(app)
 importing.register(app)
 
 
@@ -105,6 +108,8 @@ def _spell_what_can_be_spelt() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _complain(sentence: str) -> None:
+def _complain(said: str) -> None:
+    from heteromig.views.text import sentence  # noqa: PLC0415 - only now, because `--help` has to be quick
+
     with contextlib.suppress(OSError):  # where nobody can be told any more, the exit code still says it
-        typer.echo(f"heteromig: {sentence}", err=True)
+        typer.echo(f"heteromig: {sentence(said)}", err=True)

@@ -138,6 +138,7 @@ def _restore(
     """Cut GPUs as they were before `mig apply`, wherever that was interrupted; does nothing the second time."""
     from heteromig.core.errors import HeteromigError, UsageError  # noqa: PLC0415
     from heteromig.slices.mig.access import close_journal, journal_of, machine_of, open_journals  # noqa: PLC0415
+    from heteromig.views.text import sentence  # noqa: PLC0415
 
     if journals and gpu is not None:
         raise UsageError("A journal is of one GPU: name journals or --gpu, not both.")
@@ -147,7 +148,7 @@ def _restore(
         try:
             return close_journal(file, forget=forget, enable_mig_mode=enable_mig_mode)
         except HeteromigError as failure:  # the others may still be cut back
-            typer.echo(f"heteromig: {failure}", err=True)
+            typer.echo(f"heteromig: {sentence(str(failure))}", err=True)
             return failure
 
     results = [close(file) for file in files]

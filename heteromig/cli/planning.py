@@ -13,6 +13,7 @@ from heteromig.cli.printing import say
 from heteromig.core.devices import Inventory
 from heteromig.core.phases import Role
 from heteromig.core.plan import Assignment, Plan, build_assignment, build_batches, make_plan
+from heteromig.core.redaction import Redaction
 from heteromig.core.spec import Goal, Preparation, RunSpec
 from heteromig.harnesses import harness_of
 from heteromig.slices.access import enumerate_slices
@@ -21,7 +22,7 @@ from heteromig.slices.mps.keeping import DAEMON_DIRECTORY
 from heteromig.slices.mps.shares import share_environment
 from heteromig.slices.source import parse_slices
 from heteromig.views.plan_view import plan_text
-from heteromig.workers.command import Command, with_environment
+from heteromig.workers.command import Command, with_environment, without_secrets
 
 RUN_DIR = "<run>"
 """Stands for the run directory, which has no name before it runs."""
@@ -55,7 +56,12 @@ def print_plan(spec: RunSpec, *, as_json: bool) -> None:
     )
     workers = builds if spec.goal is Goal.BUILD else (*builds, *plan.backgrounds, plan.main)
     added = _share(spec, inventory, run_dir)
-    commands = [(worker, with_environment(harness.command(worker, spec, run_dir), added)) for worker in workers]
+    redaction = Redaction(spec, os.environ)  # plans are pasted into tickets, and printed into logs
+    commands = [
+        (worker, without_secrets(with_environment(harness.command(worker, spec, run_dir), added), redaction))
+        for worker in workers
+    ]
+    spec = redaction.spec(spec)
     if as_json:
         everything = {**_as_json(spec, plan, inventory, commands), "layout": layout}
         say(msgspec.json.format(msgspec.json.encode(everything), indent=2))

@@ -1,4 +1,4 @@
-"""`run`, `plan` and `build`: one set of options, three ways to use them."""
+"""`run`, `baseline`, `plan` and `build`: one set of options, four ways to use them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from heteromig.core.spec import Action, Drain, Goal, Mode
 
 _HELP = {
     "run": "Run main on one slice beside backgrounds on all others, and prove it.",
+    "baseline": "Run main alone, everything else idle: what `run` is compared with.",
     "plan": "Show what `run` would do: slices, assignment, every command. Launches nothing.",
     "build": "Build the engines that `run` would need, and stop.",
 }
 _EPILOG = (
     "TIME is in milliseconds, or has a unit: 600000, 600s, 10m, 1h. Defaults are in brackets. All but the options of "
     "Output can also be said by a variable, HETEROMIG_MAIN_BENCHMARK for --main-benchmark, or in the file of --config: "
-    "options win over variables, and these over the file."
+    "options win over variables, and these over the file. Of Output, --report has a variable."
 )
 
 
 def register(app: typer.Typer) -> None:
-    """Add the three commands; they share one function, because they share every option."""
+    """Add the four commands; they share one function, because they share every option."""
     for name, text in _HELP.items():
         app.command(name, cls=Command, help=text, epilog=_EPILOG)(_run)
 
@@ -47,6 +48,9 @@ _SCENARIOS = "offline, server, singlestream or multistream. [offline]"
 
 _MAIN, _BACKGROUND, _TREE = "Main", "Backgrounds", "NVIDIA's tree (harness make)"
 _WHERE, _TIMING, _OUTPUT = "Where it runs", "Timing", "Output"
+_COMPARISON = "Comparison"
+_REPEAT_MAX = 1000
+_GOALS = {"baseline": Goal.BASELINE, "build": Goal.BUILD}
 
 # Optional[...] rather than `| None`: Typer evaluates these at run time, on 3.10 too.
 _Text = Optional[str]  # noqa: UP045
@@ -268,6 +272,14 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
             help="Engines, or what is known of those in the tree. [<runs-dir>/.engines]",
         ),
     ] = None,
+    allow_shared_dirs: Annotated[
+        _Switch,
+        _option(
+            "--allow-shared-dirs/--no-allow-shared-dirs",
+            panel=_WHERE,
+            help="Others may write to these two directories. [refused]",
+        ),
+    ] = None,
     rebuild: Annotated[
         _Switch, _option("--rebuild/--no-rebuild", panel=_WHERE, help="Build engines that are there anew.")
     ] = None,
@@ -322,6 +334,15 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
             help="Least slack after main, with --drain wait. [30s]",
         ),
     ] = None,
+    gap_threshold: Annotated[
+        _Text,
+        _option(
+            "--gap-threshold",
+            metavar="TIME",
+            panel=_TIMING,
+            help="A background that is silent for longer while main is timed does not cover it then. [5s]",
+        ),
+    ] = None,
     build_timeout: Annotated[
         _Text, _option("--build-timeout", metavar="TIME", panel=_TIMING, help="For each build. [2h]")
     ] = None,
@@ -346,6 +367,23 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
     sample_period: Annotated[
         _Text, _option("--sample-period", metavar="TIME", panel=_TIMING, help="Between device samples. [1s]")
     ] = None,
+    repeat: Annotated[
+        Optional[int],  # noqa: UP045
+        _option(
+            "--repeat",
+            metavar="N",
+            panel=_COMPARISON,
+            help="Of run: N runs, a baseline before, between and after them, and their comparison.",
+        ),
+    ] = None,
+    allow_busy: Annotated[
+        _Switch,
+        _option(
+            "--allow-busy/--no-allow-busy",
+            panel=_COMPARISON,
+            help="Measure a baseline although others use GPUs of this host.",
+        ),
+    ] = None,
     *,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", rich_help_panel=_OUTPUT, help="Print every command, launch nothing: `plan`.")
@@ -369,6 +407,14 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
     debug: Annotated[
         bool, typer.Option("--debug", rich_help_panel=_OUTPUT, help="Every line of the journal on stderr.")
     ] = False,
+    report: Annotated[
+        bool,
+        _option(
+            "--report/--no-report",
+            panel=_OUTPUT,
+            help="report.html in the run directory at the end, if heteromig[report] is installed. [report]",
+        ),
+    ] = True,
 ) -> None:
     from heteromig.runner.config import (  # noqa: PLC0415 - keeps `--help` quick, as all imports here
         BackgroundConfig,
@@ -395,10 +441,12 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
         seed=seed,
         pin=pin,
         lenient=lenient,
+        allow_busy=allow_busy,
         rebuild=rebuild,
         sample_period=sample_period,
         runs_dir=runs_dir,
         engines_dir=engines_dir,
+        allow_shared_dirs=allow_shared_dirs,
         main=MainConfig(
             benchmark=main_benchmark,
             scenario=main_scenario,
@@ -427,16 +475,19 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
             main_timeout=main_timeout,
             main_exit_timeout=main_exit_timeout,
             end_time_buffer_min=end_time_buffer_min,
+            gap_threshold=gap_threshold,
             clean_stop=clean_stop,
             grace=grace,
         ),
     )
-    goal = Goal.BUILD if context.info_name == "build" else Goal.RUN
-    spec = resolve(overlay(read_config(config) if config else Config(), said), goal=goal)
+    whole = overlay(read_config(config) if config else Config(), said)
+    spec = resolve(whole, goal=_GOALS.get(context.info_name or "", Goal.RUN))
     if sim_faults is not None and not spec.simulated:
         raise UsageError("--sim-faults rehearses faults of simulated slices; leave it out, or use --slices sim:...")
     planning = dry_run or context.info_name == "plan"
     _refuse_contradictions(planning=planning, live=live, json=json, events=events, debug=debug)
+    if repeat is not None:
+        _refuse_to_repeat(repeat, context.info_name, planning=planning, events=events)
     if planning:
         from heteromig.cli.planning import print_plan  # noqa: PLC0415
 
@@ -444,8 +495,13 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
         return
     from heteromig.cli.executing import Showing, execute_and_show  # noqa: PLC0415
 
-    showing = Showing(live=live, quiet=quiet, json=json, events=events, debug=debug)
-    raise typer.Exit(execute_and_show(spec, showing, sim_faults.absolute() if sim_faults else None))
+    showing = Showing(live=live, quiet=quiet, json=json, events=events, debug=debug, report=report)
+    faults = sim_faults.absolute() if sim_faults else None
+    if repeat is None:
+        raise typer.Exit(execute_and_show(spec, showing, faults))
+    from heteromig.cli.repeating import execute_series  # noqa: PLC0415
+
+    raise typer.Exit(execute_series(spec, resolve(whole, goal=Goal.BASELINE), repeat, showing, faults))
 
 
 def _truth(option: str, text: str | None) -> bool | None:
@@ -458,6 +514,15 @@ def _truth(option: str, text: str | None) -> bool | None:
     if word in {"false", "no", "off", "0"}:
         return False
     raise UsageError(f"{option} is {text!r}: say true or false.")
+
+
+def _refuse_to_repeat(repeat: int, command: str | None, *, planning: bool, events: bool) -> None:
+    if command != "run" or planning:
+        raise UsageError("--repeat is for run, which measures: leave it out.")
+    if events:
+        raise UsageError("--events shows the journal of one run, and --repeat makes several: leave one of them out.")
+    if not 1 <= repeat <= _REPEAT_MAX:
+        raise UsageError(f"--repeat is {repeat}, and must be from 1 to {_REPEAT_MAX}.")
 
 
 def _refuse_contradictions(*, planning: bool, live: bool | None, json: bool, events: bool, debug: bool) -> None:

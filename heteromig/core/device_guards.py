@@ -12,14 +12,16 @@ from msgspec import Struct
 
 from heteromig.core.devices import DeviceSample, DriverEvent, GpuSample
 from heteromig.core.guards import Status
-from heteromig.core.spec import Goal
 from heteromig.core.units import NS_PER_S, format_bytes, format_duration_s
 from heteromig.core.view import View, WorkerView
-from heteromig.core.watch import GpuWatch, PlaceWatch
+from heteromig.core.watch import GpuWatch, HostWatch, PlaceWatch
 
 MEMORY_TOLERANCE_BYTES = 64 << 20
 """How much more memory may be in use after a run than before: drivers keep some megabytes of what they set up. A
 process that is left over needs several times that for its CUDA context alone."""
+
+HOST_IDLE = "host_idle"
+"""The guard of a baseline, whose scope is the host rather than a GPU or a slice."""
 
 _EVENT_NAMES = {
     DriverEvent.XID: "Xid",
@@ -31,9 +33,10 @@ _NO_MAIN = "main's timed section never began"
 
 
 class DeviceFinding(Struct, frozen=True):
-    """One guard about one thing. `scope` is the UUID of a GPU or a slice, `before` and `after` are for people.
+    """One guard about one thing: `scope` is the UUID of a GPU or a slice, or "host".
 
-    `remark` is a sentence for whoever reads the result, empty where the verdict says it, or there is none.
+    `before` and `after` are for people. `remark` is a sentence for whoever reads the result, empty where the verdict
+    says it, or there is none.
     """
 
     guard: str
@@ -51,7 +54,7 @@ def device_findings(view: View) -> tuple[DeviceFinding, ...]:
 
 
 def _findings(view: View) -> Iterator[DeviceFinding]:
-    runs = view.spec.goal is Goal.RUN
+    runs = view.spec.goal.measures
     for watch in view.gpus:
         yield _geometry(watch)
         yield _mode(watch)
@@ -60,6 +63,8 @@ def _findings(view: View) -> Iterator[DeviceFinding]:
             yield _slowdown(view, watch)
     for place in view.places:
         yield _strangers(view, place)
+    if view.host is not None:
+        yield _host(view.host)
     if runs and view.plan is not None:
         for worker in view.workers[: len(view.plan.workers)]:
             yield _presence(view, worker)
@@ -113,7 +118,7 @@ def _events(view: View, watch: GpuWatch) -> DeviceFinding:
     return DeviceFinding("no_fault_reported", watch.gpu.uuid, status, before, after, evidence)
 
 
-class _Slowdown(Struct, frozen=True):
+class Slowdown(Struct, frozen=True):
     """For how long clocks were lowered between two samples; None where the driver does not say."""
 
     heat_ns: int | None
@@ -130,7 +135,7 @@ def _slowdown(view: View, watch: GpuWatch) -> DeviceFinding:
         began = view.main is not None and (view.main.timed_ns or view.main.announced_ns) is not None
         why = f"there is no reading from {missing} main's timed section" if began else _NO_MAIN
         return DeviceFinding(name, uuid, Status.NOT_OBSERVABLE, None, None, why)
-    found = _between(before, after)
+    found = slowdown_between(before, after)
     span = f"in the {format_duration_s((view.after_main.taken_ns - view.before_main.taken_ns) / NS_PER_S)} around main"
     cap = (
         "" if found.cap_ns is None else f"; by its power cap, which is normal under load, for {_seconds(found.cap_ns)}"
@@ -148,14 +153,15 @@ def _slowdown(view: View, watch: GpuWatch) -> DeviceFinding:
     return DeviceFinding(name, uuid, Status.OK, *values, f"neither by heat nor by its power brake {span}{cap}")
 
 
-def _between(before: GpuSample, after: GpuSample) -> _Slowdown:
+def slowdown_between(before: GpuSample, after: GpuSample) -> Slowdown:
+    """For how long clocks were lowered from one reading to a later one."""
     software = _grown(before.sw_thermal_slowdown_ns, after.sw_thermal_slowdown_ns)
     hardware = _grown(before.hw_thermal_slowdown_ns, after.hw_thermal_slowdown_ns)
     either = _grown(before.thermal_slowdown_ns, after.thermal_slowdown_ns)
     known = [ns for ns in (software, hardware, either) if ns is not None]
     complete = either is not None or (software is not None and hardware is not None)
     heat_ns = max(known, default=0)  # they overlap
-    return _Slowdown(
+    return Slowdown(
         heat_ns=heat_ns if complete or heat_ns else None,
         brake_ns=_grown(before.power_brake_ns, after.power_brake_ns),
         cap_ns=_grown(before.power_cap_ns, after.power_cap_ns),
@@ -193,6 +199,22 @@ def _strangers(view: View, place: PlaceWatch) -> DeviceFinding:
     return DeviceFinding(name, place.uuid, status, None if strangers is None else "nobody else", strangers, evidence)
 
 
+def _host(watch: HostWatch) -> DeviceFinding:
+    looked = watch.shown + watch.hidden
+    remark = ""
+    if watch.strangers:
+        status, evidence = Status.VIOLATED, f"seen in {_samples(looked)}: {', '.join(watch.strangers)}"
+        remark = f"This baseline was measured while others used GPUs of the host: {', '.join(watch.strangers)}."
+    elif watch.hidden:
+        status, evidence = Status.NOT_OBSERVABLE, f"{_samples(watch.hidden)} did not show all of it: {watch.why_hidden}"
+    elif watch.shown:
+        status, evidence = Status.OK, f"nobody else in {_samples(watch.shown)}"
+    else:
+        status, evidence = Status.NOT_OBSERVABLE, "it was never read"
+    seen = "somebody else" if watch.strangers else "nobody else" if watch.shown else None
+    return DeviceFinding(HOST_IDLE, "host", status, None, seen, evidence, remark)
+
+
 def _presence(view: View, worker: WorkerView) -> DeviceFinding:
     looked = worker.shown + worker.missed
     main = view.main
@@ -221,6 +243,8 @@ def _memory(view: View, uuid: str) -> DeviceFinding:
         why = "nothing was spawned"
     elif view.live_workers:
         why = "not every worker was reaped"
+    elif view.spec.keeps_backgrounds:
+        why = "backgrounds may have run there before, and may go on"
     elif view.baseline is None or last is None:
         why = f"there is no sample from {'before' if view.baseline is None else 'after'} the run"
     elif before is None or after is None:

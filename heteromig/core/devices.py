@@ -195,12 +195,29 @@ class GpuSample(Struct, frozen=True):
     power_cap_ns: int | None = None
 
 
+class OtherGpu(Struct, frozen=True):
+    """Who is on a GPU of the host that is not part of the inventory; `uuid` is None where it does not even say that.
+
+    `occupants` is None where they cannot be read, and `reason` then says why, as the end of a sentence.
+    """
+
+    index: int
+    uuid: str | None
+    occupants: tuple[Occupant, ...] | None
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return f"GPU {self.index if self.uuid is None else self.uuid}"
+
+
 class DeviceSample(Struct, frozen=True, omit_defaults=True):
     """One consistent reading of everything; `taken_ns` is when it was complete, on the shared monotonic clock.
 
     Each GPU is read on its own: what one cannot say does not keep others from being read. `unavailable` says why
     readings are None, and `shared` which of them are not of the slice alone; each is left out, None, while it is what
-    the sample before said.
+    the sample before said. `others` are the GPUs of the host beside those of the inventory, None where nobody asked.
     """
 
     taken_ns: MonotonicNs
@@ -208,6 +225,7 @@ class DeviceSample(Struct, frozen=True, omit_defaults=True):
     gpus: tuple[GpuSample, ...]
     unavailable: tuple[Unavailable, ...] | None = None
     shared: tuple[Shared, ...] | None = None
+    others: tuple[OtherGpu, ...] | None = None
 
     def after(self, before: DeviceSample | None) -> DeviceSample:
         """This sample with what it left out because `before` said it."""

@@ -79,6 +79,12 @@ class TerminateClients(Effect, frozen=True, tag=True):
     workers: tuple[int, ...]
 
 
+class ReleaseWorkers(Effect, frozen=True, tag=True):
+    """Let go of these workers as they are, for the next run; keep a copy of what they wrote so far."""
+
+    workers: tuple[int, ...]
+
+
 class Kill(Effect, frozen=True, tag=True):
     """KILL to every process of these workers, again until none is left."""
 
@@ -135,6 +141,7 @@ AnyEffect = Union[  # noqa: UP007 - msgspec decodes this union at run time on 3.
     CleanStop,
     Terminate,
     TerminateClients,
+    ReleaseWorkers,
     Kill,
     ArmTimer,
     SetTick,

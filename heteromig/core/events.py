@@ -38,6 +38,8 @@ class Timer(Enum):
     """Work that was taken off a shared GPU should be gone from it: its processes may be killed now."""
     KILLED = "killed"
     """Workers that got KILL should have been reaped long ago."""
+    RELEASED = "released"
+    """Those that are to go on should have been let go of long ago."""
     SETTLE = "settle"
     """The slices should be empty again by now."""
     RESTORED = "restored"
@@ -51,10 +53,27 @@ class Event(Struct, frozen=True, tag_field="event"):
 
 
 class RunStarted(Event, frozen=True, tag=True):
-    """The controller is up; `at_utc_ns` is the wall clock at `at_ns`."""
+    """The controller is up; `at_utc_ns` is the wall clock at `at_ns`.
+
+    `controller_start_time` is when its process was started, in clock ticks since the boot, as in /proc/PID/stat: with
+    it another process that has the same pid later is not taken for it.
+    """
 
     at_utc_ns: UtcNs
     controller_pid: int
+    controller_start_time: int | None = None
+
+
+class ClocksRead(Event, frozen=True, tag=True):
+    """Both clocks were read together: the wall clock showed `at_utc_ns` at `at_ns`."""
+
+    at_utc_ns: UtcNs
+
+
+class LookedAway(Event, frozen=True, tag=True):
+    """Nobody read the logs from `since_ns` on: the controller was suspended, or starved. It looks again now."""
+
+    since_ns: MonotonicNs
 
 
 class DevicesPrepared(Event, frozen=True, tag=True):
@@ -137,11 +156,15 @@ class EnginesInspected(Event, frozen=True, tag=True):
 
 
 class WorkerSpawned(Event, frozen=True, tag=True):
-    """The guardian of a worker runs, and so does the harness."""
+    """The guardian of a worker runs, and so does the harness.
+
+    `since_ns` is when it was spawned by an earlier run of the campaign, which released it; None where this run did.
+    """
 
     worker: int
     guardian_pid: int
     pid: int
+    since_ns: MonotonicNs | None = None
 
 
 class SpawnFailed(Event, frozen=True, tag=True):
@@ -164,11 +187,15 @@ class TimedSectionBegan(Event, frozen=True, tag=True):
 
 
 class ProgressMade(Event, frozen=True, tag=True):
-    """A heartbeat of the harness: completions so far, and their rate since the heartbeat before."""
+    """A heartbeat of the harness: completions so far, and their rate since the heartbeat before.
+
+    `over_latency` are those so far that took longer than the limit on latency; None where it does not say.
+    """
 
     worker: int
     completed_samples: int
     samples_per_s: float
+    over_latency: int | None = None
 
 
 class TimedSectionEnded(Event, frozen=True, tag=True):
@@ -188,6 +215,12 @@ class ResultReported(Event, frozen=True, tag=True):
 
     worker: int
     valid: bool
+
+
+class WorkerReleased(Event, frozen=True, tag=True):
+    """The worker goes on without this run; what it wrote until then is in the run directory."""
+
+    worker: int
 
 
 class WorkerExited(Event, frozen=True, tag=True):
@@ -210,6 +243,12 @@ class StillTimed(Event, frozen=True, tag=True):
 
     worker: int
     at_utc_ns: UtcNs
+
+
+class FoundStopped(Event, frozen=True, tag=True):
+    """The worker was looked at, and its harness was stopped, as by SIGSTOP: timed by its log only, and not at work."""
+
+    worker: int
 
 
 class SampleTaken(Event, frozen=True, tag=True):
@@ -260,6 +299,8 @@ class VerdictWritten(Event, frozen=True, tag=True):
 
 AnyEvent = Union[  # noqa: UP007 - msgspec decodes this union at run time on 3.10 too
     RunStarted,
+    ClocksRead,
+    LookedAway,
     DevicesPrepared,
     PreparationFailed,
     KeeperLost,
@@ -278,8 +319,10 @@ AnyEvent = Union[  # noqa: UP007 - msgspec decodes this union at run time on 3.1
     TimedSectionEnded,
     FinishAnnounced,
     ResultReported,
+    WorkerReleased,
     WorkerExited,
     StillTimed,
+    FoundStopped,
     SampleTaken,
     DeviceFaulted,
     SamplerLost,

@@ -73,8 +73,12 @@ def _faults(view: View, event: ev.AnyEvent, phase: Phase) -> Iterator[Fault]:  #
             yield from _spawn_failed(view, event)
         case ev.WorkerExited():
             yield from _exited(view, event, phase)
+        case ev.ProgressMade():
+            yield from _hopeless(view, event, phase)
         case ev.TimedSectionEnded() | ev.FinishAnnounced():
             yield from _left_timed_section(view, event, phase)
+        case ev.FoundStopped():
+            yield from _stopped(view, event)
         case ev.SampleTaken():
             yield from _gpus(view, phase)
             yield from _processes(view, phase)
@@ -205,6 +209,32 @@ def _left_timed_section(view: View, event: ev.TimedSectionEnded | ev.FinishAnnou
     )
 
 
+def _hopeless(view: View, event: ev.ProgressMade, phase: Phase) -> Iterator[Fault]:
+    """A main with more late samples than all of its run may have is ended, where that was asked for."""
+    most = view.spec.main.most_over_latency
+    main = view.main
+    if most is None or event.over_latency is None or main is None or event.worker != main.index:
+        return
+    if phase is Phase.MAIN_RUNNING and event.over_latency > most:
+        yield _stop(
+            ExitCode.INVALID,
+            f"Main {main.assignment.benchmark} cannot be VALID any more, and was ended: {event.over_latency} samples "
+            f"were over the limit on latency, and at most {most} may be in all of its run.",
+        )
+
+
+def _stopped(view: View, event: ev.FoundStopped) -> Iterator[Fault]:
+    """Its log will say that it was timed until it is woken up to be ended; how long it stood still, nobody knows."""
+    worker = view.worker(event.worker)
+    if worker is not None and worker.role is Role.BACKGROUND and view.main_ended:
+        yield _background(
+            view.spec,
+            ExitCode.OVERLAP,
+            f"{_capital(worker.name)} was found stopped when main had ended (as by SIGSTOP, or a debugger), so it did "
+            "not keep its slice busy until then: let nobody stop it.",
+        )
+
+
 def _gpus(view: View, phase: Phase) -> Iterator[Fault]:
     """What a sample says of the GPUs of the plan; that one cannot be read is a fault in every phase."""
     assert view.sample is not None  # noqa: S101 - this event brought it
@@ -234,20 +264,27 @@ def _processes(view: View, phase: Phase) -> Iterator[Fault]:
         return
     for place in view.places:
         for occupant in view.occupants(sample, place) or ():
-            misplaced = view.misplaced(occupant, place.uuid)
-            if misplaced is not None:
+            owner = view.owner(occupant)
+            if owner is not None and not view.belongs(owner, place.uuid):
                 yield _stop(
                     ExitCode.DEVICE,
-                    f"{_capital(misplaced.name)} runs on {place.name} instead of its own "
-                    f"({misplaced.assignment.slice_uuid}), as pid {occupant.pid} ({occupant.command}).",
+                    f"{_capital(owner.name)} runs on {place.name} instead of its own "
+                    f"({owner.assignment.slice_uuid}), as pid {occupant.pid} ({occupant.command}).",
                 )
-            elif view.owner(occupant) is None and not view.is_ours(occupant):
+            elif owner is None and not view.is_ours(occupant):
                 yield _stop(
                     ExitCode.DEVICE,
                     f"{_capital(place.name)} is used by a process that is not part of this run: pid "
                     f"{occupant.pid} ({occupant.command}). End it, or use "
                     f"{'another GPU' if place.shared else 'other slices'}.",
                 )
+    if view.demands_idle_host and view.plan is not None:
+        for name, occupant in view.foreign(sample):
+            yield _stop(
+                ExitCode.DEVICE,
+                f"{_capital(name)} is used by a process that is not part of this baseline, which needs the whole host "
+                f"idle: pid {occupant.pid} ({occupant.command}). End it, or measure all the same with --allow-busy.",
+            )
     if phase in MEASURING_PHASES:
         for index in sorted(view.absent_twice):
             worker = view.workers[index]

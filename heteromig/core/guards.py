@@ -68,6 +68,25 @@ def slices_idle(view: View, event: ev.AnyEvent) -> Finding:
     return _nobody_on(slices_idle, view, view.sample)
 
 
+def host_idle(view: View, event: ev.AnyEvent) -> Finding:
+    """A fresh sample shows nobody on any GPU of the host, which a baseline asks for; `--allow-busy` lets it go on."""
+    if view.host is None:
+        return _finding(host_idle, passed=True, evidence="asked of a baseline alone")
+    stale = _stale(host_idle, view, event)
+    if stale is not None:
+        return stale
+    assert view.sample is not None  # noqa: S101 - a fresh sample exists
+    busy = [f"pid {occupant.pid} on {name}" for name, occupant in view.foreign(view.sample)]
+    if busy:
+        allowed = "allowed, but " if view.spec.allow_busy else ""
+        evidence = f"{allowed}busy: {', '.join(busy)}"
+        return Finding(host_idle.__name__, Status.VIOLATED, passed=view.spec.allow_busy, evidence=evidence)
+    hidden = view.why_beyond_is_hidden(view.sample)
+    if hidden is not None:
+        return _unobservable(host_idle, passed=True, why=hidden)
+    return _finding(host_idle, passed=True, evidence="nobody else uses a GPU of this host")
+
+
 def every_engine_present(view: View, _event: ev.AnyEvent) -> Finding:
     """All engines of the plan are in the cache, intact and for this runtime."""
     missing = view.missing_engines
@@ -179,7 +198,9 @@ def main_exited(view: View, _event: ev.AnyEvent) -> Finding:
 def all_reaped(view: View, _event: ev.AnyEvent) -> Finding:
     """No process tree of this run is left."""
     names = ", ".join(worker.name for worker in view.live_workers)
-    return _finding(all_reaped, not names, f"waiting for {names}" if names else "every worker was reaped")
+    released = sum(worker.state is WorkerState.RELEASED for worker in view.workers)
+    done = f"every worker was reaped{f', but {released} that go on' if released else ''}"
+    return _finding(all_reaped, not names, f"waiting for {names}" if names else done)
 
 
 def slices_empty(view: View, _event: ev.AnyEvent) -> Finding:
@@ -244,7 +265,9 @@ def _nobody_on(guard: Callable[..., Finding], view: View, sample: DeviceSample) 
         hidden = hidden or occupants is None
         # The controller itself computes nothing, though its user may have started it with a slice in its environment.
         if any(
-            occupant.pid != view.controller_pid and not (place.shared and view.serves(occupant))
+            occupant.pid != view.controller_pid
+            and not (place.shared and view.serves(occupant))
+            and not view.is_kept(occupant)
             for occupant in occupants or ()
         ):
             busy.append(place.uuid)

@@ -51,6 +51,8 @@ _ABORTED_SETTLE_LIMIT_S = 2.0
 _LAST_LOOK_S = 0.25
 """Where main exits as soon as its timed section is over, one look at once could not tell whether a background's log is
 merely late (by up to `runner.evidence._SEEN_NS`); a second one after this can."""
+_RELEASE_LIMIT_S = 10.0
+"""Letting go is a matter of copying what was written."""
 _STARTING_TICK_S = 0.1
 _TICK_S = 0.25
 
@@ -246,10 +248,13 @@ def _enter_draining(run: Run, _event: ev.AnyEvent) -> None:
     timed = tuple(worker.index for worker in view.backgrounds if worker.live)
     if timed:
         run.request(ef.ObserveWorkers(workers=timed))
+    kept = tuple(worker.index for worker in view.to_be_kept)
     if view.signals:
         _terminate(run, live)
-    elif view.must_stop or view.spec.drain is Drain.KILL:
-        _clean_stop(run, live)
+    elif view.must_stop or view.spec.drain is Drain.KILL or view.spec.keeps_backgrounds:
+        _clean_stop(run, tuple(index for index in live if index not in kept))
+        if kept:
+            run.arm(ev.Timer.LAST_LOOK, _LAST_LOOK_S)
     elif view.plan is not None and live:
         run.arm(ev.Timer.PHASE_TIMEOUT, view.plan.background_duration_ms / 1000 + 60.0)
     if not live:
@@ -321,7 +326,20 @@ def _drain_exit(run: Run, event: ev.AnyEvent) -> None:
 def _drain_fault(run: Run, _event: ev.AnyEvent) -> None:
     """There is nothing to wait for any more once the run has failed."""
     if run.view.must_stop:
-        _clean_stop(run, _live_on(run, None))
+        kept = {worker.index for worker in run.view.to_be_kept}
+        _clean_stop(run, tuple(index for index in _live_on(run, None) if index not in kept))
+
+
+def _release(run: Run) -> None:
+    """The last of them that are still timed; who left meanwhile is of no use to the next run."""
+    kept = {worker.index: worker.release_asked for worker in run.view.to_be_kept}
+    fresh = tuple(index for index, is_asked in kept.items() if not is_asked)
+    if fresh:
+        _look_again(run, fresh)
+        run.view = run.view.releasing(fresh)
+        run.request(ef.ReleaseWorkers(workers=fresh))
+        run.arm(ev.Timer.RELEASED, _RELEASE_LIMIT_S)
+    _clean_stop(run, tuple(index for index in _live_on(run, None) if index not in kept))
 
 
 def _drain_deadline(run: Run, event: ev.AnyEvent) -> None:
@@ -334,6 +352,10 @@ def _drain_deadline(run: Run, event: ev.AnyEvent) -> None:
         left = tuple(index for index in waiting if run.view.workers[index].assignment.stops_cleanly is able)
         _look_again(run, left)
         _terminate(run, left)
+        if timer is ev.Timer.LAST_LOOK and run.view.spec.keeps_backgrounds:
+            _release(run)
+    elif timer is ev.Timer.RELEASED:
+        _clean_stop(run, _live_on(run, None))
     elif timer is ev.Timer.GRACE:
         run.graces = max(0, run.graces - 1)
         left = _live_on(run, "TERM") if run.graces == 0 else ()
@@ -445,7 +467,7 @@ _STARTED = (guards.all_backgrounds_timed, guards.backgrounds_on_their_slices)
 _SETTLED = (guards.buffer_elapsed, guards.backgrounds_still_timed, guards.geometry_unchanged)
 _EMPTY = (guards.all_reaped, guards.slices_empty)
 _DRAINED = (*_EMPTY, guards.devices_restored)
-_READY = (guards.slices_locked, guards.slices_idle)
+_READY = (guards.slices_locked, guards.slices_idle, guards.host_idle)
 
 TABLE: list[TransitionConfigDict] = [
     # Anything wrong, at any phase, goes through draining: nothing is ever left running.
@@ -484,6 +506,8 @@ TABLE: list[TransitionConfigDict] = [
     _row(ev.WorkerExited, Phase.MAIN_RUNNING, Phase.DRAINING, [guards.main_exited], quiet=True),
     _row(ev.WorkerExited, Phase.DRAINING, Phase.VALIDATING, _DRAINED),
     _row(ev.WorkerExited, Phase.DRAINING, None, action=_drain_exit),
+    _row(ev.WorkerReleased, Phase.DRAINING, Phase.VALIDATING, _DRAINED, quiet=True),
+    _row(ev.WorkerReleased, Phase.DRAINING, None, action=_drain_exit),
     _row(ev.SampleTaken, Phase.DRAINING, Phase.VALIDATING, _DRAINED),
     _row(ev.SampleTaken, Phase.DRAINING, None, [*_EMPTY, guards.devices_kept], action=_restore, quiet=True),
     _row(ev.SampleTaken, Phase.DRAINING, None, action=_drain_fault),  # of a GPU that is lost only samples tell
@@ -515,6 +539,7 @@ TABLE: list[TransitionConfigDict] = [
     _row(ev.KeeperLost, Phase.DRAINING, None, action=_drain_fault),
     _row(ev.DeadlinePassed, Phase.DRAINING, None, action=_drain_deadline),
     _row(ev.DeviceFaulted, Phase.DRAINING, None, action=_drain_fault),
+    _row(ev.FoundStopped, Phase.DRAINING, None, action=_drain_fault),
     _row(ev.SignalReceived, Phase.DRAINING, None, action=_drain_signal),
     _row(ev.CertificateComputed, Phase.VALIDATING, None, action=_write_verdict),
     _row(ev.VerdictWritten, Phase.VALIDATING, Phase.FINISHED),

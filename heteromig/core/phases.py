@@ -58,6 +58,8 @@ class WorkerState(Enum):
     """LoadGen's timed section has ended; the process is still alive."""
     STOPPING = "stopping"
     """The stop ladder was begun."""
+    RELEASED = "released"
+    """Alive and timed, and no concern of this run any more: the next one of the campaign takes it over."""
     EXITED = "exited"
     """Reaped."""
 
@@ -78,7 +80,8 @@ class Keeping(Enum):
 
 
 TIMED_STATES = frozenset({WorkerState.TIMED, WorkerState.BUSY})
-LIVE_STATES = frozenset(WorkerState) - {WorkerState.PLANNED, WorkerState.EXITED}
+LIVE_STATES = frozenset(WorkerState) - {WorkerState.PLANNED, WorkerState.RELEASED, WorkerState.EXITED}
+"""Those in which a run has something to wait for."""
 
 
 class EvidenceLevel(Enum):

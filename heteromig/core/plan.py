@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from heteromig.core.devices import Inventory
 from heteromig.core.errors import PreflightError, UsageError
+from heteromig.core.names import directory_name
 from heteromig.core.phases import Role
 from heteromig.core.placement import candidates, place
 from heteromig.core.spec import Mode, RunSpec
@@ -161,7 +162,7 @@ def make_plan(spec: RunSpec, inventory: Inventory, cpus: tuple[int, ...]) -> Pla
         slice_uuid=main_slice.uuid,
         profile=main_slice.profile,
         cpus=main_cpus,
-        directory=f"workers/0-{Role.MAIN.value}-{spec.main.benchmark}",
+        directory=_directory(0, Role.MAIN, spec.main.benchmark),
         config_ver=spec.main.config_ver,
         stops_cleanly=spec.benchmark(spec.main.benchmark).stops_cleanly,
         gpu=products[main_slice.gpu_uuid],
@@ -178,7 +179,7 @@ def make_plan(spec: RunSpec, inventory: Inventory, cpus: tuple[int, ...]) -> Pla
             slice_uuid=free_slice.uuid,
             profile=free_slice.profile,
             cpus=shared_cpus,
-            directory=f"workers/{index}-{Role.BACKGROUND.value}-{name}",
+            directory=_directory(index, Role.BACKGROUND, name),
             stops_cleanly=spec.benchmark(name).stops_cleanly,
             config_ver=spec.background.config_ver
             or spec.benchmark(name).config_ver(spec.benchmark(name).default_accuracy),
@@ -209,12 +210,16 @@ def split_cpus(cpus: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]
     return (ordered[-1],), tuple(ordered[:-1])
 
 
-def automatic_duration_ms(spec: RunSpec) -> int:
-    """How long backgrounds must run to outlast main, capped by the background timeout."""
+def expected_duration_ms(spec: RunSpec) -> int:
+    """How long backgrounds are needed from the time at which all are timed, as far as that can be told beforehand."""
     factor = _SCENARIO_FACTOR.get(spec.main.scenario, _OTHER_FACTOR) * spec.main.action.loadgen_runs
     main_s = spec.main.duration_ms / 1000 * factor
-    start_s = spec.timing.start_time_buffer_ms / 1000 + _MAIN_START_S
-    return min(round(1000 * (2 * (start_s + main_s) + _AUTOMATIC_EXTRA_S)), spec.background.timeout_ms)
+    return round(spec.timing.start_time_buffer_ms + 1000 * (_MAIN_START_S + main_s))
+
+
+def automatic_duration_ms(spec: RunSpec) -> int:
+    """How long backgrounds must run to outlast main, capped by the background timeout."""
+    return min(2 * expected_duration_ms(spec) + round(1000 * _AUTOMATIC_EXTRA_S), spec.background.timeout_ms)
 
 
 def build_batches(needs: Sequence[EngineNeed], *, together: bool) -> tuple[tuple[EngineNeed, ...], ...]:
@@ -242,9 +247,14 @@ def build_assignment(needs: tuple[EngineNeed, ...], index: int, target: Assignme
         slice_uuid=target.slice_uuid,
         profile=first.profile,
         cpus=target.cpus,
-        directory=f"workers/{index}-{Role.BUILD.value}-{name}",
+        directory=_directory(index, Role.BUILD, name),
         config_ver=first.config_ver,
         gpu=first.gpu,
         stops_cleanly=target.stops_cleanly,
         builds=needs,
     )
+
+
+def _directory(index: int, role: Role, name: str) -> str:
+    """Where a worker's files are, relative to the run directory."""
+    return f"workers/{directory_name(index, role.value, name)}"

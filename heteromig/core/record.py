@@ -11,7 +11,7 @@ from heteromig.core.device_guards import DeviceFinding
 from heteromig.core.overlap import BackgroundOverlap
 from heteromig.core.verdict import Reason
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Tool(Struct, frozen=True):

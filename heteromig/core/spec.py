@@ -9,13 +9,25 @@ from msgspec import Struct
 
 from heteromig.core.phases import EvidenceLevel
 
+GAP_THRESHOLD_MS = 5_000
+"""How long a background may be silent within main's timed section before that counts as uncovered. The embedded harness
+gives a heartbeat a second; five of them missing in a row is more than a busy machine explains, and half of what ends a
+run at once (`faults.STALL_LIMIT_S`)."""
+
 
 class Goal(Enum):
     """How far the run goes."""
 
     RUN = "run"
+    BASELINE = "baseline"
+    """As a run, but main alone: every other slice, and every other GPU of the host, is idle."""
     BUILD = "build"
     """Stop after the engines are built."""
+
+    @property
+    def measures(self) -> bool:
+        """Whether main runs."""
+        return self is not Goal.BUILD
 
 
 class Mode(Enum):
@@ -138,6 +150,8 @@ class MainSpec(Struct, frozen=True, rename="kebab"):
 
     `run_args` are the user's own arguments for the harness, `cmd_prefix` what goes in front of its command line.
     `slice` says where it runs: a UUID, an index among the slices, or a profile; None for the first slice.
+    `most_over_latency`: with more samples over the limit on latency it cannot be VALID any more, and is ended at once;
+    None to let it go on in any case.
     """
 
     benchmark: str
@@ -151,6 +165,7 @@ class MainSpec(Struct, frozen=True, rename="kebab"):
     run_args: tuple[str, ...] = ()
     cmd_prefix: tuple[str, ...] = ()
     slice: str | None = None
+    most_over_latency: int | None = None
 
     @property
     def may_run_again(self) -> bool:
@@ -179,7 +194,10 @@ class BackgroundSpec(Struct, frozen=True, rename="kebab"):
 
 
 class TimingSpec(Struct, frozen=True, rename="kebab"):
-    """Waits and limits, all in milliseconds."""
+    """Waits and limits, all in milliseconds.
+
+    `gap_threshold_ms` is for how long a background may be silent while main is timed.
+    """
 
     start_time_buffer_ms: int
     background_start_timeout_ms: int
@@ -189,6 +207,7 @@ class TimingSpec(Struct, frozen=True, rename="kebab"):
     end_time_buffer_min_ms: int
     clean_stop_ms: int
     grace_ms: int
+    gap_threshold_ms: int = GAP_THRESHOLD_MS
 
 
 class RunSpec(Struct, frozen=True, rename="kebab"):
@@ -198,8 +217,11 @@ class RunSpec(Struct, frozen=True, rename="kebab"):
     for any. `uses_gpu` says whether the harness computes on a GPU; one that does not is refused on real slices, because
     it would measure something else. `batch_builds`: one build makes all engines of a configuration version. `gpu` is
     the UUID or the index of the GPU to run on; None for the one with the most slices. `harness_dir` and `commands` are
-    what the harnesses of these names need. `preparation` says what is done to the GPU first; `layout` is the MIG layout
-    to cut it into, and `enable_mig_mode` allows to turn MIG on for that.
+    what the harnesses of these names need. `keeps_backgrounds`: those that are timed go on when the run is over, for
+    the next one of the same campaign, and those of the one before are taken over. `preparation` says what is done to
+    the GPU first; `layout` is the MIG layout to cut it into, and `enable_mig_mode` allows to turn MIG on for that.
+    `allow_shared_dirs`: others may write to the directories of runs and engines. `allow_busy` lets a baseline go on
+    while others use what it does not.
     """
 
     goal: Goal
@@ -222,12 +244,15 @@ class RunSpec(Struct, frozen=True, rename="kebab"):
     uses_gpu: bool = False
     batch_builds: bool = False
     gpu: str | None = None
+    keeps_backgrounds: bool = False
     preparation: Preparation | None = None
     layout: str = ""
     enable_mig_mode: bool = False
     systems: tuple[SystemSpec, ...] = ()
     harness_dir: str = ""
     commands: tuple[CommandSpec, ...] = ()
+    allow_shared_dirs: bool = False
+    allow_busy: bool = False
 
     @property
     def isolation(self) -> Isolation:

@@ -11,15 +11,17 @@ import msgspec
 from msgspec import Struct
 
 from heteromig.core import events as ev
-from heteromig.core.devices import DeviceSample, Inventory, Occupant, SliceKind
+from heteromig.core.clocks import ClockReading
+from heteromig.core.devices import DeviceSample, Inventory, Occupant, Reading, SliceKind
 from heteromig.core.errors import HeteromigError
+from heteromig.core.gaps import Idleness, Interval, Silences
 from heteromig.core.overlap import CertificateSummary
 from heteromig.core.phases import LIVE_STATES, TIMED_STATES, Keeping, Role, WorkerState
 from heteromig.core.plan import Assignment, EngineNeed, Plan, make_plan
-from heteromig.core.spec import RunSpec
-from heteromig.core.units import NS_PER_MS, MonotonicNs, UtcNs
-from heteromig.core.verdict import Reason
-from heteromig.core.watch import GpuWatch, PlaceWatch, is_recut
+from heteromig.core.spec import Goal, RunSpec
+from heteromig.core.units import NS_PER_MS, MonotonicNs
+from heteromig.core.verdict import ExitCode, Reason
+from heteromig.core.watch import GpuWatch, HostWatch, PlaceWatch, is_recut
 
 MAX_NOTES = 20
 """A host where more than that goes on is described well enough by the first of them."""
@@ -55,17 +57,24 @@ class WorkerView(Struct, frozen=True):
     spawn_failure: str | None = None
     completed_samples: int | None = None
     samples_per_s: float | None = None
+    over_latency: int | None = None
+    """Completed samples that took longer than the limit on latency, as far as it says so."""
     progress_ns: MonotonicNs | None = None
     """When it was last heard to have completed more; None where it has no heartbeat."""
+    heard: Silences = Silences()
+    """What was heard of its work: its begin, and each heartbeat that told of more completions."""
+    idleness: Idleness | None = None
+    """What the device showed of the work on its slice while it was timed; None where it showed nothing."""
     reported_valid: bool | None = None
     still_timed_ns: MonotonicNs | None = None
-    still_timed_utc_ns: UtcNs | None = None
     shown: int = 0
     """How many samples in main's timed section showed its process on its slice."""
     missed: int = 0
     """How many could have shown it, and did not."""
     missed_twice: bool = False
     """Whether two in a row did not."""
+    release_asked: bool = False
+    """Whether the shell was told to let go of it."""
 
     @property
     def index(self) -> int:
@@ -93,6 +102,10 @@ class View(Struct, frozen=True):
 
     spec: RunSpec
     controller_pid: int | None = None
+    clocks: tuple[ClockReading, ...] = ()
+    """Both clocks, read together again and again."""
+    unwatched: tuple[Interval, ...] = ()
+    """When nobody read the logs, on the monotonic clock."""
     keeping: Keeping = Keeping.NONE
     restore_asked: bool = False
     keepers_lost_restoring: int = 0
@@ -118,6 +131,8 @@ class View(Struct, frozen=True):
     """The GPUs of the plan."""
     places: tuple[PlaceWatch, ...] = ()
     """Where the processes of the plan are looked for."""
+    host: HostWatch | None = None
+    """Everything else on the host, where the run is a baseline."""
     absent: frozenset[int] = frozenset()
     """Timed workers that the last sample did not show on their own slice."""
     absent_twice: frozenset[int] = frozenset()
@@ -149,6 +164,18 @@ class View(Struct, frozen=True):
     def backgrounds(self) -> tuple[WorkerView, ...]:
         """The neighbours, once planned."""
         return tuple(worker for worker in self.workers if worker.role is Role.BACKGROUND)
+
+    @property
+    def to_be_kept(self) -> tuple[WorkerView, ...]:
+        """Those that draining leaves alone, to release them: timed backgrounds.
+
+        None where a signal or the devices end all, or where the GPU was prepared for this run alone.
+        """
+        device = any(reason.exit_code == ExitCode.DEVICE for reason in self.reasons)
+        if not self.spec.keeps_backgrounds or self.spec.preparation is not None or self.signals or device:
+            return ()
+        level = self.spec.start_evidence
+        return tuple(worker for worker in self.backgrounds if level.reached_by(worker.state))
 
     @property
     def live_workers(self) -> tuple[WorkerView, ...]:
@@ -187,17 +214,21 @@ class View(Struct, frozen=True):
 
     def with_workers(self, indices: Iterable[int], change: Callable[[WorkerView], WorkerView]) -> View:
         """The same view with some workers changed."""
-        chosen = frozenset(indices)
-        return msgspec.structs.replace(
-            self,
-            workers=tuple(change(worker) if worker.index in chosen else worker for worker in self.workers),
-        )
+        workers = list(self.workers)
+        for index in indices:
+            if 0 <= index < len(workers):
+                workers[index] = change(workers[index])
+        return msgspec.structs.replace(self, workers=tuple(workers))
 
     def stopping(self, indices: Iterable[int], rung: str) -> View:
         """The same view after the core asked for a stop of these workers by that rung of the ladder."""
         return self.with_workers(
             indices, lambda worker: msgspec.structs.replace(worker, state=WorkerState.STOPPING, stopped_by=rung)
         )
+
+    def releasing(self, indices: Iterable[int]) -> View:
+        """The same view after the core asked the shell to let go of these workers."""
+        return self.with_workers(indices, lambda worker: msgspec.structs.replace(worker, release_asked=True))
 
     def spawning(self, assignment: Assignment) -> View:
         """The same view after the core asked for this worker, which the plan need not have had (builds)."""
@@ -215,29 +246,57 @@ class View(Struct, frozen=True):
 
     def owner(self, occupant: Occupant) -> WorkerView | None:
         """The worker whose guardian is an ancestor of this process."""
-        family = frozenset(occupant.ancestors)
-        return next((worker for worker in self.workers if worker.guardian_pid in family), None)
+        return next((worker for worker in self.workers if worker.guardian_pid in occupant.ancestors), None)
 
     def is_ours(self, occupant: Occupant) -> bool:
         """Whether the process descends from this run's controller, or is it."""
         return self.controller_pid == occupant.pid or self.controller_pid in occupant.ancestors
 
+    def is_kept(self, occupant: Occupant) -> bool:
+        """Whether the process is of a worker that is to go on beyond this run: of one before, or released by this."""
+        owner = self.owner(occupant)
+        kept = owner is None or owner.state is WorkerState.RELEASED
+        return self.spec.keeps_backgrounds and self.is_ours(occupant) and kept
+
     def serves(self, occupant: Occupant) -> bool:
         """Whether the process is ours and no worker's, as those are that share a GPU out."""
         return self.is_ours(occupant) and self.owner(occupant) is None
 
-    def misplaced(self, occupant: Occupant, place_uuid: str) -> WorkerView | None:
-        """The worker whose process this is, where it belongs on another slice than this one."""
-        owner = self.owner(occupant)
-        if owner is None or owner.assignment.slice_uuid == place_uuid:
-            return None
-        return None if self._gpu_of(owner) == place_uuid else owner
+    def belongs(self, worker: WorkerView, place_uuid: str) -> bool:
+        """Whether processes of this worker are to be there: on its slice, or on the GPU that this is a share of."""
+        return worker.assignment.slice_uuid == place_uuid or self._gpu_of(worker) == place_uuid
 
     def occupants(self, sample: DeviceSample, place: PlaceWatch) -> tuple[Occupant, ...] | None:
         """Who a sample shows there; None where it does not."""
         if place.shared:
             return next((reading.occupants for reading in sample.gpus if reading.gpu_uuid == place.uuid), None)
         return next((reading.occupants for reading in sample.slices if reading.slice_uuid == place.uuid), None)
+
+    def beyond(self, sample: DeviceSample) -> Iterator[tuple[str, tuple[Occupant, ...] | None, str]]:
+        """What of the host is not the plan's: how messages call it, who is there, and why that is None where it is."""
+        ours = {worker.slice_uuid for worker in self.plan.workers} if self.plan is not None else set()
+        if not self.shares:  # these are looked for on the whole of their GPU, which is the plan's
+            for reading in sample.slices:
+                if reading.slice_uuid not in ours:
+                    yield f"slice {reading.slice_uuid}", reading.occupants, self.why_hidden
+        for other in sample.others or ():
+            yield other.name, other.occupants, other.reason or self.why_hidden
+
+    def foreign(self, sample: DeviceSample) -> Iterator[tuple[str, Occupant]]:
+        """Who uses what is not the plan's, each with the name of the place, without what this run started."""
+        for name, occupants, _ in self.beyond(sample):
+            yield from ((name, occupant) for occupant in occupants or () if not self.is_ours(occupant))
+
+    def why_beyond_is_hidden(self, sample: DeviceSample) -> str | None:
+        """Why a sample does not show all of the host; None where it does."""
+        if sample.others is None:
+            return "the other GPUs of the host were not looked at"
+        return next((why for _, occupants, why in self.beyond(sample) if occupants is None), None)
+
+    @property
+    def demands_idle_host(self) -> bool:
+        """Whether somebody else on the host ends the run."""
+        return self.spec.goal is Goal.BASELINE and not self.spec.allow_busy
 
     def uses_gpu(self, uuid: str | None) -> bool:
         """Whether what befalls this GPU concerns the run: all do where none is named, or nothing was planned yet."""
@@ -252,6 +311,12 @@ class View(Struct, frozen=True):
         match event:
             case ev.RunStarted():
                 return msgspec.structs.replace(self, controller_pid=event.controller_pid)
+            case ev.ClocksRead():
+                reading = ClockReading(event.at_ns, event.at_utc_ns)
+                return msgspec.structs.replace(self, clocks=(*self.clocks, reading))
+            case ev.LookedAway():
+                away = Interval(min(event.since_ns, event.at_ns), event.at_ns)
+                return msgspec.structs.replace(self, unwatched=(*self.unwatched, away))
             case (
                 ev.DevicesPrepared()
                 | ev.PreparationFailed()
@@ -291,6 +356,7 @@ class View(Struct, frozen=True):
                 | ev.FinishAnnounced()
                 | ev.ResultReported()
                 | ev.StillTimed()
+                | ev.WorkerReleased()
                 | ev.WorkerExited()
             ):
                 return self.with_workers([event.worker], lambda worker: _worker_after(worker, event)).with_main_begun(
@@ -343,6 +409,7 @@ class View(Struct, frozen=True):
             plan=plan,
             workers=tuple(WorkerView(assignment=assignment) for assignment in plan.workers),
             gpus=tuple(GpuWatch(gpu) for gpu in event.inventory.gpus if gpu.uuid in used),
+            host=HostWatch() if self.spec.goal is Goal.BASELINE else None,
             places=(
                 *(PlaceWatch(uuid, shared=True) for uuid in shared),
                 *(PlaceWatch(one.uuid) for one in slices if one.kind is not SliceKind.MPS),
@@ -406,9 +473,11 @@ class View(Struct, frozen=True):
             after_main=sample if self._is_first_after_main(sample) else self.after_main,
             gpus=self._watched(sample),
             places=self.places if self.draining else tuple(self._looked(sample, place) for place in self.places),
+            host=self.host if self.draining else self._looked_around(sample),
             absent=absent,
             absent_twice=absent & self.absent,
         ).noting(*self._bystanders(sample))
+        view = view.with_activity()
         if main is None or not self.spec.start_evidence.reached_by(main.state):
             return view
         return view.with_workers(
@@ -419,6 +488,37 @@ class View(Struct, frozen=True):
                 missed=worker.missed + (worker.index not in shown),
                 missed_twice=worker.missed_twice or worker.index in view.absent_twice,
             ),
+        )
+
+    def with_activity(self) -> View:
+        """This view of a new sample with what it shows of the work of timed backgrounds since the one before."""
+        if self.sample is None or self.earlier is None:
+            return self
+        begin_ns, end_ns = self.earlier.taken_ns, self.sample.taken_ns
+        shared = {
+            uuid
+            for one in self.sample.shared or ()
+            if Reading.ACTIVITY in one.readings or Reading.SM in one.readings
+            for uuid in one.slices
+        }
+        shown = {
+            reading.slice_uuid: reading.activity.sm_percent
+            for reading in self.sample.slices
+            if reading.activity is not None
+            and reading.activity.sm_percent is not None
+            and reading.slice_uuid not in shared
+        }
+        if not shown or end_ns <= begin_ns:
+            return self
+
+        def worked(worker: WorkerView) -> WorkerView:
+            sm_percent = shown[worker.assignment.slice_uuid]
+            idleness = (worker.idleness or Idleness()).after(begin_ns, end_ns, sm_percent)
+            return msgspec.structs.replace(worker, idleness=idleness)
+
+        return self.with_workers(
+            [worker.index for worker in self.backgrounds if worker.live and worker.assignment.slice_uuid in shown],
+            worked,
         )
 
     def _is_first_after_main(self, sample: DeviceSample) -> bool:
@@ -442,11 +542,17 @@ class View(Struct, frozen=True):
         strangers = (self._stranger(occupant, place.uuid) for occupant in occupants or ())
         return place.after(occupants, next((one for one in strangers if one is not None), None))
 
-    def _stranger(self, occupant: Occupant, place_uuid: str) -> str | None:
-        misplaced = self.misplaced(occupant, place_uuid)
-        if misplaced is None and (self.owner(occupant) is not None or self.is_ours(occupant)):
+    def _looked_around(self, sample: DeviceSample) -> HostWatch | None:
+        if self.host is None:
             return None
-        whose = "" if misplaced is None else f" of {misplaced.name}"
+        strangers = (f"pid {one.pid} ({one.command}) on {name}" for name, one in self.foreign(sample))
+        return self.host.after(tuple(strangers), self.why_beyond_is_hidden(sample))
+
+    def _stranger(self, occupant: Occupant, place_uuid: str) -> str | None:
+        owner = self.owner(occupant)
+        if self.is_ours(occupant) if owner is None else self.belongs(owner, place_uuid):
+            return None
+        whose = "" if owner is None else f" of {owner.name}"
         return f"pid {occupant.pid} ({occupant.command}){whose}"
 
     def _bystanders(self, sample: DeviceSample) -> Iterator[str]:
@@ -462,14 +568,12 @@ class View(Struct, frozen=True):
                 yield f"Not part of the run: {watched.unreadable}"
             elif is_recut(gpu, watched):
                 yield f"GPU {gpu.uuid}, which is not part of the run, was cut anew meanwhile."
-        ours = {worker.slice_uuid for worker in self.plan.workers}
-        for reading in sample.slices:
-            for occupant in reading.occupants or ():
-                if reading.slice_uuid not in ours and not self.is_ours(occupant):
-                    yield (
-                        f"Slice {reading.slice_uuid}, which is not part of the run, was used meanwhile by pid "
-                        f"{occupant.pid} ({occupant.command})."
-                    )
+        if not self.demands_idle_host:  # else the verdict says it
+            for name, occupant in self.foreign(sample):
+                yield (
+                    f"{name[:1].upper()}{name[1:]}, which is not part of the run, was used meanwhile by pid "
+                    f"{occupant.pid} ({occupant.command})."
+                )
 
 
 def _without_occupants(sample: DeviceSample) -> DeviceSample:
@@ -478,6 +582,9 @@ def _without_occupants(sample: DeviceSample) -> DeviceSample:
         sample,
         slices=tuple(msgspec.structs.replace(reading, occupants=None) for reading in sample.slices),
         gpus=tuple(msgspec.structs.replace(reading, occupants=None) for reading in sample.gpus),
+        others=None
+        if sample.others is None
+        else tuple(msgspec.structs.replace(other, occupants=None) for other in sample.others),
     )
 
 
@@ -491,6 +598,7 @@ WorkerEvent = (
     | ev.FinishAnnounced
     | ev.ResultReported
     | ev.StillTimed
+    | ev.WorkerReleased
     | ev.WorkerExited
 )
 
@@ -513,6 +621,7 @@ WORKER_STATES: dict[type[ev.Event], dict[WorkerState, WorkerState]] = {
         WorkerState.BUSY: WorkerState.ENDED,
     },
     ev.FinishAnnounced: {WorkerState.ANNOUNCED: WorkerState.ENDED},
+    ev.WorkerReleased: dict.fromkeys(LIVE_STATES, WorkerState.RELEASED),
     ev.WorkerExited: dict.fromkeys(LIVE_STATES, WorkerState.EXITED),
 }
 """The lifecycle of one worker: event -> state -> next state. A pair that is not here leaves the state as it is."""
@@ -523,20 +632,28 @@ def _worker_after(worker: WorkerView, event: WorkerEvent) -> WorkerView:  # noqa
         return worker  # nothing is true of a worker that was not spawned
     if worker.state is WorkerState.EXITED and isinstance(event, ev.WorkerExited):
         return worker  # a worker is reaped once
+    if worker.state is WorkerState.RELEASED:
+        return worker  # what it does from then on is the next run's
+    if isinstance(event, ev.WorkerReleased) and not worker.release_asked:
+        return worker  # nobody asked for that
     state = WORKER_STATES.get(type(event), {}).get(worker.state, worker.state)
     at_ns = event.at_ns
     replace = msgspec.structs.replace
     match event:
         case ev.WorkerSpawned():
-            return replace(worker, state=state, guardian_pid=event.guardian_pid, pid=event.pid, spawned_ns=at_ns)
+            since_ns = at_ns if event.since_ns is None else event.since_ns
+            return replace(worker, state=state, guardian_pid=event.guardian_pid, pid=event.pid, spawned_ns=since_ns)
         case ev.SpawnFailed():
             return replace(worker, spawn_failure=event.message)
         case ev.StartAnnounced():
-            return replace(worker, state=state, announced_ns=worker.announced_ns or at_ns)
+            return replace(
+                worker, state=state, announced_ns=worker.announced_ns or at_ns, heard=worker.heard.broken(at_ns)
+            )
         case ev.TimedSectionBegan():
+            heard = worker.heard.broken(at_ns)
             if worker.state is WorkerState.ENDED:
-                return replace(worker, state=state, timed_ns=at_ns, ended_ns=None)
-            return replace(worker, state=state, timed_ns=worker.timed_ns or at_ns)
+                return replace(worker, state=state, timed_ns=at_ns, ended_ns=None, heard=heard)
+            return replace(worker, state=state, timed_ns=worker.timed_ns or at_ns, heard=heard)
         case ev.ProgressMade():
             if event.completed_samples == 0:
                 state = worker.state  # a heartbeat without completions shows no work
@@ -548,7 +665,9 @@ def _worker_after(worker: WorkerView, event: WorkerEvent) -> WorkerView:  # noqa
                 busy_ns=worker.busy_ns or busy_ns,
                 completed_samples=event.completed_samples,
                 samples_per_s=event.samples_per_s,
+                over_latency=event.over_latency if event.over_latency is not None else worker.over_latency,
                 progress_ns=at_ns if more else worker.progress_ns,
+                heard=worker.heard.broken(at_ns, uncertainty_ns=HEARD_WITHIN_NS) if more else worker.heard,
             )
         case ev.TimedSectionEnded():
             return replace(worker, state=state, ended_ns=worker.ended_ns or at_ns)
@@ -558,7 +677,9 @@ def _worker_after(worker: WorkerView, event: WorkerEvent) -> WorkerView:  # noqa
         case ev.ResultReported():
             return replace(worker, reported_valid=event.valid)
         case ev.StillTimed():
-            return replace(worker, still_timed_ns=at_ns, still_timed_utc_ns=event.at_utc_ns)
+            return replace(worker, still_timed_ns=at_ns)
+        case ev.WorkerReleased():
+            return replace(worker, state=state)
         case _:
             return replace(
                 worker,

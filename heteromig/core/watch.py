@@ -12,6 +12,8 @@ from heteromig.core.devices import Gpu, GpuSample, Occupant
 
 MAX_FAULTS = 5
 """A GPU that reports more than that is described well enough by the first of them."""
+MAX_STRANGERS = 5
+"""A host with more than that is described well enough by the first of them."""
 
 
 class GpuWatch(Struct, frozen=True):
@@ -81,6 +83,29 @@ class PlaceWatch(Struct, frozen=True):
         if occupants is None:
             return msgspec.structs.replace(self, hidden=self.hidden + 1)
         return msgspec.structs.replace(self, shown=self.shown + 1, stranger=self.stranger or stranger)
+
+
+class HostWatch(Struct, frozen=True):
+    """Whether the host was idle beside the plan, which matters to a baseline alone.
+
+    `shown` counts the samples, until draining, that showed all of it, `hidden` those that did not, for the reason
+    `why_hidden` at first. `strangers` are the first few who were there, as in "pid 5 (python) on GPU 1".
+    """
+
+    shown: int = 0
+    hidden: int = 0
+    why_hidden: str = ""
+    strangers: tuple[str, ...] = ()
+
+    def after(self, strangers: tuple[str, ...], why_hidden: str | None) -> HostWatch:
+        """The same after one more sample; `why_hidden` is None where it showed everything."""
+        known = (*self.strangers, *strangers)
+        return HostWatch(
+            shown=self.shown + (why_hidden is None),
+            hidden=self.hidden + (why_hidden is not None),
+            why_hidden=self.why_hidden or why_hidden or "",
+            strangers=tuple(dict.fromkeys(known))[:MAX_STRANGERS],
+        )
 
 
 def read(uuid: str, reading: GpuSample | None) -> GpuSample | str:

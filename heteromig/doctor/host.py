@@ -25,7 +25,7 @@ _PLENTY_BYTES = 1 << 30
 _SLOW_CLOCKS = frozenset({"hpet", "acpi_pm", "jiffies", "refined-jiffies"})
 _CLOCK_SOURCE = "sys/devices/system/clocksource/clocksource0/current_clocksource"
 _MPS_CONTROL = "nvidia-cuda-mps-control"
-_EXTRA = re.compile(r"""^(?P<name>[A-Za-z0-9._-]+).*;.*\bextra\s*==\s*['"](?P<extra>[\w-]+)['"]""")
+_EXTRA = re.compile(r"""^(?P<name>[A-Za-z0-9._-]+)[^;]*;.*\bextra\s*==\s*['"](?P<extra>[\w-]+)['"]""")
 _FOR_DEVELOPERS = "dev"
 _TORCH_CUDA = re.compile(r"""^cuda\b[^=]*=\s*['"]([\d.]+)['"]""", re.MULTILINE)
 

@@ -6,6 +6,7 @@ more, and none has others that are read here.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -19,13 +20,11 @@ from typing import Any
 from msgspec import Struct
 
 from heteromig.core.errors import EvidenceError
-from heteromig.core.units import NS_PER_MS, NS_PER_S, UtcNs
+from heteromig.core.units import NS_PER_MS, UtcNs
 from heteromig.logs.loadgen import BEGIN_LINE, find_end
 
 POWER_RESOLUTION_NS = NS_PER_MS
 """`power_begin` and `power_end` are cut to milliseconds (loadgen.cc:556-565), so the instant is up to 1 ms later."""
-DATETIME_RESOLUTION_NS = NS_PER_S
-"""`test_datetime` is cut to seconds (loadgen.cc:1211)."""
 MAX_ERRORS = 5
 """How many of LoadGen's error messages are kept; a run that fails can log thousands."""
 
@@ -42,7 +41,6 @@ _SUMMARY_VALIDITY = re.compile(rb"^Result is[ \t]*:[ \t]*(VALID|INVALID)\b", re.
 
 _WANTED = frozenset(
     {
-        b"test_datetime",
         b"generated_query_count",
         b"power_begin",
         b"power_end",
@@ -57,26 +55,19 @@ _WANTED = frozenset(
         b"effective_target_qps",
     }
 )
+_PARAMETER = b"effective_"
 _METRIC_PREFIXES = ("result_", "early_stopping_latency_")
 
 _WRAPPED_NS = 1 << 64
 """`time_ms` is unsigned nanoseconds in print: 18446744073709.26 is a line queued 0.29 ms before the log began."""
-
-_QUARTER_HOUR_NS = 900 * NS_PER_S
-"""Time zones are multiples of this away from UTC: +05:45 and +12:45 exist."""
-_MIN_UTC_OFFSET_NS = -12 * 3600 * NS_PER_S
-_MAX_UTC_OFFSET_NS = 14 * 3600 * NS_PER_S
-MAX_REFERENCE_DISTANCE_NS = 120 * NS_PER_S
-"""A reference further than this from what the log says contradicts it. Less than half a quarter of an hour."""
 
 
 class DetailFacts(Struct, frozen=True):
     """What one `mlperf_log_detail.txt` says about its last LoadGen run. What it does not say is None.
 
     `power_begin_utc_ns` and `power_end_utc_ns` are UTC, cut to 1 ms, and only of the last timed section: the
-    performance part of a SubmissionRun. `test_datetime_local_ns` is the local time of the log's beginning, cut to 1 s,
-    as nanoseconds since 1970 in local time (LoadGen writes a "Z" after it all the same); `timed_begin_offset_ns` is
-    from then to the timed section. `has_end_key`: the timed section is known to have ended. `metrics` holds every
+    performance part of a SubmissionRun. `timed_begin_offset_ns` is from the log's beginning to the timed section.
+    `has_end_key`: the timed section is known to have ended. `metrics` holds every
     numeric key `result_*` and `early_stopping_latency_*` under LoadGen's name, latencies in ns, NaN and infinity
     included. `num_errors` counts what went wrong in the run so far, and `errors` are the first of its messages; that
     LoadGen was built from a tree with local edits is not among them. `audited`: an `audit.config` changed the settings,
@@ -85,7 +76,6 @@ class DetailFacts(Struct, frozen=True):
 
     power_begin_utc_ns: UtcNs | None
     power_end_utc_ns: UtcNs | None
-    test_datetime_local_ns: int | None
     timed_begin_offset_ns: int | None
     has_end_key: bool
     valid: bool | None
@@ -106,14 +96,6 @@ class DetailFacts(Struct, frozen=True):
     unreadable_lines: int
 
 
-class DerivedBegin(Struct, frozen=True):
-    """When the timed section of a run that was killed began: `begin_utc_ns`, or at most `uncertainty_ns` later."""
-
-    begin_utc_ns: UtcNs
-    uncertainty_ns: int
-    utc_offset_s: int
-
-
 def read_detail(path: Path) -> DetailFacts:
     """Read the detail log at `path`. 82 MB in 300,000 lines take about 0.15 s: only lines that matter are parsed.
 
@@ -130,7 +112,6 @@ def read_detail(path: Path) -> DetailFacts:
     return DetailFacts(
         power_begin_utc_ns=_power_time(values.get("power_begin")),
         power_end_utc_ns=_power_time(values.get("power_end")),
-        test_datetime_local_ns=_local_time(values.get("test_datetime")),
         timed_begin_offset_ns=times.get("generated_query_count"),
         has_end_key=end >= 0,
         valid=_validity(values.get("result_validity")),
@@ -168,30 +149,24 @@ def read_summary(path: Path) -> bool | None:
     return None if match is None else match[1] == b"VALID"
 
 
-def derive_begin(facts: DetailFacts, reference_utc_ns: UtcNs) -> DerivedBegin | None:
-    """When the timed section began, for a log without `power_begin`.
+def read_parameters(path: Path) -> tuple[tuple[str, str], ...]:
+    """What LoadGen says it ran with: every `effective_*` key without that prefix, and its value as JSON, in order.
 
-    LoadGen's log begins at a local time of unknown zone, so a time in UTC near the begin is needed: when the controller
-    saw `generated_query_count`, or the log's last modification if that was soon after. In 60 of 60 published logs
-    which have both, `power_begin` is 0.01 to 0.98 s after what this gives.
-
-    Returns:
-        None when the log lacks what is needed, or contradicts the reference by more than `MAX_REFERENCE_DISTANCE_NS`.
+    Raises:
+        EvidenceError: the file cannot be read.
     """
-    if facts.test_datetime_local_ns is None or facts.timed_begin_offset_ns is None:
-        return None
-    local_ns = facts.test_datetime_local_ns + facts.timed_begin_offset_ns
-    middle_ns = local_ns + DATETIME_RESOLUTION_NS // 2
-    offset_ns = round((middle_ns - reference_utc_ns) / _QUARTER_HOUR_NS) * _QUARTER_HOUR_NS
-    if not _MIN_UTC_OFFSET_NS <= offset_ns <= _MAX_UTC_OFFSET_NS:
-        return None
-    if abs(middle_ns - offset_ns - reference_utc_ns) > MAX_REFERENCE_DISTANCE_NS:
-        return None
-    return DerivedBegin(
-        begin_utc_ns=local_ns - offset_ns,
-        uncertainty_ns=DATETIME_RESOLUTION_NS,
-        utc_offset_s=offset_ns // NS_PER_S,
-    )
+    data = _read(path)
+    found: dict[str, str] = {}
+    for record in _RECORD.split(data[: max(data.rfind(BEGIN_LINE), 0) or data.rfind(b"\n") + 1]):
+        key = _KEY.match(record)
+        if key is None or not key[1].startswith(_PARAMETER):
+            continue
+        with contextlib.suppress(ValueError, KeyError, RecursionError):
+            value = _decode(record)[0]["value"]
+            found[key[1][len(_PARAMETER) :].decode(errors="replace")] = (
+                value if isinstance(value, str) else json.dumps(value)
+            )
+    return tuple(found.items())
 
 
 def _read(path: Path) -> bytes:
@@ -290,17 +265,9 @@ def _time_ns(time_ms: object) -> int | None:
 
 
 def _power_time(value: object) -> UtcNs | None:
-    return _parse_time(value, "%m-%d-%Y %H:%M:%S.%f")
-
-
-def _local_time(value: object) -> int | None:
-    return _parse_time(value, "%Y-%m-%dT%H:%M:%SZ")
-
-
-def _parse_time(value: object, form: str) -> int | None:
-    """Nanoseconds since 1970 of the wall clock reading `value`, exact to its last digit."""
+    """Nanoseconds since 1970 of a reading of the wall clock, exact to its last digit."""
     try:
-        reading = datetime.strptime(str(value), form).replace(tzinfo=timezone.utc)
+        reading = datetime.strptime(str(value), "%m-%d-%Y %H:%M:%S.%f").replace(tzinfo=timezone.utc)
     except ValueError:
         return None
     since = reading - datetime(1970, 1, 1, tzinfo=timezone.utc)

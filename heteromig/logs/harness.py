@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 import re
@@ -9,14 +10,20 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from heteromig.core.errors import UsageError
 from heteromig.core.events import AnyEvent, FinishAnnounced, ProgressMade, ResultReported, StartAnnounced
 from heteromig.core.units import MonotonicNs
+from heteromig.logs.patience import bounded
+
+SEARCH_LIMIT_S = 1.0
+"""Of processor time for what a worker printed since the last look, at most 4 MiB: a hundred times what is usual."""
 
 
 class LinePattern(Struct, frozen=True):
     """Lines that say something.
 
-    Every matching line contains `needle`, so that a block of lines without it costs one search. `regex` is applied
+    Every matching line contains `needle`, so that a block of lines without it costs one search; it is empty for an
+    expression of the user's own, which may take for ever and is bounded for that. `regex` is applied
     with `re.MULTILINE` in mind: `^` and `$` are the ends of a line. `read` makes the event from worker, time and match;
     None when the line says nothing after all.
     """
@@ -43,7 +50,11 @@ def _read_heartbeat(worker: int, at_ns: MonotonicNs, match: re.Match[bytes]) -> 
     if not math.isfinite(samples_per_s):
         return None
     return ProgressMade(
-        at_ns=at_ns, worker=worker, completed_samples=int(match["completed"]), samples_per_s=samples_per_s
+        at_ns=at_ns,
+        worker=worker,
+        completed_samples=int(match["completed"]),
+        samples_per_s=samples_per_s,
+        over_latency=None if match["late"] is None else int(match["late"]),
     )
 
 
@@ -55,12 +66,16 @@ HEARTBEAT = LinePattern(
     needle=b"heartbeat: ",
     regex=re.compile(
         rb"\bheartbeat: completed=(?P<completed>\d{1,18}) "
-        rb"samples_per_second=(?P<rate>\d{1,18}(?:\.\d*)?(?:[eE][-+]?\d{1,3})?)[ \t]*$",
+        rb"samples_per_second=(?P<rate>\d{1,18}(?:\.\d*)?(?:[eE][-+]?\d{1,3})?)"
+        rb"(?: monotonic_s=\d{1,12}\.\d{1,9})?(?: over_latency=(?P<late>\d{1,18}))?[ \t]*$",
         re.MULTILINE,
     ),
     read=_read_heartbeat,
 )
-"""Of heteromig's own harness, at most once a second; any program may print it."""
+"""Of heteromig's own harness, at most once a second; any program may print it.
+
+`monotonic_s` says when it was given, by the monotonic clock; without it a heartbeat is judged by when it was heard. See
+`logs/heartbeat.py` for who reads it. `over_latency` are the samples so far that took longer than the limit."""
 
 MLPERF_LINES = (
     # "Starting running actual test." of NVIDIA's harnesses (harness_default/main_default.cc:200 in v2.1; with glog's or
@@ -80,7 +95,8 @@ MLPERF_LINES = (
     # LoadGen's summary ("Result is : VALID", results.cc:511) and NVIDIA's driver ("Result is VALID", harness.py:295).
     LinePattern(
         needle=b"Result is",
-        regex=re.compile(rb"\bResult is[ \t]*:?[ \t]*(?P<validity>VALID|INVALID)\b"),
+        # Blanks are never matched by two repetitions in a row: a line of 64 KB of them would take half a minute.
+        regex=re.compile(rb"\bResult is[ \t]*(?::[ \t]*)?(?P<validity>VALID|INVALID)\b"),
         read=_read_result,
     ),
     # Of the accuracy check in NVIDIA's driver: "Accuracy = 76.034, Threshold = 75.695. Accuracy test PASSED.", and the
@@ -106,17 +122,23 @@ class HarnessLog:
         self._said: dict[int, bytes] = {}
 
     def feed(self, block: bytes, at_ns: MonotonicNs) -> list[AnyEvent]:
-        """Events of `block`, which is whole lines."""
+        """Events of `block`, which is whole lines.
+
+        Raises:
+            UsageError: an expression of the user's own takes longer than `SEARCH_LIMIT_S`.
+        """
         found: list[tuple[int, AnyEvent]] = []
         for number, line in enumerate(self._lines):
             if line.needle not in block:
                 continue
-            match = None
-            for match in line.regex.finditer(block):  # noqa: B007 - the last one is wanted
-                pass
-            if match is None or self._said.get(number) == match[0]:
-                continue
-            event = line.read(self._worker, at_ns, match)
+            # Ours are known to come to an end.
+            with contextlib.nullcontext() if line.needle else bounded(line.regex, SEARCH_LIMIT_S, UsageError):
+                match = None
+                for match in line.regex.finditer(block):  # noqa: B007 - the last one is wanted
+                    pass
+                if match is None or self._said.get(number) == match[0]:
+                    continue
+                event = line.read(self._worker, at_ns, match)
             if event is not None:
                 self._said[number] = match[0]
                 found.append((match.start(), event))

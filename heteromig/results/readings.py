@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 
 from msgspec import Struct
@@ -28,7 +27,6 @@ _FIELDS = {
     "* Early stopping 99th percentile estimate": "early_stopping_latency_ms",
 }
 """The summary's words for what the detail log calls by a key; the same in v1.0 to v2.1 and in 6.0."""
-_FIELD = re.compile(r"^\s*(?P<name>[^:\n]*[^:\s])\s*:\s*(?P<value>\S.*?)\s*$", re.MULTILINE)
 
 
 class Outcome(Struct, frozen=True):
@@ -116,7 +114,11 @@ def _summary(path: Path) -> _Said:
     with path.open("rb") as file:
         text = file.read(MAX_SUMMARY_BYTES).decode(errors="replace")
     text = text[: text.rfind("\n") + 1]  # a line that was cut has a number that was
-    fields = {match["name"]: match["value"] for match in _FIELD.finditer(text)}
+    fields = {}
+    for line in text.split("\n"):
+        name, _, value = line.partition(":")
+        if value.strip():
+            fields[name.strip()] = value.strip()
     numbers = {key: _number(fields[name]) for name, key in _FIELDS.items() if name in fields}
     size = _number(fields.get("samples_per_query", ""))
     return _Said(

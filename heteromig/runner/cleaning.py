@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from enum import Enum
@@ -11,15 +12,21 @@ from pathlib import Path
 from msgspec import Struct
 
 from heteromig.core.errors import HeteromigError
-from heteromig.runner.journal import read_controller_pid
-from heteromig.slices.locks import holder_of, lock_directory, lock_gpus
+from heteromig.runner.journal import JOURNAL, Told, read_controller_pid, read_told
+from heteromig.runner.residue import is_ours, remove, residue_beside_runs, residue_of_run
+from heteromig.runner.rundir import CERTIFICATE, RUN_JSON
+from heteromig.runner.survivors import CONTROLLER, Life, ProcessNote, life_of, read_notes, stop, survivors
+from heteromig.slices.locks import holder_of, lock_directory, lock_gpus, remove_stale_lock, stale_locks
 from heteromig.slices.mig.access import close_journal
 from heteromig.slices.mig.journal import JournalFile
 from heteromig.slices.mig.left_over import half_written_journals, run_journals
 from heteromig.slices.mig.partition import Replacement, partition_summary
 from heteromig.slices.mps import journal as shares
 from heteromig.slices.mps.keeping import KeptShares
+from heteromig.slices.orders import files_of_runs
+from heteromig.slices.processes import read_command
 from heteromig.slices.source import parse_slices
+from heteromig.workers.guardian import PROCESSES_FILE, Process
 
 
 class Outcome(Enum):
@@ -33,10 +40,19 @@ class Outcome(Enum):
     FAILED = "failed"
 
 
+class Stopped(Struct, frozen=True):
+    """A process; `start_time` is in clock ticks since boot, `command` what it calls itself, whoever it is."""
+
+    pid: int
+    start_time: int
+    command: str
+
+
 class Found(Struct, frozen=True):
     """Something that was found in a run directory, and what became of it, in a sentence.
 
-    `what` is its kind. `replaced` are slices that were made again, with their UUIDs before the run and now.
+    `what` is its kind: layout, mps, processes, lock or file. `replaced` are slices that were made again, with their
+    UUIDs before the run and now. `processes` are those that were, or would be, stopped.
     """
 
     what: str
@@ -44,14 +60,32 @@ class Found(Struct, frozen=True):
     outcome: Outcome
     sentence: str
     replaced: tuple[Replacement, ...] = ()
+    processes: tuple[Stopped, ...] = ()
+
+
+class _Run(Struct, frozen=True):
+    """A run directory, and what is known of who worked in it."""
+
+    run_dir: Path
+    told: Told | None
+    life: Life
+    notes: tuple[ProcessNote, ...]
+
+
+_SILENT_S = 600.0
+"""A run beats every five seconds. One of another boot may be of another machine, on a shared file system: it counts as
+dead when it has been silent for so long."""
 
 
 def clean_runs(runs_dir: Path, slices: str | None = None, *, dry_run: bool = False) -> tuple[Found, ...]:
-    """Put right what runs below `runs_dir` left: GPUs cut as it was for a run, and MPS daemons.
+    """Put right what runs below `runs_dir` run.
+
+    That is processes, MPS daemons, GPUs cut as it was for a run, locks, and files that were for the time of the run.
+    Runs that go on are left alone, and run directories of other users as well.
 
     Args:
         runs_dir: where the run directories are.
-        slices: a value of `--slices`; what is not on these is left alone. None for all.
+        slices: a value of `--slices`; what is not of runs on these is left alone. None for all.
         dry_run: only say what would be done.
 
     Raises:
@@ -62,13 +96,112 @@ def clean_runs(runs_dir: Path, slices: str | None = None, *, dry_run: bool = Fal
 
 
 def _look(runs_dir: Path, source: str | None, *, dry_run: bool) -> Iterator[Found | None]:
-    for path in sorted(runs_dir.glob(f"*/{shares.RUN_JOURNAL}")):
-        if not path.parent.is_symlink():
-            yield _daemon(path, source, dry_run=dry_run)
+    runs: list[_Run] = []
+    for run_dir in _noted_runs(runs_dir):
+        told = read_told(run_dir)
+        if source not in {None, told.slices if told is not None else None}:
+            continue
+        try:
+            notes = read_notes(run_dir)
+        except HeteromigError as error:
+            yield Found("processes", str(run_dir), Outcome.FAILED, str(error))
+        else:
+            runs.append(_Run(run_dir, told, life_of(notes), notes))
+    yield from (_processes(run, dry_run=dry_run) for run in runs)  # before what they work on is taken back
+    yield from _devices(runs_dir, source, dry_run=dry_run)
+    for run in runs:
+        yield from _files(run, dry_run=dry_run)
+    if source is None:
+        engines = {Path(run.told.engines_dir).absolute() for run in runs if run.told is not None}
+        for directory in (runs_dir, *sorted(engines | {(runs_dir / ".engines").absolute()})):
+            yield from (_residue(path, directory, dry_run=dry_run) for path in residue_beside_runs(directory))
+
+
+def _noted_runs(runs_dir: Path) -> list[Path]:
+    """Those that are not sealed: a run is sealed when nothing of it is left."""
+    found = [path.parent for path in files_of_runs(runs_dir, PROCESSES_FILE)]
+    return [run_dir for run_dir in found if is_ours(run_dir) and not (run_dir / CERTIFICATE).exists()]
+
+
+def _devices(runs_dir: Path, source: str | None, *, dry_run: bool) -> Iterator[Found | None]:
+    for path in files_of_runs(runs_dir, shares.RUN_JOURNAL):
+        yield _daemon(path, source, dry_run=dry_run)
     for journal in run_journals(runs_dir):
         yield _layout(journal, source, dry_run=dry_run)
     for half in half_written_journals(runs_dir):
         yield _half_written(half, dry_run=dry_run)
+
+
+def _processes(run: _Run, *, dry_run: bool) -> Found | None:
+    """None where it goes on, or nothing of it lives."""
+    if run.life is not Life.DEAD:
+        return None
+    still: list[Process] = []
+    if dry_run:
+        there = [(one, read_command(one.pid)) for one in survivors(run.notes)]
+        outcome, done = Outcome.TO_DO, "would be killed"
+    else:
+        there, still = stop(run.notes)
+        outcome, done = Outcome.DONE, "were killed" if len(there) > 1 else "was killed"
+    if not there:
+        return None
+    told = tuple(Stopped(one.pid, one.start_time, command) for one, command in there)
+    if still:
+        pids = ", ".join(str(process.pid) for process in still)
+        sentence = f"Processes of the run cannot be killed (pid {pids}): see the kernel's log, or ask their owner."
+        return Found("processes", str(run.run_dir), Outcome.FAILED, sentence, processes=told)
+    pids = ", ".join(str(one.pid) for one in told)
+    them = f"{len(told)} processes" if len(told) > 1 else "A process"
+    sentence = f"{them} that outlived the run's controller {done}: pid {pids}."
+    return Found("processes", str(run.run_dir), outcome, sentence, processes=told)
+
+
+def _files(run: _Run, *, dry_run: bool) -> Iterator[Found]:
+    """What is no use to anybody once the run is dead."""
+    if run.life is Life.DEAD or (run.life is Life.ANOTHER_BOOT and _is_silent(run.run_dir)):
+        for path in residue_of_run(run.run_dir, shadows=run.told is not None and run.told.harness == "make"):
+            yield _residue(path, run.run_dir, dry_run=dry_run)
+        yield from _locks(run, dry_run=dry_run)
+
+
+def _residue(path: Path, where: Path, *, dry_run: bool) -> Found:
+    sentence = f"{path.relative_to(where)} was left half done by a process that was killed: "
+    if dry_run:
+        return Found("file", str(where), Outcome.TO_DO, f"{sentence}it would be removed.")
+    try:
+        remove(path)
+    except OSError as error:
+        return Found("file", str(where), Outcome.FAILED, f"{path} cannot be removed: {error.strerror}.")
+    return Found("file", str(where), Outcome.DONE, f"{sentence}removed.")
+
+
+def _locks(run: _Run, *, dry_run: bool) -> Iterator[Found]:
+    """Locks of its controller that nobody holds."""
+    pid = next((note.pid for note in run.notes if note.role == CONTROLLER), None)
+    if pid is None or run.told is None:
+        return
+    try:
+        directory = lock_directory(parse_slices(run.told.slices), run.run_dir.parent)
+    except HeteromigError:  # a source of another version
+        return
+    for path in stale_locks(directory, pid):
+        sentence = f"The lock {path} of the run's controller (pid {pid}), which is gone, "
+        if dry_run:
+            yield Found("lock", str(run.run_dir), Outcome.TO_DO, f"{sentence}would be removed.")
+            continue
+        try:
+            if remove_stale_lock(path, pid):
+                yield Found("lock", str(run.run_dir), Outcome.DONE, f"{sentence}is removed.")
+        except OSError as error:  # another user's, who may lock it though nobody but he may remove it: it bars nobody
+            yield Found("lock", str(run.run_dir), Outcome.NOT_OURS, f"{sentence}stays: {error.strerror}.")
+
+
+def _is_silent(run_dir: Path) -> bool:
+    try:
+        beat_s = max((run_dir / name).stat().st_mtime for name in (RUN_JSON, JOURNAL) if (run_dir / name).exists())
+    except (OSError, ValueError):
+        return False
+    return time.time() - beat_s > _SILENT_S
 
 
 def _layout(journal: JournalFile, source: str | None, *, dry_run: bool) -> Found | None:

@@ -18,8 +18,12 @@ from msgspec import Meta, Struct
 
 from heteromig.core.devices import SliceKind
 from heteromig.core.errors import UsageError
+from heteromig.core.gaps import MIN_GAP_NS
+from heteromig.core.names import NAME_RULE, odd_names
 from heteromig.core.phases import EvidenceLevel
+from heteromig.core.redaction import REDACTED, redacted_parts
 from heteromig.core.spec import (
+    GAP_THRESHOLD_MS,
     Action,
     BackgroundSpec,
     CommandSpec,
@@ -32,7 +36,7 @@ from heteromig.core.spec import (
     SystemSpec,
     TimingSpec,
 )
-from heteromig.core.units import parse_duration_ms
+from heteromig.core.units import NS_PER_MS, parse_duration_ms
 from heteromig.harnesses import HARNESSES, Harness, HarnessOptions
 from heteromig.harnesses.make.arguments import (
     START_FROM_DEVICE,
@@ -50,10 +54,16 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-Duration = int | str
+Whole = Annotated[int, Meta(ge=-(1 << 53), le=1 << 53)]
+"""What JSON's numbers hold; TOML's hexadecimal ones have any length, and Python does not print them all."""
+
+Duration = Whole | str
 """Milliseconds, or text with a unit: `600000`, `"600s"`, `"10m"`."""
 
 Positive = Annotated[float, Meta(gt=0)]
+
+_CONFIG_BYTES_MAX = 1 << 20
+"""Whoever names something larger, or a device that never ends, has named something else."""
 
 MAX_DURATION_MS = 366 * 24 * 3_600_000
 """No run takes longer than a year; LoadGen and the journal hold no more than 64 bits of whatever unit."""
@@ -77,7 +87,7 @@ class MainConfig(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True
     runargs: Arguments | None = None
     cmd_prefix: Arguments | None = None
     immediate_start: bool | None = None
-    slice: str | int | None = None
+    slice: str | Whole | None = None
 
 
 class BackgroundConfig(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
@@ -100,6 +110,7 @@ class TimingConfig(Struct, frozen=True, rename="kebab", forbid_unknown_fields=Tr
     main_timeout: Duration | None = None
     main_exit_timeout: Duration | None = None
     end_time_buffer_min: Duration | None = None
+    gap_threshold: Duration | None = None
     clean_stop: Duration | None = None
     grace: Duration | None = None
 
@@ -133,7 +144,7 @@ class Config(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     slices: str | None = None
     harness: str | None = None
     harness_dir: str | None = None
-    gpu: str | int | None = None
+    gpu: str | Whole | None = None
     layout: str | None = None
     enable_mig_mode: bool | None = None
     start_from_device: bool | None = None
@@ -143,13 +154,15 @@ class Config(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     command: dict[str, CommandConfig] | None = None
     start_evidence: EvidenceLevel | None = None
     drain: Drain | None = None
-    seed: int | None = None
+    seed: Whole | None = None
     pin: bool | None = None
     lenient: bool | None = None
+    allow_busy: bool | None = None
     rebuild: bool | None = None
     sample_period: Duration | None = None
     runs_dir: str | None = None
     engines_dir: str | None = None
+    allow_shared_dirs: bool | None = None
     main: MainConfig = MainConfig()
     background: BackgroundConfig = BackgroundConfig()
     timing: TimingConfig = TimingConfig()
@@ -163,10 +176,14 @@ def read_config(path: Path) -> Config:
     """
     try:
         with path.open("rb") as file:
-            tree = tomllib.load(file)
+            data = file.read(_CONFIG_BYTES_MAX + 1)
     except OSError as error:
         raise UsageError(f"The configuration {path} cannot be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    if len(data) > _CONFIG_BYTES_MAX:
+        raise UsageError(f"The configuration {path} has more than {_CONFIG_BYTES_MAX} bytes: it is something else.")
+    try:
+        tree = tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as error:  # numbers with too many digits, brackets within brackets
         raise UsageError(f"The configuration {path} is not TOML: {error}.") from None
     _refuse_unknown_keys(tree, Config, str(path), "")
     try:
@@ -202,6 +219,8 @@ def resolve(config: Config, *, goal: Goal = Goal.RUN) -> RunSpec:
     source = parse_slices(config.slices or "mig")
     main = _main(config, harness)
     background = _background(config, harness, main.benchmark)
+    if goal is Goal.BASELINE:
+        background = msgspec.structs.replace(background, benchmarks="none", explicit=False, candidates=())
     timing = _timing(config, harness, main)
     runs_dir = _directory("--runs-dir", config.runs_dir or "runs")
     level = EvidenceLevel.TIMED if harness.writes_loadgen_logs else EvidenceLevel.ANNOUNCED
@@ -232,7 +251,18 @@ def resolve(config: Config, *, goal: Goal = Goal.RUN) -> RunSpec:
         systems=harness.systems(),
         harness_dir=options.harness_dir,
         commands=options.commands,
+        allow_shared_dirs=bool(config.allow_shared_dirs),
+        allow_busy=bool(config.allow_busy),
     )
+    odd = next(odd_names(spec), None)
+    if odd is not None:
+        raise UsageError(f"{odd!r} cannot be part of the name of a directory, which it would become: use {NAME_RULE}.")
+    left_out = redacted_parts(spec)
+    if left_out:
+        raise UsageError(
+            f"{', '.join(left_out)}: {REDACTED} stands where a run wrote down no secret. Put the secret back, or leave "
+            "the variable out and set it where heteromig is started: programs inherit that, and no file holds it."
+        )
     try:
         msgspec.json.encode(spec)
     except UnicodeEncodeError as error:  # bytes of the command line or the environment
@@ -379,6 +409,9 @@ def _background(whole: Config, harness: Harness, main: str) -> BackgroundSpec:
     config = whole.background
     wanted = config.benchmarks if config.benchmarks is not None else "all"
     scenario = _scenario(config.scenario)
+    known = dict.fromkeys(one for info in harness.catalog() for one in info.scenarios)
+    if config.scenario is not None and scenario not in known:  # a set would hold nobody, and main be alone
+        raise UsageError(f"--background-scenario {config.scenario!r} does not exist: choose one of {', '.join(known)}.")
     sets = harness.sets()
     names = [name.strip() for name in (wanted.split(",") if isinstance(wanted, str) else wanted)]
     if not any(names):
@@ -446,6 +479,9 @@ def _timing(whole: Config, harness: Harness, main: MainSpec) -> TimingSpec:
             "--main-exit-timeout", config.main_exit_timeout, harness.main_exit_timeout_ms(main), at_least_ms=1
         ),
         end_time_buffer_min_ms=_duration("--end-time-buffer-min", config.end_time_buffer_min, 30_000),
+        gap_threshold_ms=_duration(
+            "--gap-threshold", config.gap_threshold, GAP_THRESHOLD_MS, at_least_ms=MIN_GAP_NS // NS_PER_MS
+        ),
         clean_stop_ms=_duration("--clean-stop", config.clean_stop, 10_000),
         grace_ms=_duration("--grace", config.grace, 10_000),
     )
@@ -493,10 +529,12 @@ def to_toml(spec: RunSpec) -> str:
         seed=spec.seed,
         pin=spec.pin,
         lenient=spec.lenient,
+        allow_busy=spec.allow_busy or None,
         rebuild=spec.rebuild,
         sample_period=spec.sample_period_ms,
         runs_dir=spec.runs_dir,
         engines_dir=spec.engines_dir,
+        allow_shared_dirs=spec.allow_shared_dirs or None,
         harness_dir=spec.harness_dir or None,
         gpu=spec.gpu,
         layout=spec.layout or None,
@@ -535,11 +573,14 @@ def to_toml(spec: RunSpec) -> str:
             main_timeout=spec.timing.main_timeout_ms,
             main_exit_timeout=spec.timing.main_exit_timeout_ms,
             end_time_buffer_min=spec.timing.end_time_buffer_min_ms,
+            gap_threshold=spec.timing.gap_threshold_ms,
             clean_stop=spec.timing.clean_stop_ms,
             grace=spec.timing.grace_ms,
         ),
     )
-    return "\n".join(_toml_lines(config, ""))
+    left_out = redacted_parts(spec)
+    remark = [f"# {REDACTED} stands for a secret, to be put back before this runs again: {', '.join(left_out)}."]
+    return "\n".join([*(remark if left_out else ()), *_toml_lines(config, "")])
 
 
 def _command_config(spec: CommandSpec) -> CommandConfig:

@@ -25,9 +25,10 @@ from heteromig.core.record import Tool
 from heteromig.core.spec import RunSpec
 from heteromig.core.units import MonotonicNs, UtcNs
 from heteromig.logs.files import read_regular
+from heteromig.workers.private import create_private
 
 JOURNAL = "events.jsonl"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _LINE_BYTES_MAX = 1 << 24
 
 
@@ -63,13 +64,28 @@ class _Version(Struct, frozen=True, tag="header", tag_field="line"):
     """What is read of a header before the rest of it, which another version may have changed."""
 
     schema_version: int
+    tool: msgspec.Raw = msgspec.Raw()
+
+
+class Told(Struct, frozen=True, rename="kebab"):
+    """Of the spec in the header."""
+
+    slices: str
+    harness: str
+    engines_dir: str
+
+
+class _ToldHeader(Struct, frozen=True, tag="header", tag_field="line"):
+    spec: Told
 
 
 Line = Union[Header, Heard, Asked]  # noqa: UP007 - msgspec decodes this union at run time on 3.10 too
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Line)
+_TOLD = msgspec.json.Decoder(_ToldHeader)
 _VERSION = msgspec.json.Decoder(_Version)
+_TOOL = msgspec.json.Decoder(Tool)
 
 
 class Follower(Protocol):
@@ -84,7 +100,7 @@ class Journal:
 
     def __init__(self, run_dir: Path, followers: Sequence[Follower] = ()) -> None:
         self._path = run_dir / JOURNAL
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._fd = create_private(self._path, os.O_APPEND)  # the header has the commands with their variables
         self._followers = followers
         self._size_bytes = 0
 
@@ -121,6 +137,12 @@ class JournalText(Struct, frozen=True):
     header: Header
     lines: tuple[Heard | Asked, ...]
     cut: bool
+
+    @property
+    def controller(self) -> RunStarted | None:
+        """Who ran the run; None where the journal ends before it says so."""
+        first = self.lines[0] if self.lines else None
+        return first.event if isinstance(first, Heard) and isinstance(first.event, RunStarted) else None
 
     @property
     def events(self) -> tuple[AnyEvent, ...]:
@@ -177,6 +199,17 @@ def read_controller_pid(run_dir: Path) -> int | None:
     return started.controller_pid if isinstance(started, RunStarted) else None
 
 
+def read_told(run_dir: Path) -> Told | None:
+    """What a run was told, as far as it matters to who cleans up after it; None where its journal does not say."""
+    try:
+        if not stat.S_ISREG(os.lstat(run_dir / JOURNAL).st_mode):
+            return None
+        with (run_dir / JOURNAL).open("rb") as file:
+            return _TOLD.decode(file.readline(_LINE_BYTES_MAX)).spec
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
 def _decode(path: Path, raw: bytes) -> Iterator[Line]:
     complete = raw[: raw.rfind(b"\n") + 1]
     number = 0
@@ -194,11 +227,19 @@ def _decode(path: Path, raw: bytes) -> Iterator[Line]:
 
 def _require_our_version(path: Path, line: bytes) -> None:
     try:
-        version = _VERSION.decode(line).schema_version
+        header = _VERSION.decode(line)
     except msgspec.DecodeError:
         return  # not a header at all, which whoever reads the line says better
-    if version != SCHEMA_VERSION:
+    if header.schema_version != SCHEMA_VERSION:
         raise EvidenceError(
-            f"The journal {path} was written by another version of heteromig: its schema is {version}, and this one "
-            f"reads {SCHEMA_VERSION}. Verify it with the version that wrote it."
+            f"The journal {path} was written by another version of heteromig: its schema is {header.schema_version}, "
+            f"and this one reads {SCHEMA_VERSION}. Verify it with {_named(header.tool)}, which wrote it."
         )
+
+
+def _named(tool: msgspec.Raw) -> str:
+    try:
+        wrote = _TOOL.decode(tool)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return "the version"
+    return f"{wrote.name} {wrote.version}"

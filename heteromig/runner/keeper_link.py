@@ -18,6 +18,8 @@ from heteromig.core.units import MonotonicNs
 from heteromig.runner.rundir import KEEPER_LOG
 from heteromig.slices import keeping
 from heteromig.slices.keeper import RESTORE_PATIENCE_S
+from heteromig.slices.lines import LINE_BYTES_MAX
+from heteromig.workers.guardian import note_process
 from heteromig.workers.spawn import Helper, spawn_helper
 
 LEAVING_LIMIT_S = RESTORE_PATIENCE_S + 30.0
@@ -102,6 +104,8 @@ class KeeperLink:
             *lines, self._text = (self._text + chunk).split(b"\n")
             for line in lines:
                 found.extend(self._event(line, at_ns))
+            if len(self._text) > LINE_BYTES_MAX:
+                found.append(self._unreadable(at_ns, "a line without an end"))
         return found
 
     def close(self) -> None:
@@ -122,15 +126,15 @@ class KeeperLink:
         self._text = b""
         # In a directory of our own, as the sampler is.
         self._helper = spawn_helper(argv, stderr=self._run_dir / KEEPER_LOG, cwd=self._run_dir)
+        with contextlib.suppress(OSError):  # as for the sampler
+            note_process(str(self._run_dir), "keeper", self._helper.pid)
         os.set_blocking(self._helper.stdout.fileno(), False)
 
     def _event(self, line: bytes, at_ns: MonotonicNs) -> list[ev.AnyEvent]:
         try:
             message = keeping.decode_line(line)
         except msgspec.DecodeError as error:
-            self._end()
-            self._asked = True  # there may be something to take back yet
-            return [self._lost(at_ns, f"said something unreadable ({error})")]
+            return [self._unreadable(at_ns, str(error))]
         match message:
             case keeping.Prepared():
                 return [
@@ -160,6 +164,12 @@ class KeeperLink:
         if self._helper is not None:
             self._helper.close()
             self._helper = None
+
+    def _unreadable(self, at_ns: MonotonicNs, why: str) -> ev.AnyEvent:
+        self._end()
+        self._asked = True  # there may be something to take back yet
+        self._text = b""
+        return self._lost(at_ns, f"said something unreadable ({why})")
 
     def _lost(self, at_ns: MonotonicNs, how: str) -> ev.AnyEvent:
         return ev.KeeperLost(at_ns=at_ns, message=f"The process that kept the GPU prepared {how}; see {KEEPER_LOG}.")

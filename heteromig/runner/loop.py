@@ -20,35 +20,44 @@ import msgspec
 
 from heteromig.core import effects as ef
 from heteromig.core import events as ev
+from heteromig.core.clocks import MOVED_NS
 from heteromig.core.errors import HeteromigError, PreflightError
 from heteromig.core.machine import Run
 from heteromig.core.phases import Phase, Role
-from heteromig.core.plan import Assignment, split_cpus
+from heteromig.core.plan import Assignment, expected_duration_ms, split_cpus
 from heteromig.core.record import RunRecord
-from heteromig.core.spec import Preparation
+from heteromig.core.redaction import Redaction
+from heteromig.core.spec import Goal, Preparation, RunSpec
 from heteromig.core.units import NS_PER_S, MonotonicNs, UtcNs
 from heteromig.core.verdict import ABORT_SIGNALS
 from heteromig.harnesses import Harness
-from heteromig.runner.clock import Clock
+from heteromig.runner.clock import Clock, read_both
+from heteromig.runner.crew import Crew, Member, copy_traces, make_home
 from heteromig.runner.evidence import certify_run
 from heteromig.runner.journal import Asked, Follower, Header, Heard, Journal
 from heteromig.runner.keeper_link import KeeperLink
 from heteromig.runner.observer import Observer, process_cpu_s
-from heteromig.runner.recording import Recorder
+from heteromig.runner.recording import Recorder, describe_host
 from heteromig.runner.rundir import TELEMETRY
 from heteromig.runner.sampler_link import SamplerLink
 from heteromig.slices.locks import HeldLocks, lock_directory, lock_gpus
 from heteromig.slices.mig.left_over import left_cut
 from heteromig.slices.mps.keeping import TERMINATE_CLIENTS
 from heteromig.slices.source import parse_slices
-from heteromig.views.reporter import Reporter
-from heteromig.workers.command import with_environment
-from heteromig.workers.guardian import descendants
+from heteromig.views.reporter import Reporter, tell
+from heteromig.workers.command import with_environment, without_secrets
+from heteromig.workers.guardian import descendants, read_process
 from heteromig.workers.sweep import become_subreaper
 from heteromig.workers.worker import Worker
 
 _DISPLAY_PERIOD_NS = NS_PER_S
 _HEARTBEAT_PERIOD_NS = 5 * NS_PER_S
+_CLOCKS_PERIOD_NS = 10 * NS_PER_S
+"""How far apart readings of both clocks are at most: between two, a slewed clock is known to within 2.5 ms."""
+_CLOCKS_AGAIN_NS = NS_PER_S // 2
+"""How old the last reading is at least where a phase ends."""
+_LOOKED_AWAY_NS = NS_PER_S
+"""Logs that were not read for longer, four ticks, were not watched meanwhile."""
 _KILL_HARD_AFTER_S = 2.0
 """A guardian that has not killed its tree by then does not react any more."""
 _FIRST_TICK_S = 0.25
@@ -63,17 +72,26 @@ class Loop:
         self,
         *,
         header: Header,
+        spec: RunSpec,
+        redaction: Redaction,
         run_dir: Path,
         harness: Harness,
         reporter: Reporter,
         clock: Clock,
         faults: str | None,
         followers: Sequence[Follower] = (),
+        crew: Crew | None = None,
     ) -> None:
+        """`header` holds `spec` as it may be written down, which is all that the core knows of it.
+
+        `crew` has the backgrounds that go on from run to run, where the spec says that they do.
+        """
         self.run = Run(header.spec)
         self.run_dir = run_dir
         self._header = header
-        self._spec = header.spec
+        self._spec = spec
+        self._redaction = redaction
+        self._runs_dir = Path(spec.runs_dir).absolute()
         self._harness = harness
         self._reporter = reporter
         self._clock = clock
@@ -84,9 +102,15 @@ class Loop:
         self._deadlines: list[tuple[MonotonicNs, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._events = itertools.count(1)
+        self._read_ns, self._offset_ns = header.at_ns, header.at_utc_ns - header.at_ns
+        """Of the last reading of both clocks in the journal: when, and how far the wall clock was ahead."""
+        self._looked_ns = header.at_ns
         self._workers: dict[int, Worker] = {}
         self._prepared: dict[int, tuple[Assignment, UtcNs]] = {}
         """Workers whose harness has something to collect yet, with when they were spawned."""
+        self._crew = crew
+        self._members: dict[int, Member] = {}
+        """Workers of the crew, which write elsewhere."""
         self._unreported: set[int] = set()
         """Workers of whose start nothing is known yet: their reports are waited for."""
         self._locks: HeldLocks | None = None
@@ -95,7 +119,7 @@ class Loop:
             run_dir / TELEMETRY, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644
         )
         self._observer = Observer(self.run.phase.value)
-        self._recorder = Recorder(header, run_dir)
+        self._recorder = Recorder(header, run_dir, describe_host())
         self._sampler = SamplerLink(
             slices=self._spec.slices,
             runs_dir=self._spec.runs_dir,
@@ -103,6 +127,7 @@ class Loop:
             period_ms=self._spec.sample_period_ms,
             cpus=self._shared_cpus,
             faults=faults,
+            whole_host=self._spec.goal is Goal.BASELINE,
         )
         self._keeper = None if self._spec.preparation is None else KeeperLink(self._spec, run_dir)
         self._keeper_fd: int | None = None
@@ -117,6 +142,7 @@ class Loop:
         """Run to the end; return what `run.json` says."""
         become_subreaper()
         with self._pinned(), self._signals():
+            self._recorder.begin()
             self._journal.write(self._header)
             try:
                 self._live()
@@ -131,7 +157,15 @@ class Loop:
 
     def _live(self) -> None:
         now_ns = self._clock.monotonic_ns()
-        self._put(ev.RunStarted(at_ns=now_ns, at_utc_ns=self._clock.utc_ns(), controller_pid=os.getpid()))
+        process = read_process(os.getpid())
+        self._put(
+            ev.RunStarted(
+                at_ns=now_ns,
+                at_utc_ns=self._clock.utc_ns(),
+                controller_pid=os.getpid(),
+                controller_start_time=None if process is None else process.start_time,
+            )
+        )
         self._take_in()
         while self.run.phase is not Phase.FINISHED:
             for key, _ in self._selector.select(self._patience_s()):
@@ -153,6 +187,7 @@ class Loop:
 
     def _do_due(self) -> None:
         now_ns = self._clock.monotonic_ns()
+        self._compare_clocks(now_ns, _CLOCKS_PERIOD_NS)
         if self._workers and now_ns >= self._next_tick_ns:
             self._next_tick_ns = now_ns + self._tick_ns
             self._read_logs(now_ns)
@@ -169,6 +204,17 @@ class Loop:
             lines = {index: worker.last_line for index, worker in self._workers.items()}
             self._reporter.tick(self.run, now_ns, lines)
 
+    def _compare_clocks(self, now_ns: MonotonicNs, period_ns: int) -> None:
+        """Journal both clocks when that was last done so long ago, and when the wall clock has moved since."""
+        offset_ns = self._clock.utc_ns() - self._clock.monotonic_ns()
+        due = now_ns - self._read_ns >= period_ns
+        if not due and abs(offset_ns - self._offset_ns) <= MOVED_NS:
+            return
+        reading = read_both(self._clock)
+        if due or abs(reading.offset_ns - self._offset_ns) > MOVED_NS:  # else this process was interrupted above
+            self._read_ns, self._offset_ns = reading.at_ns, reading.offset_ns
+            self._put(ev.ClocksRead(at_ns=reading.at_ns, at_utc_ns=reading.at_utc_ns))
+
     def _at(self, after_s: float, action: Callable[[], None]) -> None:
         at_ns = self._clock.monotonic_ns() + round(after_s * NS_PER_S)
         heapq.heappush(self._deadlines, (at_ns, next(self._numbers), action))
@@ -181,13 +227,12 @@ class Loop:
     def _take_in(self) -> None:
         while self._queue and self.run.phase is not Phase.FINISHED:
             event = self._queue.popleft()
-            keeping = self.run.view.keeping
+            before = self.run.view
             effects = self.run.handle(event)
             self._journal.write(Heard(next(self._events), event), *(Asked(effect) for effect in effects))
             if isinstance(event, ev.SampleTaken):
                 os.write(self._telemetry_fd, _ENCODER.encode(event.sample) + b"\n")
-            if self.run.view.keeping is not keeping:
-                self._reporter.preparation(self.run, event.at_ns)
+            tell(self._reporter, self.run, before, event.at_ns, effects)
             for effect in effects:
                 self._perform(effect, event.at_ns)
 
@@ -196,9 +241,14 @@ class Loop:
         if report is not None:
             self._selector.unregister(worker.report_fd)
             self._unreported.discard(worker.index)
+            if isinstance(report, ev.SpawnFailed):
+                report = msgspec.structs.replace(report, message=self._redaction.text(report.message))
             self._put(report)
 
     def _read_logs(self, now_ns: MonotonicNs) -> None:
+        if now_ns - self._looked_ns > _LOOKED_AWAY_NS:
+            self._put(ev.LookedAway(at_ns=now_ns, since_ns=self._looked_ns))
+        self._looked_ns = now_ns
         # Main is the first in number: that it ended is heard before what backgrounds did after it, in the same look.
         for _, worker in sorted(self._workers.items()):
             # Spawning many takes longer than a tick: that one runs is heard before what it says.
@@ -213,12 +263,14 @@ class Loop:
         if worker.is_alive:
             return
         self._selector.unregister(worker.pidfd)
+        if len(self._workers) == 1:
+            self._compare_clocks(now_ns, _CLOCKS_AGAIN_NS)  # nothing that is certified is stamped any more
         # All logs, so that main's end is heard before the exit of a background that came after it.
         self._read_logs(now_ns)
         if exited is None:  # the harness never ran; `SpawnFailed` said why
             exited = ev.WorkerExited(at_ns=now_ns, worker=worker.index, exit_code=None, signal=None)
         else:
-            exited = msgspec.structs.replace(exited, last_line=worker.last_line)
+            exited = msgspec.structs.replace(exited, last_line=self._redaction.text(worker.last_line))
         self._put(exited)
         del self._workers[worker.index]
         worker.close()
@@ -303,6 +355,9 @@ class Loop:
                     worker.terminate()
             case ef.TerminateClients():
                 self._take_off(effect.workers)
+            case ef.ReleaseWorkers():
+                for worker in tuple(self._chosen(effect.workers)):
+                    self._put(self._release(worker))
             case ef.Kill():
                 for worker in self._chosen(effect.workers):
                     worker.kill()
@@ -328,34 +383,40 @@ class Loop:
             case ef.RecordTransition():
                 self._observer.entered(effect.destination.value)
                 self._recorder.entered(effect.destination, at_ns)
-                self._reporter.transition(self.run, effect.source, effect.destination, at_ns)
                 self._record()
+                if effect.destination not in {Phase.VALIDATING, Phase.FINISHED}:
+                    self._compare_clocks(now_ns, _CLOCKS_AGAIN_NS)
             case ef.RecordRejection():
-                self._reporter.rejection(self.run, effect.finding, at_ns)
+                pass  # it is in the journal, and whoever shows the run was told
 
     def _collect(self, indices: Iterable[int]) -> None:
         """Bring the evidence of workers that are gone into the run directory; what cannot be brought is missing."""
         for index in indices:
             assignment, started_utc_ns = self._prepared.pop(index)
             worker = self.run.view.worker(index)
+            member = self._members.pop(index, None)
+            home = self.run_dir if member is None else member.home
             with contextlib.suppress(OSError):
                 self._harness.collect(
-                    assignment,
+                    assignment if member is None else member.assignment,
                     self._spec,
-                    self.run_dir,
+                    home,
                     started_utc_ns=started_utc_ns,
                     exit_code=worker.exit_code if worker is not None else None,
                 )
+            if member is not None:
+                with contextlib.suppress(OSError):
+                    copy_traces(member, self.run_dir / assignment.directory)
 
     def _lock(self, gpu_uuids: tuple[str, ...]) -> ev.AnyEvent:
         try:
             prepared = self.run.view.prepared
             others = set(gpu_uuids) - {prepared.gpu_uuid if prepared is not None else None}  # which the keeper locks
             source = parse_slices(self._spec.slices)
-            self._locks = lock_gpus(others, lock_directory(source, self.run_dir.parent))
+            self._locks = lock_gpus(others, lock_directory(source, self._runs_dir))
         except HeteromigError as error:
             return ev.LockRefused(at_ns=self._clock.monotonic_ns(), message=str(error))
-        notes = tuple(left_cut(self.run_dir.parent, source, others))
+        notes = tuple(left_cut(self._runs_dir, source, others))
         return ev.GpusLocked(at_ns=self._clock.monotonic_ns(), notes=notes)
 
     def _inspect(self, effect: ef.InspectEngines) -> ev.EnginesInspected:
@@ -367,34 +428,89 @@ class Loop:
             missing = self._harness.missing_engines(effect.needs, self._spec)
         return ev.EnginesInspected(at_ns=self._clock.monotonic_ns(), missing=missing)
 
+    def _take_over(self, assignment: Assignment) -> bool:
+        """Go on with a background of the run before, if there is one that does what is asked for."""
+        if self._crew is None or assignment.role is not Role.BACKGROUND:
+            return False
+        now_ns = self._clock.monotonic_ns()
+        member = self._crew.take(assignment, now_ns, expected_duration_ms(self._spec))
+        if member is None:
+            return False
+        worker = member.worker
+        worker.rejoin(assignment.index)
+        self._members[assignment.index] = member
+        self._prepared[assignment.index] = (assignment, member.spawned_utc_ns)
+        self._recorder.spawned(assignment, member.command)
+        self._workers[assignment.index] = worker
+        self._selector.register(worker.pidfd, selectors.EVENT_READ, lambda: self._hear_exit(worker))
+        assert worker.guardian_pid is not None  # noqa: S101 - it was timed in the run before
+        assert worker.pid is not None  # noqa: S101 - as above
+        self._put(
+            ev.WorkerSpawned(
+                at_ns=now_ns,
+                worker=assignment.index,
+                guardian_pid=worker.guardian_pid,
+                pid=worker.pid,
+                since_ns=member.spawned_ns,
+            )
+        )
+        return True
+
+    def _release(self, worker: Worker) -> ev.WorkerReleased:
+        """Let it go on without this run, which keeps a copy of what it wrote until now."""
+        assert self._crew is not None  # noqa: S101 - only a run with a crew is asked to
+        member, (assignment, started_utc_ns) = self._members.pop(worker.index), self._prepared.pop(worker.index)
+        self._selector.unregister(worker.pidfd)
+        del self._workers[worker.index]
+        with contextlib.suppress(OSError):
+            copy_traces(member, self.run_dir / assignment.directory)
+            # What was for the program alone is in the way of whoever reads the copy.
+            self._harness.collect(assignment, self._spec, self.run_dir, started_utc_ns=started_utc_ns, exit_code=None)
+        self._crew.put(member)
+        return ev.WorkerReleased(at_ns=self._clock.monotonic_ns(), worker=worker.index)
+
     def _spawn(self, assignment: Assignment) -> None:
-        directory = self.run_dir / assignment.directory
-        command = self._harness.command(assignment, self._spec, self.run_dir)
+        if self._take_over(assignment):
+            return
+        crew = self._crew if assignment.role is Role.BACKGROUND else None
+        home = self.run_dir if crew is None else crew.new_home()
+        directory = home / assignment.directory
+        command = self._harness.command(assignment, self._spec, home)
         prepared = self.run.view.prepared
         if prepared is not None:
             command = with_environment(command, prepared.environment)
-        self._recorder.spawned(assignment, command)
+        written = without_secrets(command, self._redaction)
+        self._recorder.spawned(assignment, written)
         worker = Worker(
             index=assignment.index,
             directory=directory,
             command=command,
+            written=written,
             cpus=assignment.cpus,
-            logs=self._harness.logs(assignment, self._spec, self.run_dir),
+            logs=self._harness.logs(assignment, self._spec, home),
             lines=self._harness.lines(assignment),
         )
         try:
-            directory.mkdir()
+            if crew is not None:
+                make_home(home)
+            directory.mkdir(0o755)
             self._prepared[assignment.index] = (assignment, self._clock.utc_ns())
-            self._harness.prepare(assignment, self._spec, self.run_dir)
+            self._harness.prepare(assignment, self._spec, home)
+            spawned_ns = self._clock.monotonic_ns()
             worker.spawn()
         except (OSError, PreflightError) as error:
             now_ns = self._clock.monotonic_ns()
             worker.close()
             self._put(
-                ev.SpawnFailed(at_ns=now_ns, worker=assignment.index, message=str(error)),
+                ev.SpawnFailed(at_ns=now_ns, worker=assignment.index, message=self._redaction.text(str(error))),
                 ev.WorkerExited(at_ns=now_ns, worker=assignment.index, exit_code=None, signal=None),
             )
             return
+        if crew is not None:
+            utc_ns = self._prepared[assignment.index][1]
+            self._members[assignment.index] = Member(worker, assignment, written, home, spawned_ns, utc_ns)
+        if not self._workers:
+            self._looked_ns = self._clock.monotonic_ns()
         self._workers[assignment.index] = worker
         self._selector.register(worker.report_fd, selectors.EVENT_READ, lambda: self._hear_report(worker))
         self._selector.register(worker.pidfd, selectors.EVENT_READ, lambda: self._hear_exit(worker))
@@ -407,10 +523,10 @@ class Loop:
         """Before anything is stopped: who is alive and timed at this moment."""
         for worker in self._chosen(indices):
             now_ns = self._clock.monotonic_ns()
-            still = worker.still_timed(now_ns)
+            found = worker.observe(now_ns)
             self._put(*worker.read_logs(now_ns))
-            if still is not None:
-                self._put(still)
+            if found is not None:
+                self._put(found)
 
     def _chosen(self, indices: tuple[int, ...]) -> Iterator[Worker]:
         return (self._workers[index] for index in indices if index in self._workers)
@@ -483,7 +599,7 @@ class Loop:
             self._keeper.close()
         if self._locks is not None:
             self._locks.close()
-        self._reporter.end()
+        self._reporter.end(self._clock.monotonic_ns())
         self._selector.close()
         os.close(self._telemetry_fd)
         self._journal.sync()

@@ -7,12 +7,14 @@ import platform
 import socket
 from pathlib import Path
 
+import msgspec
 import psutil
 from msgspec import Struct
 
 from heteromig import __version__
 from heteromig.core import events as ev
 from heteromig.core.device_guards import DeviceFinding, device_findings
+from heteromig.core.errors import EvidenceError
 from heteromig.core.guards import Finding
 from heteromig.core.machine import Run
 from heteromig.core.overlap import CertificateSummary
@@ -36,13 +38,17 @@ from heteromig.core.record import (
 from heteromig.core.spec import Isolation
 from heteromig.core.units import MonotonicNs, UtcNs
 from heteromig.core.view import View, WorkerView
+from heteromig.logs.files import read_regular
 from heteromig.runner.clock import rfc3339
 from heteromig.runner.config import to_toml
 from heteromig.runner.journal import Header
 from heteromig.runner.rundir import CERTIFICATE, PLAN, RUN_JSON, FileHash, hash_files, sync_directory, write_json
 from heteromig.workers.command import Command
+from heteromig.workers.private import create_private
 
 TOOL = Tool(name="heteromig", version=__version__)
+CERTIFICATE_VERSION = 2
+"""Of `certificate.json`, which changes for other reasons than `run.json`."""
 
 
 class GuardRecord(Struct, frozen=True):
@@ -67,16 +73,54 @@ class Certificate(Struct, frozen=True):
     files: tuple[FileHash, ...]
 
 
-class Recorder:
-    """The writer of the files above."""
+def certificate_of(header: Header, run: Run, files: tuple[FileHash, ...]) -> Certificate:
+    """All that a run proves, by its events and its files; `verify` makes it again."""
+    return Certificate(
+        schema_version=CERTIFICATE_VERSION,
+        run_id=header.run_id,
+        simulated=header.spec.simulated,
+        isolation=header.spec.isolation,
+        level=header.spec.start_evidence,
+        summary=run.view.certificate,
+        guards=tuple(GuardRecord(step.source.value, step.destination.value, step.findings) for step in run.transitions),
+        device_guards=device_findings(run.view) if run.view.certificate is not None else (),
+        files=files,
+    )
 
-    def __init__(self, header: Header, run_dir: Path) -> None:
+
+def overlap_of(run: Run) -> OverlapRecord:
+    """What `run.json` says of the second half of the verdict."""
+    overlap = run.view.certificate.overlap if run.view.certificate is not None else None
+    return OverlapRecord(
+        proven=overlap is not None and overlap.proven,
+        coverage=overlap.coverage if overlap else None,
+        slack_before_s=overlap.slack_before_s if overlap else None,
+        slack_after_s=overlap.slack_after_s if overlap else None,
+        backgrounds=overlap.backgrounds if overlap else (),
+    )
+
+
+def verdict_of(run: Run) -> VerdictRecord | None:
+    """What `run.json` says of how the run came out, None before that is judged."""
+    if run.phase not in {Phase.VALIDATING, Phase.FINISHED} or run.view.certificate is None:
+        return None
+    return VerdictRecord(run.verdict.status, run.verdict.exit_code, run.verdict.reasons)
+
+
+class Recorder:
+    """The writer of the files above; nothing is written before `begin`."""
+
+    def __init__(self, header: Header, run_dir: Path, host: HostRecord) -> None:
         self._header = header
         self._run_dir = run_dir
-        self._host = describe_host()
+        self._host = host
         self._commands: dict[int, tuple[Assignment, Command]] = {}
         self._entered: list[tuple[Phase, MonotonicNs]] = [(Phase.DISCOVERING, header.at_ns)]
-        (run_dir / PLAN).write_text(to_toml(header.spec), encoding="utf-8")
+
+    def begin(self) -> None:
+        """Write down the plan."""
+        with os.fdopen(create_private(self._run_dir / PLAN), "wb") as file:
+            file.write(to_toml(self._header.spec).encode())
 
     def entered(self, phase: Phase, at_ns: MonotonicNs) -> None:
         """The run is in another phase."""
@@ -88,39 +132,27 @@ class Recorder:
 
     def write(self, run: Run, observer: ObserverRecord, now_utc_ns: UtcNs, *, sync: bool = False) -> RunRecord:
         """Replace `run.json` in one step."""
-        record = self._describe(run, observer, now_utc_ns)
-        write_json(self._run_dir / RUN_JSON, record, sync=sync)
+        record = self.describe(run, observer, now_utc_ns)
+        write_json(self._run_dir / RUN_JSON, record, sync=sync, private=True)
         return record
 
     def seal(self, run: Run, observer: ObserverRecord, now_utc_ns: UtcNs) -> RunRecord:
         """The last `run.json`, and the certificate over every file there is then."""
         record = self.write(run, observer, now_utc_ns, sync=True)
-        certificate = Certificate(
-            schema_version=SCHEMA_VERSION,
-            run_id=self._header.run_id,
-            simulated=self._header.spec.simulated,
-            isolation=self._header.spec.isolation,
-            level=self._header.spec.start_evidence,
-            summary=run.view.certificate,
-            guards=tuple(
-                GuardRecord(step.source.value, step.destination.value, step.findings) for step in run.transitions
-            ),
-            device_guards=record.device_guards,
-            files=hash_files(self._run_dir),
-        )
+        certificate = certificate_of(self._header, run, hash_files(self._run_dir))
         write_json(self._run_dir / CERTIFICATE, certificate, sync=True)
         sync_directory(self._run_dir.parent)
         return record
 
-    def _describe(self, run: Run, observer: ObserverRecord, now_utc_ns: UtcNs) -> RunRecord:
+    def describe(self, run: Run, observer: ObserverRecord, now_utc_ns: UtcNs) -> RunRecord:
+        """What `run.json` would say now."""
         view = run.view
         inventory = view.inventory
         finished = run.phase is Phase.FINISHED
-        judged = run.phase in {Phase.VALIDATING, Phase.FINISHED} and view.certificate is not None
+        verdict = verdict_of(run)
         cpus = {worker.assignment.slice_uuid: worker.assignment.cpus for worker in view.workers}
-        overlap = view.certificate.overlap if view.certificate is not None else None
-        verdict = run.verdict
-        found = device_findings(view) if judged else ()
+        found = device_findings(view) if verdict is not None else ()
+        clock = view.certificate.clock if view.certificate is not None else None
         return RunRecord(
             schema_version=SCHEMA_VERSION,
             tool=TOOL,
@@ -150,13 +182,7 @@ class Recorder:
             ),
             workers=tuple(self._describe_worker(worker, run) for worker in view.workers),
             left_out=view.plan.left_out if view.plan else (),
-            overlap=OverlapRecord(
-                proven=overlap is not None and overlap.proven,
-                coverage=overlap.coverage if overlap else None,
-                slack_before_s=overlap.slack_before_s if overlap else None,
-                slack_after_s=overlap.slack_after_s if overlap else None,
-                backgrounds=overlap.backgrounds if overlap else (),
-            ),
+            overlap=overlap_of(run),
             observer=observer,
             phases=tuple(
                 PhaseRecord(
@@ -168,9 +194,13 @@ class Recorder:
                 )
                 for number, (phase, at_ns) in enumerate(self._entered)
             ),
-            notes=(*(one.remark for one in found if one.remark), *view.notes),
+            notes=(
+                *(one.remark for one in found if one.remark),
+                *((clock.remark,) if clock is not None and clock.remark else ()),
+                *view.notes,
+            ),
             device_guards=found,
-            verdict=VerdictRecord(verdict.status, verdict.exit_code, verdict.reasons) if judged else None,
+            verdict=verdict,
             preparation=_describe_preparation(view),
         )
 
@@ -242,6 +272,36 @@ def _level(worker: WorkerView) -> str | None:
     if worker.timed_ns is not None:
         return EvidenceLevel.TIMED.value
     return EvidenceLevel.ANNOUNCED.value if worker.announced_ns is not None else None
+
+
+class _Stamp(Struct, frozen=True):
+    """What is read of a record before the rest of it, which another version may have changed."""
+
+    schema_version: int
+
+
+def read_record(run_dir: Path) -> RunRecord:
+    """What `run.json` says.
+
+    Raises:
+        EvidenceError: there is none, it cannot be read, or it is of another version.
+    """
+    path = run_dir / RUN_JSON
+    try:
+        raw = read_regular(path, "The record of the run")
+        version = msgspec.json.decode(raw, type=_Stamp).schema_version
+        if version != SCHEMA_VERSION:
+            raise EvidenceError(
+                f"{path} was written by another version of heteromig: its schema is {version}, and this one reads "
+                f"{SCHEMA_VERSION}. Use the version that wrote it."
+            )
+        return msgspec.json.decode(raw, type=RunRecord)
+    except FileNotFoundError:
+        raise EvidenceError(f"There is no {path}, which says where and at what cost the run was watched.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise EvidenceError(f"{path} is not readable ({error}): it was altered.") from None
+    except MemoryError:
+        raise EvidenceError(f"{path} does not fit into memory: it was altered.") from None
 
 
 def describe_host() -> HostRecord:

@@ -11,8 +11,9 @@ from heteromig.core import effects as ef
 from heteromig.core import events as ev
 from heteromig.core.errors import EvidenceError
 from heteromig.core.machine import REPLIES, Run
+from heteromig.core.names import odd_names
 from heteromig.core.phases import Phase
-from heteromig.runner.journal import JOURNAL, Asked, Heard, JournalText
+from heteromig.runner.journal import JOURNAL, Heard, JournalText
 
 
 class Step(Struct, frozen=True):
@@ -21,6 +22,22 @@ class Step(Struct, frozen=True):
     number: int
     event: ev.AnyEvent
     effects: tuple[ef.AnyEffect, ...]
+
+
+def fresh_run(run_dir: Path, journal: JournalText) -> Run:
+    """A core that has heard nothing yet, for the run of this journal.
+
+    Raises:
+        EvidenceError: the header is of no run that there can be.
+    """
+    spec = journal.header.spec
+    catalog = {info.name: info for info in spec.catalog}
+    main = catalog.get(spec.main.benchmark)
+    if main is None or spec.main.scenario not in main.scenarios or not catalog.keys() >= {*spec.background.candidates}:
+        raise EvidenceError(f"The header of the journal {run_dir / JOURNAL} contradicts itself: it was altered.")
+    if next(odd_names(spec), None) is not None:  # which would be looked for elsewhere
+        raise EvidenceError(f"The header of the journal {run_dir / JOURNAL} has names that no run has: it was altered.")
+    return Run(spec)
 
 
 Substitute = Callable[[Run, ev.AnyEvent], ev.AnyEvent]
@@ -53,7 +70,7 @@ def _groups(run_dir: Path, journal: JournalText) -> list[tuple[ev.AnyEvent, list
     for line in journal.lines:
         if isinstance(line, Heard):
             groups.append((line.event, []))
-        elif isinstance(line, Asked) and groups:
+        elif groups:
             groups[-1][1].append(line.effect)
         else:
             raise EvidenceError(f"The journal {run_dir / JOURNAL} begins with something that no event asked for.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 from datetime import datetime, timezone
@@ -12,10 +13,13 @@ import msgspec
 from msgspec import Struct
 
 from heteromig.core.errors import EvidenceError, UsageError
-from heteromig.core.spec import RunSpec
+from heteromig.core.names import directory_name
+from heteromig.core.spec import Goal, RunSpec
 from heteromig.core.units import NS_PER_S, UtcNs
 from heteromig.slices.mig import journal as mig
 from heteromig.slices.mps import journal as mps
+from heteromig.slices.orders import unfinished
+from heteromig.workers.private import create_private
 
 RUN_JSON = "run.json"
 CERTIFICATE = "certificate.json"
@@ -31,23 +35,63 @@ UNSEALED = frozenset({CERTIFICATE, REPORT, mig.RUN_JOURNAL, mps.RUN_JOURNAL})
 done to the GPU, which is closed after the run where that was not possible within it."""
 
 
-def create_run_dir(spec: RunSpec, at_utc_ns: UtcNs) -> Path:
-    """A fresh directory for one run, and the `latest` link beside it.
+_DIRECTORY_MODE = 0o755
+"""Of directories: others may look, as far as the umask lets them; files that are not for them say so themselves."""
+
+
+def create_run_dir(spec: RunSpec, at_utc_ns: UtcNs, series_dir: Path | None = None) -> Path:
+    """A fresh directory for one run, and the `latest` link beside it, unless it is one of a series.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    kind = "-baseline" if spec.goal is Goal.BASELINE else ""
+    runs = Path(spec.runs_dir).absolute()
+    run_dir = _create(series_dir or runs, f"{_stem(spec, at_utc_ns)}{kind}", "workers")
+    if series_dir is None:
+        _point_latest(runs, run_dir.name)
+    return run_dir
+
+
+def create_series_dir(spec: RunSpec, at_utc_ns: UtcNs) -> Path:
+    """A fresh directory for several runs of one main, and the `latest` link beside it.
 
     Raises:
         UsageError: it cannot be made.
     """
     runs = Path(spec.runs_dir).absolute()
+    series_dir = _create(runs, f"{_stem(spec, at_utc_ns)}-repeat", "")
+    _point_latest(runs, series_dir.name)
+    return series_dir
+
+
+def _stem(spec: RunSpec, at_utc_ns: UtcNs) -> str:
     stamp = datetime.fromtimestamp(at_utc_ns / NS_PER_S, tz=timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    stem = f"{stamp}-{spec.main.benchmark}-{spec.main.scenario}"
+    return directory_name(stamp, spec.main.benchmark, spec.main.scenario)
+
+
+def _create(parent: Path, stem: str, within: str) -> Path:
     try:
-        runs.mkdir(parents=True, exist_ok=True)
-        run_dir = _make_unique(runs, stem)
-        (run_dir / "workers").mkdir()
+        make_directories(parent)
+        made = _make_unique(parent, stem)
+        if within:
+            (made / within).mkdir(_DIRECTORY_MODE)
     except OSError as error:
-        raise no_run_dir(runs, error) from None
-    _point_latest(runs, run_dir.name)
-    return run_dir
+        raise no_run_dir(parent, error) from None
+    return made
+
+
+def make_directories(path: Path) -> None:
+    """Make a directory and its parents, which nobody else may write to whatever the umask is.
+
+    Raises:
+        OSError: the file system does not let it.
+    """
+    for directory in (*reversed(path.parents), path):
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(_DIRECTORY_MODE)
+    if not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
 
 
 def no_run_dir(runs: Path, error: OSError) -> UsageError:
@@ -63,7 +107,7 @@ def _make_unique(runs: Path, stem: str) -> Path:
     while True:
         run_dir = runs / (stem if number == 1 else f"{stem}-{number}")
         try:
-            run_dir.mkdir()
+            run_dir.mkdir(_DIRECTORY_MODE)
         except FileExistsError:
             number += 1
         else:
@@ -79,11 +123,18 @@ def _point_latest(runs: Path, name: str) -> None:
             fresh.replace(link)
 
 
-def write_json(path: Path, value: object, *, sync: bool) -> None:
-    """Replace a file by the JSON of `value`, in one step; `sync` waits for the disk."""
-    fresh = path.with_name(f".{path.name}.new")
+def write_json(path: Path, value: object, *, sync: bool, private: bool = False) -> None:
+    """Replace a file by the JSON of `value`, in one step.
+
+    `sync` waits for the disk; `private` is for what only its owner may read. Whoever is killed in between leaves a file
+    of another name, which the next call replaces, and `heteromig clean` removes.
+    """
+    fresh = unfinished(path)
+    fresh.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        with fresh.open("wb") as file:
+        fd = create_private(fresh) if private else os.open(fresh, flags, 0o644)
+        with os.fdopen(fd, "wb") as file:
             file.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
             if sync:
                 file.flush()

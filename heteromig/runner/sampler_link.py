@@ -14,6 +14,7 @@ from heteromig.core.errors import HeteromigError
 from heteromig.core.units import NS_PER_MS, NS_PER_S, MonotonicNs
 from heteromig.runner.rundir import SAMPLER_LOG
 from heteromig.slices import messages
+from heteromig.slices.lines import LINE_BYTES_MAX
 from heteromig.workers.spawn import Helper, spawn_helper
 
 SILENCE_LIMIT_S = 5.0
@@ -38,6 +39,7 @@ class SamplerLink:
         period_ms: int,
         cpus: tuple[int, ...],
         faults: str | None,
+        whole_host: bool = False,
         silence_limit_s: float = SILENCE_LIMIT_S,
     ) -> None:
         self._argv = (
@@ -46,6 +48,7 @@ class SamplerLink:
             "--runs-dir", str(Path(runs_dir).absolute()),
             "--period-ms", str(period_ms),
             *(("--sim-faults", faults) if faults else ()),
+            *(("--whole-host",) if whole_host else ()),
         )  # fmt: skip
         self._cpus = cpus
         self._allowed = tuple(sorted(os.sched_getaffinity(0)))
@@ -109,6 +112,8 @@ class SamplerLink:
                 found.extend(self._event(line, at_ns))
                 if self._helper is not helper:
                     break  # what else the one before said is of no interest, and must not cost the new one
+            if self._helper is helper and len(self._text) > LINE_BYTES_MAX:
+                found.extend(self._replace(at_ns, "the sampler said something unreadable (a line without an end)."))
         return found
 
     def check(self, at_ns: MonotonicNs) -> list[ev.AnyEvent]:

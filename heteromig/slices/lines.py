@@ -9,6 +9,9 @@ import msgspec
 _Message = TypeVar("_Message")
 _ENCODER = msgspec.json.Encoder()
 
+LINE_BYTES_MAX = 4 << 20
+"""An inventory of 16 GPUs has less than a hundredth of that. Who says more without an end says nothing readable."""
+
 
 class Lines(Generic[_Message]):
     """The messages of one kind of helper."""
@@ -27,5 +30,8 @@ class Lines(Generic[_Message]):
         Raises:
             msgspec.DecodeError: the line is no message (the helper died within it, or something else wrote there).
         """
-        message: _Message = self._decoder.decode(line)
+        try:
+            message: _Message = self._decoder.decode(line)
+        except RecursionError as error:
+            raise msgspec.DecodeError(str(error)) from None
         return message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import stat
@@ -62,7 +63,7 @@ def lock_gpus(uuids: Iterable[str], directory: Path, pid: int | None = None) -> 
             directory_fd = _open_directory(directory)
             held.callback(os.close, directory_fd)
             for uuid in sorted(set(uuids)):
-                held.callback(os.close, _lock(directory_fd, f"{uuid}.lock", uuid, pid or os.getpid()))
+                held.callback(_release, _lock(directory_fd, f"{uuid}.lock", uuid, pid or os.getpid()))
         except OSError as error:
             raise PreflightError(
                 f"GPUs cannot be locked in {directory} ({error.strerror}): make it a directory where you may write, "
@@ -85,6 +86,45 @@ def holder_of(uuid: str, directory: Path) -> int | None:
     finally:
         os.close(descriptor)
     return None
+
+
+def stale_locks(directory: Path, pid: int) -> list[Path]:
+    """Lock files in which that pid was written, and that nobody holds: whoever did was killed."""
+    return [path for path in sorted(directory.glob("*.lock")) if _is_stale(path, pid, remove=False)]
+
+
+def remove_stale_lock(path: Path, pid: int) -> bool:
+    """Remove such a file, unless somebody was quicker to lock it; whether that was done.
+
+    Raises:
+        OSError: it is not for this user to remove.
+    """
+    return _is_stale(path, pid, remove=True)
+
+
+def _is_stale(path: Path, pid: int, *, remove: bool) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _read_pid(descriptor) != pid:
+            return False
+        if remove:  # while it is locked: who opened it meanwhile finds that it is not there any more
+            path.unlink()
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _release(descriptor: int) -> None:
+    """Let go of a lock; the file has no pid then, which tells it from one whose holder was killed."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+    os.close(descriptor)
 
 
 def _read_pid(descriptor: int) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,13 @@ import msgspec
 from heteromig.core.errors import PreflightError
 
 _ROOT = 0
+
+
+def files_of_runs(runs_dir: Path, name: str) -> Iterator[Path]:
+    """The files of that name in all run directories, those of series too; links such as `latest` are not followed."""
+    for path in sorted((*runs_dir.glob(f"*/{name}"), *runs_dir.glob(f"*/*/{name}"))):
+        if not path.parent.is_symlink() and (path.parent.parent == runs_dir or not path.parent.parent.is_symlink()):
+            yield path
 
 
 def read_orders(path: Path, bytes_max: int, *, only_trusted: bool) -> bytes:

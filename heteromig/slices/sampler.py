@@ -1,7 +1,7 @@
 """The process that talks to the devices, so that a hanging driver can hold up nobody else.
 
 `python -m heteromig.slices.sampler --slices SOURCE --runs-dir DIR --period-ms N [--gpu GPU]
-[--sim-faults FILE] [--cpus 0,1] [--probe-pids]`
+[--sim-faults FILE] [--cpus 0,1] [--probe-pids] [--whole-host]`
 
 It writes messages (see `messages`) to its standard output, one JSON object a line: `Discovered` or `Refused`, after
 the latter it exits with 0; then `Sampled` once a period, and `Faulted` when a device misbehaves.
@@ -14,6 +14,8 @@ the controller winds the run up. TERM does.
 
 `--probe-pids` has it find out, within a pid namespace of our own, whether the driver's pids mean anything here; see
 `pids`. That makes a CUDA context, and is therefore for the first sampler of a run, before anything is measured.
+
+`--whole-host` has each sample tell of the GPUs too that no slice is on, which a baseline wants to know.
 
 A controller that does not read (stopped, or busy) makes the pipe fill up. The sampler never waits for it: samples that
 find unsent data before them are dropped, faults are kept.
@@ -45,6 +47,7 @@ from heteromig.slices.faultwatch import FaultWatch
 from heteromig.slices.libraries import open_library
 from heteromig.slices.messages import Discovered, Faulted, Message, Refused, Sampled, encode_line
 from heteromig.slices.nvml import Library, NVMLError
+from heteromig.slices.occupants import read_others
 from heteromig.slices.pids import in_initial_namespace, probe_pids
 from heteromig.slices.series import Series
 from heteromig.slices.source import parse_slices
@@ -128,8 +131,9 @@ class _Lifeline:
 class _Watch:
     """The devices of one inventory, read again and again."""
 
-    def __init__(self, library: Library, inventory: Inventory, outbox: _Outbox) -> None:
+    def __init__(self, library: Library, inventory: Inventory, outbox: _Outbox, *, whole_host: bool) -> None:
         self._library = library
+        self._whole_host = whole_host
         self._inventory = inventory
         self._outbox = outbox
         self._faults = FaultWatch(library, (gpu.uuid for gpu in inventory.gpus))
@@ -159,6 +163,8 @@ class _Watch:
                 series=self._series,
                 listened=self._faults.listened,
             )
+            if self._whole_host:
+                sample = msgspec.structs.replace(sample, others=read_others(self._library, self._inventory))
             if not self._outbox.put(Sampled(sample)):
                 self._series.repeat()
         except NVMLError as error:
@@ -203,7 +209,7 @@ def _run(options: argparse.Namespace, outbox: _Outbox) -> int:
         sentence = f"NVML cannot enumerate the GPUs: it says {str(error)!r}; check nvidia-smi and the kernel's log."
         return _refuse(lifeline, outbox, sentence, PreflightError.exit_code)
     outbox.put(Discovered(inventory))
-    _watch(lifeline, _Watch(library, inventory, outbox), options.period_ms * NS_PER_MS)
+    _watch(lifeline, _Watch(library, inventory, outbox, whole_host=options.whole_host), options.period_ms * NS_PER_MS)
     return 0
 
 
@@ -247,6 +253,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--gpu", metavar="GPU")
     parser.add_argument("--sim-faults", type=Path, metavar="FILE")
     parser.add_argument("--probe-pids", action="store_true")
+    parser.add_argument("--whole-host", action="store_true")
     parser.add_argument("--cpus", type=_cpu_list, default=(), metavar="0,1")
     return parser.parse_args(argv)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 from typing import NamedTuple
 
 from heteromig.core.devices import (
@@ -20,17 +20,15 @@ from heteromig.slices import nvml
 from heteromig.slices.discovery import OF_THE_DRIVER, OpenGpu, geometry_digest, read_gpu, read_slices
 from heteromig.slices.gpm import PARTS, SIMULATED
 from heteromig.slices.nvml import Handle, Library, NVMLError, Unread
-from heteromig.slices.processes import Ancestry, read_command
+from heteromig.slices.occupants import FOREIGN, Listing, computing, occupants, sharing
+from heteromig.slices.processes import Ancestry
 from heteromig.slices.series import Series
 
 _MJ_PER_J = 1000
 _MW_PER_W = 1000
-_LOOKS = 3
-"""How often a slice is looked at where somebody on it ends at that very moment."""
 _GONE = "the slice is not there any more"
 _UNSEEN = "NVML does not show shares under MPS one by one"
 _LOST = "the GPU cannot be read any more"
-_FOREIGN = "the driver lists processes by other pids than they have in this pid namespace"
 
 _SLOWDOWNS = {
     Reading.SW_THERMAL: nvml.FIELD_SW_THERMAL,
@@ -129,7 +127,7 @@ class _Taker:
         handles = {each.slice.uuid: each.handle for each in found}
         activities = {} if self._alone else _activities(self.series, one, handles)
         slices = [self._slice(place.uuid, handles.get(place.uuid), activities.get(place.uuid)) for place in places]
-        sharers = self._occupants(uuid, one.handle, _sharing) if self.series.are_shares else None
+        sharers = self._occupants(uuid, one.handle, sharing) if self.series.are_shares else None
         geometry = geometry_digest(one.gpu, (each.slice for each in found))
         return _Read(self._gpu(one, geometry, sharers, energy=energy, listened=listened), slices)
 
@@ -144,17 +142,17 @@ class _Taker:
         memory = series.value(uuid, Reading.MEMORY, self._library.nvmlDeviceGetMemoryInfo, handle)
         return SliceSample(
             slice_uuid=uuid,
-            occupants=self._occupants(uuid, handle, _computing),
+            occupants=self._occupants(uuid, handle, computing),
             memory_used_bytes=None if memory is None else memory.used,
             memory_total_bytes=None if memory is None else memory.total,
             activity=activity,
         )
 
-    def _occupants(self, uuid: str, handle: Handle, listing: _Listing) -> tuple[Occupant, ...] | None:
+    def _occupants(self, uuid: str, handle: Handle, listing: Listing) -> tuple[Occupant, ...] | None:
         if not self._shows:
-            self.series.note(uuid, Reading.OCCUPANTS, _FOREIGN)
+            self.series.note(uuid, Reading.OCCUPANTS, FOREIGN)
             return None
-        return self.series.value(uuid, Reading.OCCUPANTS, _occupants, self._library, handle, self._ancestry, listing)
+        return self.series.value(uuid, Reading.OCCUPANTS, occupants, self._library, handle, self._ancestry, listing)
 
     def _gpu(
         self,
@@ -224,19 +222,6 @@ class _Taker:
         return found
 
 
-_Listing = Callable[[Library, Handle], Iterable[int]]
-
-
-def _computing(library: Library, handle: Handle) -> Iterable[int]:
-    return [process.pid for process in library.nvmlDeviceGetComputeRunningProcesses(handle)]
-
-
-def _sharing(library: Library, handle: Handle) -> Iterable[int]:
-    """Those on a GPU and the clients of its MPS server, of which drivers list some, or all, in both places."""
-    clients = nvml.supported(library.nvmlDeviceGetMPSComputeRunningProcesses, handle) or ()
-    return dict.fromkeys((*_computing(library, handle), *(process.pid for process in clients)))
-
-
 def _activities(series: Series, gpu: OpenGpu, present: Container[str]) -> dict[str, Activity]:
     """What the slices of a GPU did that are there, as shares under MPS always are: NVML knows nothing of them."""
     found: dict[str, Activity] = {}
@@ -252,25 +237,3 @@ def _activities(series: Series, gpu: OpenGpu, present: Container[str]) -> dict[s
                 for part in PARTS:
                     series.note(uuid, part, measured.missing.get(part))
     return found
-
-
-def _occupants(library: Library, handle: Handle, ancestry: Ancestry, listing: _Listing) -> tuple[Occupant, ...]:
-    """Who is on a slice, and is still there once its line of ancestors was read.
-
-    Processes end between being listed and being looked at, and without its ancestors one of ours is a stranger: where a
-    line is cut, all is read again. Orphans have another parent by then. What stays unreadable is of another namespace.
-
-    Raises:
-        NVMLError: the list cannot be had, or the device is in trouble.
-    """
-    found: tuple[Occupant, ...] = ()
-    for _ in range(_LOOKS):
-        found = tuple(_occupant(pid, ancestry) for pid in listing(library, handle))
-        if not any(ancestry.is_cut(one.pid) for one in found):
-            break
-        ancestry = Ancestry()
-    return found
-
-
-def _occupant(pid: int, ancestry: Ancestry) -> Occupant:
-    return Occupant(pid=pid, ancestors=ancestry.of(pid), command=read_command(pid))

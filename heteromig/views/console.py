@@ -6,8 +6,10 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
+from heteromig.core.degradation import Comparison
 from heteromig.core.devices import DeviceSample, Inventory
 from heteromig.core.record import RunRecord
+from heteromig.views.comparison_view import comparison
 from heteromig.views.doctor_view import Examination, examination
 from heteromig.views.live import LiveTable
 from heteromig.views.outlet import Outlet
@@ -17,7 +19,7 @@ from heteromig.views.reporter import Reporter, Unfailing
 from heteromig.views.results_view import Compared, results_table
 from heteromig.views.silent import Silent
 from heteromig.views.slices_view import slices_tree
-from heteromig.views.summary import summary
+from heteromig.views.summary import report_made, summary
 from heteromig.views.verification import Verified, verification
 
 _DUMB_TERMINALS = frozenset({"dumb", "unknown"})
@@ -72,6 +74,11 @@ def print_summary(record: RunRecord, run_directory: str) -> None:
     show(summary(record, run_directory, width_of(sys.stdout)), sys.stdout)
 
 
+def print_report_made(path: str) -> None:
+    """Print where the page of the run is, as the summary's last line."""
+    show(report_made(path, width_of(sys.stdout)), sys.stdout)
+
+
 def print_slices(inventory: Inventory, sample: DeviceSample | None) -> None:
     """Print the GPUs and their slices."""
     show(slices_tree(inventory, sample), sys.stdout)
@@ -85,6 +92,11 @@ def print_verification(found: Verified, run_directory: str) -> None:
 def print_results(comparisons: Sequence[Compared]) -> None:
     """Print what `import-results` found."""
     show(results_table(comparisons), sys.stdout)
+
+
+def print_comparison(found: Comparison) -> None:
+    """Print what `compare` found."""
+    show(comparison(found, width_of(sys.stdout)), sys.stdout)
 
 
 def print_examination(report: Examination) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import PurePath
 
 from rich.console import Console
@@ -26,15 +25,14 @@ class LiveTable:
     is on the screen.
     """
 
-    def __init__(self, outlet: Outlet, clock: Callable[[], MonotonicNs] = time.monotonic_ns) -> None:
+    def __init__(self, outlet: Outlet) -> None:
         self._outlet = outlet
-        self._clock = clock
         self._screen = io.StringIO()
         self._console = Console(file=self._screen, force_terminal=True, highlight=False)
         self._console.size = outlet.size()
         self._live = self._new_live()
         self._started = False
-        self._moments = Moments(run_id="", begun_ns=clock(), entered_ns=clock())
+        self._moments = Moments(run_id="", begun_ns=0, entered_ns=0)
         self._run: Run | None = None
         self._last_lines: dict[int, str] = {}
 
@@ -43,10 +41,9 @@ class LiveTable:
         """As long as there is a terminal."""
         return not self._outlet.gone
 
-    def begin(self, run_directory: str) -> None:
+    def begin(self, run_directory: str, at_ns: MonotonicNs) -> None:
         """Remember the name; the first tick draws."""
-        now_ns = self._clock()
-        self._moments = Moments(run_id=PurePath(run_directory).name, begun_ns=now_ns, entered_ns=now_ns)
+        self._moments = Moments(run_id=PurePath(run_directory).name, begun_ns=at_ns, entered_ns=at_ns)
 
     def transition(self, run: Run, source: Phase, destination: Phase, at_ns: MonotonicNs) -> None:  # noqa: ARG002 - the run knows both
         """Remember when the phase was entered."""
@@ -66,10 +63,10 @@ class LiveTable:
         if not self._outlet.behind:
             self._draw(run, now_ns)
 
-    def end(self) -> None:
+    def end(self, at_ns: MonotonicNs) -> None:
         """Leave the last picture where it is, and give the cursor back."""
         if self._run is not None and not self._outlet.behind:
-            self._draw(self._run, self._clock())
+            self._draw(self._run, at_ns)
         if self._started:
             self._live.stop()
             self._show()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
-from heteromig.core.guards import Finding, Status, devices_restored, every_engine_present, run_must_stop
+from heteromig.core.guards import Finding, Status, devices_restored, every_engine_present, host_idle, run_must_stop
 from heteromig.core.machine import Run
 from heteromig.core.phases import Keeping, Phase
 from heteromig.core.units import NS_PER_S, MonotonicNs
@@ -17,7 +16,9 @@ from heteromig.views.waiting import building_sentence, preparation_sentence
 _WAITING_EVERY_NS = 5 * NS_PER_S
 """Between two lines on why a run waits within a phase: with 56 slices, the names change that many times."""
 _LONGEST_WAIT = 160
-_WAITED_FOR = frozenset({"all_backgrounds_timed", "backgrounds_on_their_slices", "slices_idle", "all_reaped"})
+_WAITED_FOR = frozenset(
+    {"all_backgrounds_timed", "backgrounds_on_their_slices", "slices_idle", "host_idle", "all_reaped"}
+)
 """Guards whose evidence names something that a person can look at."""
 
 
@@ -26,16 +27,15 @@ class PlainLines:
 
     wants_ticks = False
 
-    def __init__(self, outlet: Outlet, clock: Callable[[], MonotonicNs] = time.monotonic_ns) -> None:
+    def __init__(self, outlet: Outlet) -> None:
         self._outlet = outlet
-        self._clock = clock
-        self._begun_ns = clock()
+        self._begun_ns: MonotonicNs = 0
         self._waited_ns: MonotonicNs | None = None
         self._told: set[Reason] = set()
 
-    def begin(self, run_directory: str) -> None:
+    def begin(self, run_directory: str, at_ns: MonotonicNs) -> None:
         """Say where the files are."""
-        self._begun_ns = self._clock()
+        self._begun_ns = at_ns
         self._say(self._begun_ns, f"run directory {printable(run_directory)}")
 
     def transition(self, run: Run, source: Phase, destination: Phase, at_ns: MonotonicNs) -> None:
@@ -75,7 +75,7 @@ class PlainLines:
     def tick(self, run: Run, now_ns: MonotonicNs, last_lines: Mapping[int, str]) -> None:
         """Say nothing: there is no line without news."""
 
-    def end(self) -> None:
+    def end(self, at_ns: MonotonicNs) -> None:  # noqa: ARG002 - there is no line without news
         """Let the reader take what is left."""
         self._outlet.close()
 
@@ -88,10 +88,12 @@ def _findings(run: Run) -> tuple[Finding, ...]:
 
 
 def _told_of(run: Run) -> Iterator[Finding]:
-    """Without what goes without saying where nothing was done to the GPU."""
-    for finding in _findings(run):
-        if run.view.spec.preparation is not None or finding.guard != devices_restored.__name__:
-            yield finding
+    """Without what goes without saying: where nothing was done to the GPU, and where the host may be in use."""
+    unsaid = {
+        devices_restored.__name__: run.view.spec.preparation is None,
+        host_idle.__name__: run.view.host is None,
+    }
+    yield from (finding for finding in _findings(run) if not unsaid.get(finding.guard, False))
 
 
 def _found(finding: Finding) -> str:

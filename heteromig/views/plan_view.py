@@ -10,7 +10,7 @@ from typing import Protocol
 from heteromig.core.devices import Inventory, SliceKind
 from heteromig.core.phases import Role
 from heteromig.core.plan import Assignment, Plan
-from heteromig.core.spec import Drain, Goal, Mode, RunSpec
+from heteromig.core.spec import Drain, Mode, RunSpec
 from heteromig.core.units import format_duration_s
 from heteromig.views.text import cells, fit, format_cpus, printable, shell_quote
 from heteromig.views.verdict_text import SOFT_NOTE
@@ -59,10 +59,10 @@ def plan_text(
     builds = [worker for worker in workers if worker.role is Role.BUILD]
     missing = sum(len(worker.builds) for worker in builds)
     parts = [_heading(inventory), _table(builds), "", _remarks(spec, plan, missing)]
-    if spec.goal is Goal.RUN:
+    if spec.goal.measures:
         parts[2] = _table(list(plan.workers))
     elsewhere = any(command.cwd != here for _, command in commands)
-    lines = [_command(worker, command, elsewhere=elsewhere) for worker, command in commands]
+    lines = [command_lines(worker, command, elsewhere=elsewhere) for worker, command in commands]
     if lines:
         named = (
             f"; {run_dir.name} stands for the name of the run" if any(run_dir.name in line for line in lines) else ""
@@ -119,7 +119,7 @@ def _remarks(spec: RunSpec, plan: Plan, missing: int) -> str:
     if spec.harness != "command":  # programs have no engines
         how_many = f"{missing} to build first" if missing else "all built"
         lines.append(f"Engines: {count} needed, {how_many}.")
-    if spec.goal is Goal.RUN and plan.backgrounds:
+    if spec.goal.measures and plan.backgrounds:
         timing = spec.timing
         automatic = "" if spec.background.duration_ms is not None else " (automatic)"
         after = "are stopped when main has ended" if spec.drain is Drain.KILL else "may finish after main"
@@ -142,7 +142,8 @@ def _lines(lines: Sequence[str]) -> str:
     return "\n".join(printable(line) for line in lines)
 
 
-def _command(worker: Assignment, command: WorkerCommand, *, elsewhere: bool) -> str:
+def command_lines(worker: Assignment, command: WorkerCommand, *, elsewhere: bool) -> str:
+    """One command for a shell, under a comment that says whose it is; `elsewhere` names its directory."""
     what = f"{worker.benchmark}: {engine_words(worker.builds)}" if len(worker.builds) > 1 else worker.benchmark
     pinned = f", pinned to processors {format_cpus(worker.cpus)}" if worker.cpus else ""
     lines = [printable(f"# worker {worker.index}: {worker.role.value} {what} on {worker.slice_uuid}{pinned}")]

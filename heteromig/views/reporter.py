@@ -1,14 +1,16 @@
-"""What the loop tells whoever shows a run, and the promise that showing it never influences it."""
+"""What whoever shows a run is told, live or replayed, and the promise that showing it never influences it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
+from heteromig.core import effects as ef
 from heteromig.core.guards import Finding
 from heteromig.core.machine import Run
 from heteromig.core.phases import Phase
 from heteromig.core.units import MonotonicNs
+from heteromig.core.view import View
 from heteromig.views.outlet import Outlet
 
 
@@ -20,7 +22,7 @@ class Reporter(Protocol):
         """Whether `tick` is to be called, once a second; asked again before each."""
         ...
 
-    def begin(self, run_directory: str) -> None:
+    def begin(self, run_directory: str, at_ns: MonotonicNs) -> None:
         """The run directory exists; times are shown from here on."""
         ...
 
@@ -40,9 +42,20 @@ class Reporter(Protocol):
         """Time to draw anew; `last_lines` is the last output line of each worker, as it came."""
         ...
 
-    def end(self) -> None:
+    def end(self, at_ns: MonotonicNs) -> None:
         """The run is over, or the controller is about to fail; called once."""
         ...
+
+
+def tell(reporter: Reporter, run: Run, before: View, at_ns: MonotonicNs, effects: Iterable[ef.AnyEffect]) -> None:
+    """Tell `reporter` what an event has changed, which the run met knowing `before` and answered with `effects`."""
+    if run.view.keeping is not before.keeping:
+        reporter.preparation(run, at_ns)
+    for effect in effects:
+        if isinstance(effect, ef.RecordTransition):
+            reporter.transition(run, effect.source, effect.destination, at_ns)
+        elif isinstance(effect, ef.RecordRejection):
+            reporter.rejection(run, effect.finding, at_ns)
 
 
 class Unfailing:
@@ -61,9 +74,9 @@ class Unfailing:
         """As the reporter within, while it works."""
         return self.failure is None and self._reporter.wants_ticks
 
-    def begin(self, run_directory: str) -> None:
+    def begin(self, run_directory: str, at_ns: MonotonicNs) -> None:
         """Passed on."""
-        self._try(lambda: self._reporter.begin(run_directory))
+        self._try(lambda: self._reporter.begin(run_directory, at_ns))
 
     def transition(self, run: Run, source: Phase, destination: Phase, at_ns: MonotonicNs) -> None:
         """Passed on."""
@@ -81,10 +94,10 @@ class Unfailing:
         """Passed on."""
         self._try(lambda: self._reporter.tick(run, now_ns, last_lines))
 
-    def end(self) -> None:
+    def end(self, at_ns: MonotonicNs) -> None:
         """Passed on even after a failure, so that the terminal gets its cursor back."""
         failure, self.failure = self.failure, None
-        self._try(self._reporter.end)
+        self._try(lambda: self._reporter.end(at_ns))
         self.failure = failure or self.failure
 
     def _try(self, call: Callable[[], None]) -> None:

@@ -42,7 +42,7 @@ LAST_LINE_WIDTH = 24
 INDENT = 1
 
 # Bits of nvmlDeviceGetCurrentClocksEventReasons (nvml.h, NVML_CLOCKS_EVENT_REASON_*); idle and set clocks are no news.
-_THROTTLES = {
+THROTTLES = {
     0x04: "power cap",
     0x08: "hardware slowdown",
     0x20: "thermal",
@@ -146,7 +146,7 @@ def gpu_line(gpu: Gpu, sample: GpuSample | None, view: View, now_ns: MonotonicNs
         pieces.append((f"  {sample.power_w:.0f} W", PLAIN))
     if sample.temperature_c is not None:
         pieces.append((f"  {sample.temperature_c:.0f} C", PLAIN))
-    throttles = [name for bit, name in _THROTTLES.items() if (sample.throttle_reasons or 0) & bit]
+    throttles = [name for bit, name in THROTTLES.items() if (sample.throttle_reasons or 0) & bit]
     if throttles:
         pieces.append((f"  throttled: {', '.join(throttles)}", WAIT))
     if sample.sm_clock_mhz is not None:

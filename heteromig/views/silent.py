@@ -15,7 +15,7 @@ class Silent:
 
     wants_ticks = False
 
-    def begin(self, run_directory: str) -> None:
+    def begin(self, run_directory: str, at_ns: MonotonicNs) -> None:
         """Say nothing."""
 
     def transition(self, run: Run, source: Phase, destination: Phase, at_ns: MonotonicNs) -> None:
@@ -30,5 +30,5 @@ class Silent:
     def tick(self, run: Run, now_ns: MonotonicNs, last_lines: Mapping[int, str]) -> None:
         """Say nothing."""
 
-    def end(self) -> None:
+    def end(self, at_ns: MonotonicNs) -> None:
         """Say nothing."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from heteromig.core.record import ObserverPhase, PreparationRecord, RunRecord, W
 from heteromig.core.spec import Goal, Isolation, Mode, Preparation
 from heteromig.core.verdict import SIGNAL_BASE, ExitCode
 from heteromig.views.guards_view import append_guards, append_remarks
-from heteromig.views.text import printable
+from heteromig.views.text import printable, shell_quote, shown_path
 from heteromig.views.verdict_text import SIMULATED_NOTE, SOFT_NOTE, append_block, append_overlap, append_verdict
 
 _NS_PER_MS = 1e6
@@ -63,10 +62,10 @@ def summary(record: RunRecord, run_directory: str, width: int) -> Text:
     _append_nature(text, record, width)
     text.append("\n")
     main = next((worker for worker in record.workers if worker.role == Role.MAIN.value), None)
-    if main is not None and record.goal == Goal.RUN.value:
+    if main is not None and Goal(record.goal).measures:
         append_block(text, "Main", _main(main, record), width)
-        append_block(text, "Result", _result(main), width)
-        if main.timed_begin is not None or record.overlap.backgrounds:
+        append_block(text, "Result", result_words(main.scenario, main.mode, main.metrics), width)
+        if record.goal != Goal.BASELINE.value and (main.timed_begin is not None or record.overlap.backgrounds):
             overlap = record.overlap
             figures = (overlap.coverage, overlap.slack_before_s, overlap.slack_after_s)
             append_overlap(text, overlap.proven, figures, overlap.backgrounds, width)
@@ -78,15 +77,24 @@ def summary(record: RunRecord, run_directory: str, width: int) -> Text:
     remarks = {finding.remark for finding in record.device_guards}
     for number, note in enumerate(_notes([note for note in record.notes if note not in remarks])):
         append_block(text, "Noted" if number == 0 else "", printable(note), width)
-    append_block(text, "Observer", _observer(record), width)
+    append_block(text, "Observer", observer_words(record), width)
     # Paths and commands are not wrapped: they are there to be copied.
     if main is not None and record.harness == "make" and (logs := _logs_in_tree(main)):
         append_block(text, "Logs", f"{logs} (in NVIDIA's tree)", len(logs) + width)
-    append_block(text, "Files", run_directory, len(run_directory) + width)
-    for number, step in enumerate(_next_steps(record, run_directory.rstrip("/"))):
+    files = shown_path(run_directory)
+    append_block(text, "Files", files, len(files) + width)
+    for number, step in enumerate(next_steps(record, run_directory.rstrip("/"))):
         append_block(text, "Next" if number == 0 else "", step.words, width)
         if step.command:
             append_block(text, "", f"  {step.command}", len(step.command) + width)
+    text.rstrip()
+    return text
+
+
+def report_made(path: str, width: int) -> Text:
+    """What is printed below the summary once the page is there; the path is not wrapped."""
+    text = Text()
+    append_block(text, "Report", path, len(path) + width)
     text.rstrip()
     return text
 
@@ -102,7 +110,8 @@ def _append_nature(text: Text, record: RunRecord, width: int) -> None:
 def _main(main: WorkerRecord, record: RunRecord) -> str:
     profile = next((place.profile for place in record.slices if place.uuid == main.slice_uuid), "a slice")
     neighbours = _backgrounds(record)
-    beside = f"beside {neighbours} background{'' if neighbours == 1 else 's'}"
+    alone = record.goal == Goal.BASELINE.value
+    beside = "alone: a baseline" if alone else f"beside {_count(neighbours, 'background')}"
     does = _audit(main) or main.mode
     accuracy = f"accuracy {main.accuracy}" + (f" ({main.config_ver})" if main.config_ver else "")
     return printable(f"{main.benchmark} {main.scenario}, {does}, {accuracy}, on {profile}, {beside}")
@@ -144,25 +153,25 @@ def _backgrounds(record: RunRecord) -> int:
     return sum(worker.role == Role.BACKGROUND.value for worker in record.workers)
 
 
-def _result(main: WorkerRecord) -> str:
-    metrics = main.metrics
+def result_words(scenario: str, mode: str, metrics: Mapping[str, float]) -> str:
+    """Main's result in one line: what its scenario is measured by first; also where that is nothing."""
     parts: list[str] = []
-    if main.mode == Mode.ACCURACY.value:
+    if mode == Mode.ACCURACY.value:
         parts += _accuracy(metrics)
     else:
         own = [f"{name} {value:.6g}" for name, value in metrics.items() if not name.startswith(_LOADGENS)]
         parts += [", ".join(own)] if own else []
-    key, percentile = _STREAMS.get(main.scenario, ("", ""))
+    key, percentile = _STREAMS.get(scenario, ("", ""))
     if metrics.get(key):
         parts.append(f"{percentile} {metrics[key] / _NS_PER_MS:.4g} ms (lower is better)")
     throughput = next((metrics[name] for name in _THROUGHPUTS if name in metrics), None)
     if throughput is not None:
         parts.append(f"{throughput:.6g} samples/s")
     # In Offline the one query holds all samples: its percentiles are points of the run's length, not latencies.
-    if main.scenario != "offline":
+    if scenario != "offline":
         known = [f"{name} {metrics[key] / _NS_PER_MS:.2f} ms" for key, name in _LATENCIES if key in metrics]
         if known:
-            parts.append(f"{'observed ' if main.scenario in _STREAMS else ''}latency {', '.join(known)}")
+            parts.append(f"{'observed ' if scenario in _STREAMS else ''}latency {', '.join(known)}")
     return "; ".join(parts) or "none: main has no result"
 
 
@@ -176,7 +185,8 @@ def _accuracy(metrics: Mapping[str, float]) -> Iterator[str]:
         yield f"accuracy {value:.6g}" + ("" if target is None else f" (at least {target:.6g} is needed)")
 
 
-def _observer(record: RunRecord) -> str:
+def observer_words(record: RunRecord) -> str:
+    """What watching cost, in one line."""
     observer = record.observer
     sampler = "unknown" if observer.sampler_cpu_s is None else f"{observer.sampler_cpu_s:.2f} s"
     words = f"{observer.cpu_s:.2f} s of CPU, {observer.wakeups} wake-ups; sampler {sampler}"
@@ -198,58 +208,61 @@ def _share_of_a_core(measuring: ObserverPhase, record: RunRecord) -> float | Non
     return None
 
 
-class _Step(NamedTuple):
+class Step(NamedTuple):
     """One thing to do: `words`, and below them a command to copy, if there is one."""
 
     words: str
     command: str = ""
 
 
-def _next_steps(record: RunRecord, run_directory: str) -> Iterator[_Step]:
-    quoted = shlex.quote(run_directory)
+def next_steps(record: RunRecord, run_directory: str) -> Iterator[Step]:
+    """What whoever reads the verdict can do now."""
+    quoted = shell_quote(run_directory)
     verify = f"heteromig verify {quoted}"
     verdict = record.verdict
     if verdict is None:
-        yield _Step("If it is not going on any more, what is on disk can be judged:", verify)
+        yield Step("If it is not going on any more, what is on disk can be judged:", verify)
         return
     if verdict.exit_code == ExitCode.VALID and record.goal == Goal.BUILD.value:
-        yield _Step("heteromig run, with the same options, uses these engines.")
+        yield Step("heteromig run, with the same options, uses these engines.")
         return
+    if verdict.exit_code == ExitCode.VALID and record.goal == Goal.BASELINE.value:
+        yield Step("What neighbours cost, once there is a run beside them:", f"heteromig compare {quoted} RUN_DIR")
     yield from _hints(record, quoted, verdict.exit_code)
     done = record.preparation
     if done is not None and done.kind == Preparation.LAYOUT.value and done.what is not None and not done.restored:
-        yield _Step("Cut the GPU back, once that is possible:", f"heteromig mig restore {quoted}")
+        yield Step("Cut the GPU back, once that is possible:", f"heteromig mig restore {quoted}")
     if verdict.exit_code != ExitCode.INTERNAL:
-        yield _Step("Prove this verdict again, from the files alone:", verify)
+        yield Step("Prove this verdict again, from the files alone:", verify)
 
 
-def _hints(record: RunRecord, quoted: str, code: int) -> Iterator[_Step]:
+def _hints(record: RunRecord, quoted: str, code: int) -> Iterator[Step]:
     match code:
         case ExitCode.INVALID:
             yield from _hints_on_main(record, quoted)
         case ExitCode.OVERLAP:
-            yield _Step(
+            yield Step(
                 "Backgrounds have to outlast main: leave --background-benchmark-duration automatic, or ask for more."
             )
             yield from _logs(quoted, filter(_ended_by_itself, record.workers))
         case ExitCode.WORKER:
             yield from _logs(quoted, filter(_failed, record.workers))
         case ExitCode.START_TIMEOUT:
-            yield _Step("Allow more with --background-start-timeout, or find out what they wait for.")
+            yield Step("Allow more with --background-start-timeout, or find out what they wait for.")
             yield from _logs(quoted, filter(_never_timed, record.workers))
         case ExitCode.DEVICE:
-            yield _Step("See what slices there are, and who is using them:", "heteromig slices")
+            yield Step("See what slices there are, and who is using them:", "heteromig slices")
             if not record.simulated:
-                yield _Step("Try the same without a GPU:", "heteromig run --slices sim:a100-sxm-80gb")
+                yield Step("Try the same without a GPU:", "heteromig run --slices sim:a100-sxm-80gb")
         case ExitCode.INCONCLUSIVE:
-            yield _Step("What is missing is named above; nothing is wrong with what is there.")
+            yield Step("What is missing is named above; nothing is wrong with what is there.")
         case _ if code > SIGNAL_BASE:
-            yield _Step("It was stopped on request; start it again when you like.")
+            yield Step("It was stopped on request; start it again when you like.")
         case _:
             return
 
 
-def _hints_on_main(record: RunRecord, quoted: str) -> Iterator[_Step]:
+def _hints_on_main(record: RunRecord, quoted: str) -> Iterator[Step]:
     main = next((worker for worker in record.workers if worker.role == Role.MAIN.value), None)
     if main is None:
         return
@@ -257,7 +270,7 @@ def _hints_on_main(record: RunRecord, quoted: str) -> Iterator[_Step]:
         yield from _logs(quoted, (main,))
     else:
         words = f"{_advice(main, record.harness)} LoadGen's own words:"
-        yield _Step(words, f"ls {quoted}/{shlex.quote(main.directory)}")
+        yield Step(words, f"ls {quoted}/{shell_quote(main.directory)}")
 
 
 def _advice(main: WorkerRecord, harness: str) -> str:
@@ -288,8 +301,8 @@ def _ended_by_itself(worker: WorkerRecord) -> bool:
     return worker.role == Role.BACKGROUND.value and worker.stopped_by is None and worker.exit_code is not None
 
 
-def _logs(quoted: str, workers: Iterable[WorkerRecord]) -> Iterator[_Step]:
+def _logs(quoted: str, workers: Iterable[WorkerRecord]) -> Iterator[Step]:
     """Where the first few of `workers` say what happened."""
     for worker in itertools.islice(workers, _LOGS_MAX):
-        log = f"tail {quoted}/{shlex.quote(worker.directory)}/stdout.log"
-        yield _Step(f"See what {worker.role} {worker.index} ({printable(worker.benchmark)}) said last:", log)
+        log = f"tail {quoted}/{shell_quote(worker.directory)}/stdout.log"
+        yield Step(f"See what {worker.role} {worker.index} ({printable(worker.benchmark)}) said last:", log)

@@ -18,27 +18,42 @@ ELLIPSIS = "…"
 _ESCAPES = re.compile(
     r"""
     (?: \x1b\[ | \x9b ) [0-?]* [ -/]* [@-~]?               # CSI: colours, cursor movements
-  | (?: \x1b[\]PX^_] | [\x90\x98\x9d-\x9f] )               # OSC, DCS, SOS, PM, APC: a string ...
-    [^\x07\x1b\x9c]* (?: \x07 | \x1b\\ | \x9c )?           # ... up to its terminator, or what is there of it
+  | (?: \x1b[\]PX^_] | [\x90\x98\x9d-\x9f] )               # OSC, DCS, SOS, PM, APC: a string up to its terminator;
+    (?: [^\x07\x1b\x9c]* (?: \x07 | \x1b\\ | \x9c ) )?       # one without any hides nothing of what is said after it
   | \x1b [ -/]* [0-~]?                                     # two-character escapes, character sets
     """,
     re.VERBOSE,
 )
 _LONGEST_LINE = 1000
 """Characters looked at, at most: nobody has a terminal that wide, and a log may hold a line of megabytes."""
+_LONGEST_MESSAGE = 20_000
+_BLANKS = str.maketrans("\t\r\n", "   ")
 
 _SHORT_UUID = 8
 _UUID_PREFIXES = ("SIM-", "MPS-", "MIG-", "GPU-")  # in the order in which they can follow each other
 
 
-def printable(text: str) -> str:
-    """One line without escapes, control, format or zero-width characters; of a line redrawn by CR, the last state."""
-    text = text[:_LONGEST_LINE]
+def printable(text: str, *, at_most: int = _LONGEST_LINE) -> str:
+    """One line without escapes, control, format or zero-width characters.
+
+    Nothing is left out because of a CR or of an escape that never ends: a sentence about a process says all of itself,
+    whatever that process calls itself. Of a long text, only the first `at_most` characters are looked at.
+    """
+    text = text[:at_most]
     if text.isascii() and text.isprintable():
         return text.strip()
-    text = _ESCAPES.sub("", text).replace("\t", " ").rstrip("\r\n")
-    text = next((part for part in reversed(text.split("\r")) if part.strip()), "").replace("\n", " ")
+    text = _ESCAPES.sub("", text).translate(_BLANKS)
     return "".join(filter(_shows, text)).strip()
+
+
+def sentence(text: str) -> str:
+    """A message as a whole, which may be long, and quote names and lines of others."""
+    return printable(text, at_most=_LONGEST_MESSAGE)
+
+
+def shown_path(path: str) -> str:
+    """A path as it is, or, where it could do something to a terminal, as a shell reads it back."""
+    return path if path.isprintable() else shell_quote(path)
 
 
 def _shows(character: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from heteromig.core.overlap import BackgroundOverlap
+from heteromig.core.units import NS_PER_S
 from heteromig.core.verdict import Reason
 from heteromig.views.text import fit, printable
 
@@ -22,6 +23,10 @@ _HEADLINES = {
     "lenient": "the run went on in spite of what is listed below, so it proves nothing.",
 }
 _ALONE = "main is VALID; there was no background."
+COVERED_WORDS = {True: "yes", False: "NO", None: "not proven"}
+"""Whether a background was timed during main; None where the evidence does not decide."""
+
+_COVERED_STYLES = {True: "green", False: "bold red", None: "yellow"}
 _STATUS_STYLES = {"valid": "bold green", "built": "bold green", "lenient": "bold yellow", "inconclusive": "bold yellow"}
 
 
@@ -29,19 +34,23 @@ def append_verdict(
     text: Text, status: str, exit_code: int, reasons: Sequence[Reason], width: int, *, backgrounds: int
 ) -> None:
     """One sentence first: the status, the exit code, and why; the other reasons follow."""
-    headline = _ALONE if status == "valid" and not backgrounds else _HEADLINES.get(status)
-    rest = list(reasons)
-    if headline is None:
-        headline = printable(reasons[0].sentence) if reasons else "no reason is recorded."
-        rest = rest[1:]
+    sentence, rest = headline(status, reasons, backgrounds=backgrounds)
     head = f"{status.upper()} (exit {exit_code}): "
-    lines = textwrap.wrap(head + headline, width, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(head + sentence, width, break_long_words=False, break_on_hyphens=False)
     text.append(lines[0][: len(head)], _STATUS_STYLES.get(status, "bold red"))
     text.append(lines[0][len(head) :] + "\n")
     for line in lines[1:]:
         text.append(line + "\n")
     for reason in rest:
         append_block(text, "", f"- {printable(reason.sentence)} (exit {reason.exit_code})", width, indent=2)
+
+
+def headline(status: str, reasons: Sequence[Reason], *, backgrounds: int) -> tuple[str, Sequence[Reason]]:
+    """The verdict in one sentence, and the reasons which that sentence does not tell."""
+    sentence = _ALONE if status == "valid" and not backgrounds else _HEADLINES.get(status)
+    if sentence is not None:
+        return sentence, reasons
+    return printable(reasons[0].sentence) if reasons else "no reason is recorded.", reasons[1:]
 
 
 def append_block(text: Text, label: str, words: str, width: int, *, indent: int = _LABEL_WIDTH) -> None:
@@ -68,30 +77,50 @@ def append_overlap(
     if not backgrounds:
         append_block(text, "Overlap", "proven: there was no background" if proven else "not proven", width)
         return
-    worst = f"coverage {_percent(coverage)}, slack {_slack(before_s)} before and {_slack(after_s)} after main"
+    worst = (
+        f"coverage {share_words(coverage)}, slack {slack_words(before_s)} before and {slack_words(after_s)} after main"
+    )
     append_block(text, "Overlap", f"{'proven' if proven else 'NOT proven'}: at worst {worst}", width)
     names = [f"{background.worker} {printable(background.benchmark)}" for background in backgrounds]
     name_width = max(len("BACKGROUND"), *map(len, names))
     title = f"{'BACKGROUND':<{name_width}}  {'TIMED DURING MAIN':<17}  {'COVERAGE':>8}  {'BEFORE':>10}  {'AFTER':>10}"
     text.append(f"  {title}  EVIDENCE\n", "dim")
     for name, background in zip(names, backgrounds, strict=True):
-        word, style = {True: ("yes", "green"), False: ("NO", "bold red"), None: ("not proven", "yellow")}[
-            background.covered
-        ]
+        word, style = COVERED_WORDS[background.covered], _COVERED_STYLES[background.covered]
         text.append(f"  {fit(name, name_width)}  ")
-        text.append(f"{word:<17}", style)
+        text.append(f"{'NO, it stalled' if background.gaps else word:<17}", style)
         text.append(
-            f"  {_percent(background.coverage):>8}  {_slack(background.slack_before_s):>10}"
-            f"  {_slack(background.slack_after_s):>10}  {background.evidence.value}\n"
+            f"  {share_words(background.coverage):>8}  {slack_words(background.slack_before_s):>10}"
+            f"  {slack_words(background.slack_after_s):>10}  {background.evidence.value}\n"
         )
 
 
-def _percent(share: float | None) -> str:
+def append_gaps(text: Text, backgrounds: Sequence[BackgroundOverlap], threshold_s: float, width: int) -> None:
+    """Whether backgrounds were at work all the time, as far as anything would have shown that they were not."""
+    by_watch: dict[str, list[str]] = {}
+    for background in backgrounds:
+        name = f"{background.worker} {printable(background.benchmark)}"
+        if background.gaps is None:
+            by_watch.setdefault("not observed (no heartbeat, no device activity)", []).append(name)
+        elif background.gaps:
+            lost_s = sum(gap.end_utc_ns - gap.begin_utc_ns for gap in background.gaps) / NS_PER_S
+            by_watch.setdefault(f"{len(background.gaps)} of {lost_s:.3f} s in all", []).append(name)
+        else:
+            watches = " and ".join(watch.value for watch in background.gaps_seen_by)
+            by_watch.setdefault(f"none longer than {threshold_s:g} s by {watches}", []).append(name)
+    if by_watch:
+        words = "; ".join(f"{found}: {', '.join(names)}" for found, names in by_watch.items())
+        append_block(text, "Gaps", words, width)
+
+
+def share_words(share: float | None) -> str:
+    """`99.9 %`, never rounded up."""
     if share is None:
         return UNKNOWN
     # Rounding up would turn a gap into "100 %".
     return "100 %" if share >= 1 else f"{int(share * 1000) / 10:.1f} %"
 
 
-def _slack(seconds: float | None) -> str:
+def slack_words(seconds: float | None) -> str:
+    """`+0.255 s`."""
     return UNKNOWN if seconds is None else f"{seconds:+.3f} s"

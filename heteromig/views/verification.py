@@ -12,8 +12,15 @@ from heteromig.core.overlap import CertificateSummary
 from heteromig.core.spec import Isolation
 from heteromig.core.verdict import Verdict
 from heteromig.views.guards_view import append_guards, append_remarks
-from heteromig.views.text import printable
-from heteromig.views.verdict_text import SIMULATED_NOTE, SOFT_NOTE, append_block, append_overlap, append_verdict
+from heteromig.views.text import printable, shown_path
+from heteromig.views.verdict_text import (
+    SIMULATED_NOTE,
+    SOFT_NOTE,
+    append_block,
+    append_gaps,
+    append_overlap,
+    append_verdict,
+)
 
 
 class Verified(Protocol):
@@ -68,12 +75,17 @@ def verification(found: Verified, run_directory: str, width: int) -> Text:
         append_block(text, "", SOFT_NOTE, width, indent=0)
     text.append("\n")
     append_block(
-        text, "Verified", f"{printable(found.run_id)}, from the logs and the journal in {run_directory}", width
+        text,
+        "Verified",
+        f"{printable(found.run_id)}, from the logs and the journal in {shown_path(run_directory)}",
+        width,
     )
     if found.certificate is not None:
         overlap = found.certificate.overlap
         figures = (overlap.coverage, overlap.slack_before_s, overlap.slack_after_s)
         append_overlap(text, overlap.proven, figures, overlap.backgrounds, width)
+        if found.certificate.main_section is not None and found.certificate.gap_threshold_s is not None:
+            append_gaps(text, overlap.backgrounds, found.certificate.gap_threshold_s, width)
     measured = found.certificate is not None and found.certificate.main_section is not None
     append_guards(text, found.device_guards, width, simulated=found.simulated, measured=measured)
     for note in found.notes:

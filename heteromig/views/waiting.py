@@ -175,6 +175,8 @@ def _main_sentence(view: View) -> str:
             return f"main {benchmark} was measured; waiting for it to exit"
         case _:
             timed = sum(view.spec.start_evidence.reached_by(worker.state) for worker in view.backgrounds)
+            if not view.backgrounds:
+                return f"measuring {benchmark} alone"
             return f"measuring {benchmark} beside {timed} of {len(view.backgrounds)} backgrounds"
 
 

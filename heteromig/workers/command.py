@@ -8,6 +8,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from heteromig.core.redaction import Redaction
+
 
 class Command(Struct, frozen=True):
     """One program with everything that it sees.
@@ -27,3 +29,13 @@ class Command(Struct, frozen=True):
 def with_environment(command: Command, added: Mapping[str, str]) -> Command:
     """The same program with more in its environment; `added` wins."""
     return msgspec.structs.replace(command, env={**command.env, **added})
+
+
+def without_secrets(command: Command, redaction: Redaction) -> Command:
+    """The same program as it may be written down."""
+    return msgspec.structs.replace(
+        command,
+        argv=redaction.words(command.argv),
+        env=redaction.environment(command.env),
+        cwd=Path(redaction.text(str(command.cwd))),
+    )

@@ -1,9 +1,10 @@
 """One process per worker that starts the harness, blocks on it, and leaves nothing behind.
 
-Run as a script of its own (`python -I -S guardian.py LIFELINE_FD REPORT_FD PARENT_PID DIRECTORY`), so it imports
-nothing but the standard library, and little of that. It reads
-`command.json` in DIRECTORY, appends the harness' output to `stdout.log` there, writes one line of JSON to the report
-pipe once the harness runs (or could not be started), and `exit.json` when the harness and all its descendants are gone.
+Run as a script of its own (`python -I -S guardian.py LIFELINE_FD REPORT_FD COMMAND_FD PARENT_PID DIRECTORY`), so it
+imports nothing but the standard library, and little of that. It reads what to run from COMMAND_FD, because
+`command.json` in DIRECTORY has no secrets, writes down itself and the harness in `processes.jsonl` before either can do
+anything, appends the harness' output to `stdout.log`, writes one line of JSON to the report pipe once the harness runs
+(or could not be started), and `exit.json` when the harness and all its descendants are gone.
 
 It is two processes. The one that the controller starts leads the session, and only watches over the other, its child,
 which does all of the above. Both are child subreapers (prctl(2)), so that descendants which fork twice or call setsid
@@ -14,7 +15,7 @@ The lifeline carries commands (`c`, `t`, `k`, see `COMMANDS`); its end of file, 
 is gone.
 """
 # Importing pathlib would add a third to the start of every worker, hence no paths but strings here.
-# ruff: noqa: PTH104, PTH108, PTH123, PTH208
+# ruff: noqa: PTH104, PTH108, PTH115, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -37,6 +38,12 @@ COMMANDS = {ord("c"): "clean stop", ord("t"): "TERM", ord("k"): "KILL"}
 """What the controller may write to the lifeline: the rungs of the stop ladder."""
 STRENGTH = ("clean stop", "TERM", "KILL", "lifeline")
 """Ways to be stopped, weakest first; `exit.json` names the strongest one that was begun."""
+
+PROCESSES_FILE = "processes.jsonl"
+"""Who was started, one JSON object a line; see `note_process`."""
+MARK_VARIABLE = "HETEROMIG_WORKER_MARK"
+"""In the environment of a harness and all its descendants: a random word, by which those that left the session of a
+guardian that was killed are still known to be its own."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 FIRST_RECHECK_S = 0.002
@@ -112,6 +119,49 @@ def send_signal(process: Process, signum: int) -> bool:
         os.close(pidfd)
 
 
+def this_boot() -> str:
+    """An id of this boot of the machine: pids and start times mean nothing after the next. Empty where it is hidden."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def this_pid_namespace() -> str:
+    """Where the pids that this process sees mean something; empty where that is hidden."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def note_process(directory: str, role: str, pid: int, mark: str = "") -> None:
+    """Append a process to `processes.jsonl`, so that it can be told and stopped when nobody is left who knows it.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    process = read_process(pid)
+    if process is None:  # it is gone, and nobody needs to stop it
+        return
+    record = {
+        "boot_id": this_boot(),
+        "pid_namespace": this_pid_namespace(),
+        "role": role,
+        "pid": pid,
+        "start_time": process.start_time,
+        "mark": mark,
+    }
+    path = f"{directory}/{PROCESSES_FILE}"
+    # It has the mark, by which processes are killed: nobody else is to read, let alone to write it.
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, json.dumps(record).encode() + b"\n")  # one write, which others' do not get into
+    finally:
+        os.close(fd)
+
+
 def prctl(option: int, value: int) -> None:
     """Set one attribute of this process, numbered as in the manual page of prctl.
 
@@ -143,14 +193,15 @@ def report(fd: int, message: dict[str, int | str | None]) -> None:
 class Guardian:
     """The harness, its descendants, and the three things to wait for: lifeline, signals, the outcome of exec."""
 
-    def __init__(self, lifeline_fd: int, report_fd: int, directory: str) -> None:
+    def __init__(self, lifeline_fd: int, report_fd: int, command_fd: int, directory: str) -> None:
         self._lifeline_fd = lifeline_fd
         self._report_fd = report_fd
         self._directory = directory
-        with open(f"{directory}/command.json", "rb") as spec:
+        with open(command_fd, "rb") as spec:
             command = json.load(spec)
+        self._mark = os.urandom(16).hex()
         self._argv: list[str] = command["argv"]
-        self._env: dict[str, str] = {**os.environ, **command["env"]}
+        self._env: dict[str, str] = {**os.environ, **command["env"], MARK_VARIABLE: self._mark}
         self._cwd: str = command["cwd"]
         self._cpus: list[int] = command["cpus"]
         self._clean_stop_signal: int | None = command["clean_stop_signal"]
@@ -188,8 +239,11 @@ class Guardian:
             self._write_exit(self._status)
 
     def _prepare(self) -> None:
-        """Point this process' output to the log and pin it; the harness inherits both."""
-        log_fd = os.open(f"{self._directory}/stdout.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        """Write down this process, point its output to the log and pin it; the harness inherits the latter two."""
+        for pid in {os.getsid(0), os.getpid()}:  # whoever leads the session, by which its members are known
+            note_process(self._directory, "guardian", pid)
+        # Programs print what they were told, and NVIDIA's the whole environment: that is for nobody else to read.
+        log_fd = os.open(f"{self._directory}/stdout.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.dup2(log_fd, 1)
         os.dup2(log_fd, 2)
         os.close(log_fd)
@@ -212,7 +266,7 @@ class Guardian:
 
     def _become_harness(self, error_fd: int) -> None:
         """In the child: keep nothing of the guardian but its output and its processors, then exec."""
-        failed_at = "exec"
+        failed_at = "record"
         try:
             signal.set_wakeup_fd(-1)
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -221,6 +275,7 @@ class Guardian:
             for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
                 signal.signal(signum, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            note_process(self._directory, "harness", os.getpid(), self._mark)
             failed_at = "chdir"
             os.chdir(self._cwd)
             failed_at = "exec"
@@ -246,6 +301,8 @@ class Guardian:
         reason = os.strerror(int(number))
         if failed_at == "chdir":
             sentence = f"The working directory {self._cwd} of the harness cannot be entered: {reason}."
+        elif failed_at == "record":
+            sentence = f"{self._directory}/{PROCESSES_FILE} cannot be written, so nothing was started: {reason}."
         else:
             sentence = (
                 f"The program {self._argv[0]} cannot be run in {self._cwd}: {reason}. "
@@ -342,8 +399,10 @@ class Guardian:
             "ended_utc_ns": self._ended_utc_ns,
         }
         temporary = f"{self._directory}/.exit.json"
+        # Not for others to write, whatever the umask is.
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
-            with open(temporary, "x", encoding="ascii") as file:
+            with open(fd, "w", encoding="ascii") as file:
                 json.dump(content, file, indent=2)
                 file.write("\n")
                 file.flush()
@@ -416,7 +475,7 @@ def _do_nothing(_signum: int, _frame: object) -> None:
     """A handler must exist for a signal to reach the wakeup pipe."""
 
 
-def main(lifeline_fd: int, report_fd: int, parent_pid: int, directory: str) -> int:
+def main(lifeline_fd: int, report_fd: int, command_fd: int, parent_pid: int, directory: str) -> int:
     """Guard one harness until all of it is gone."""
     for fd in (lifeline_fd, report_fd):
         os.set_inheritable(fd, False)  # noqa: FBT003 - the function takes it by position only
@@ -434,18 +493,19 @@ def main(lifeline_fd: int, report_fd: int, parent_pid: int, directory: str) -> i
         return 1
     if guardian_pid == 0:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
-        guardian = Guardian(lifeline_fd, report_fd, directory)
+        guardian = Guardian(lifeline_fd, report_fd, command_fd, directory)
         prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         if os.getppid() == watcher_pid:
             guardian.run()
             os.kill(watcher_pid, signal.SIGCONT)  # somebody may have stopped it, and it is to end now
         return 0
-    os.close(report_fd)  # whose end is the guardian's
+    for fd in (report_fd, command_fd):  # which are the guardian's
+        os.close(fd)
     watcher = Watcher(guardian_pid, lifeline_fd)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     return watcher.run()
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]))

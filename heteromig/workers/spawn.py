@@ -66,7 +66,8 @@ def spawn_helper(argv: tuple[str, ...], *, stderr: Path, cpus: tuple[int, ...] =
         PreflightError: the program or the file for its errors cannot be opened.
     """
     try:
-        with stderr.open("ab") as errors:
+        fd = os.open(stderr, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with os.fdopen(fd, "ab") as errors:
             process = subprocess.Popen(
                 argv,
                 bufsize=0,

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import msgspec
 
-from heteromig.core.errors import PreflightError
+from heteromig.core.errors import EvidenceError, PreflightError
 from heteromig.core.events import (
     AnyEvent,
     FinishAnnounced,
+    FoundStopped,
     ProgressMade,
     ResultReported,
     SpawnFailed,
@@ -32,6 +33,7 @@ from heteromig.core.events import (
     WorkerSpawned,
 )
 from heteromig.core.units import MonotonicNs, UtcNs
+from heteromig.logs.files import read_regular
 from heteromig.logs.harness import MLPERF_LINES, HarnessLog, LinePattern
 from heteromig.logs.loadgen import DetailLog
 from heteromig.logs.search import LogPlace, LogSearch
@@ -40,6 +42,7 @@ from heteromig.workers import guardian
 from heteromig.workers.command import Command
 from heteromig.workers.environment import without_slice
 from heteromig.workers.guardian import read_process
+from heteromig.workers.private import create_private
 from heteromig.workers.sweep import kill_tree, note_reaped, note_started, sweep_orphans
 
 STDOUT_LOG = "stdout.log"
@@ -85,17 +88,37 @@ class ExitRecord(msgspec.Struct, frozen=True):
     ended_utc_ns: UtcNs
 
 
-class _Spawned(msgspec.Struct, frozen=True):
+class Spawned(msgspec.Struct, frozen=True):
     """The guardian's report when the harness runs. `start_time` is None when it was gone again already."""
 
     pid: int
     start_time: int | None
 
 
-class _Failed(msgspec.Struct, frozen=True):
+class NotSpawned(msgspec.Struct, frozen=True):
     """The guardian's report when it does not."""
 
     error: str
+
+
+def read_report(text: bytes) -> Spawned | NotSpawned | None:
+    """What a guardian reported; None when that is neither, as when it was killed before."""
+    try:
+        return msgspec.json.decode(text, type=Spawned)
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    try:
+        return msgspec.json.decode(text, type=NotSpawned)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def read_exit(path: Path) -> ExitRecord | None:
+    """What a guardian left in `exit.json`; None when it left nothing, or something else lies there."""
+    try:
+        return msgspec.json.decode(read_regular(path, "The exit record"), type=ExitRecord)
+    except (OSError, EvidenceError, msgspec.DecodeError, RecursionError):
+        return None
 
 
 class Worker:
@@ -111,6 +134,7 @@ class Worker:
         index: int,
         directory: Path,
         command: Command,
+        written: Command | None = None,
         cpus: tuple[int, ...] = (),
         logs: LogPlace | None = None,
         lines: tuple[LinePattern, ...] = MLPERF_LINES,
@@ -121,6 +145,7 @@ class Worker:
             index: number of the worker in the plan.
             directory: exists; receives `command.json`, `stdout.log` and `exit.json`.
             command: what to run.
+            written: the same as it may be written down, None where it has no secrets.
             cpus: processors for the whole tree, empty for those of the controller.
             logs: where LoadGen's logs will appear; None when there are none. What is there already is not its own.
             lines: what to look for in the harness' output.
@@ -128,6 +153,7 @@ class Worker:
         self.index = index
         self.directory = directory
         self.command = command
+        self._written = command if written is None else written
         self.cpus = cpus
         self.pid: int | None = None
         self.exit: ExitRecord | None = None
@@ -141,6 +167,7 @@ class Worker:
         self._report: WorkerSpawned | SpawnFailed | None = None
         self._report_taken = False
         self._output = Tail(directory / STDOUT_LOG)
+        self._lines = lines
         self._harness_log = HarnessLog(index, lines)
         self._search = None if logs is None else LogSearch(logs)
         self._detail: Tail | None = None
@@ -156,9 +183,10 @@ class Worker:
             PreflightError: the worker's directory cannot be written, already holds a worker, or there is no memory
                 or process to be had for the guardian.
         """
-        lifeline_fd = report_fd = -1
+        lifeline_fd = report_fd = command_fd = -1
         try:
             self._write_command()
+            command_fd = self._command_in_memory()
             lifeline_fd, self._lifeline_fd = os.pipe2(os.O_CLOEXEC)
             self._report_fd, report_fd = os.pipe2(os.O_CLOEXEC)
             os.set_blocking(self._lifeline_fd, False)
@@ -170,13 +198,14 @@ class Worker:
                     guardian.__file__,
                     str(lifeline_fd),
                     str(report_fd),
+                    str(command_fd),
                     str(os.getpid()),
                     os.fspath(self.directory),
                 ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=(lifeline_fd, report_fd),
+                pass_fds=(lifeline_fd, report_fd, command_fd),
                 env=without_slice(),
                 start_new_session=True,
             )
@@ -189,9 +218,23 @@ class Worker:
             ) from error
         finally:
             # The guardian's ends must be the guardian's alone, else no end of file would ever be seen.
-            for fd in (lifeline_fd, report_fd):
+            for fd in (lifeline_fd, report_fd, command_fd):
                 if fd >= 0:
                     os.close(fd)
+
+    def rejoin(self, index: int) -> None:
+        """Begin anew as worker `index` of another run: all that it wrote so far is news, and read from the start."""
+        self.index = index
+        self._report_taken = True
+        self._output.close()
+        self._output = Tail(self.directory / STDOUT_LOG)
+        self._harness_log = HarnessLog(index, self._lines)
+        if self._detail is not None:
+            self._detail.close()
+        self._detail = None if self._detail_path is None else Tail(self._detail_path)
+        self._detail_log = DetailLog(index)
+        self._is_announced = False
+        self._found = []
 
     @property
     def report_fd(self) -> int:
@@ -242,8 +285,7 @@ class Worker:
         if self._guardian.returncode != 0:
             sweep_orphans(SWEEP_TIMEOUT_S)
             self._discard_half_written()
-        with contextlib.suppress(OSError, msgspec.DecodeError):
-            self.exit = msgspec.json.decode((self.directory / EXIT_FILE).read_bytes(), type=ExitRecord)
+        self.exit = read_exit(self.directory / EXIT_FILE)
         return WorkerExited(
             at_ns=at_ns,
             worker=self.index,
@@ -277,8 +319,8 @@ class Worker:
         found, self._found = self._found, []
         return _in_order(found)
 
-    def still_timed(self, at_ns: MonotonicNs) -> StillTimed | None:
-        """Look now: the harness is alive, not stopped, and its log shows a timed section that has not ended.
+    def observe(self, at_ns: MonotonicNs) -> StillTimed | FoundStopped | None:
+        """Look now: the harness is alive, and its log shows a timed section that has not ended; and whether it moves.
 
         Without a log of LoadGen's, its markers say so. The wall clock is read before the looking, so the statement
         holds for that time. Whatever else the look finds is told by the next `read_logs`.
@@ -291,8 +333,10 @@ class Worker:
         if not timed or self.pid is None:
             return None
         process = read_process(self.pid)
-        if process is None or process.start_time != self._start_time or process.state in "ZXTt":
+        if process is None or process.start_time != self._start_time or process.state in "ZXt":
             return None
+        if process.state == "T":
+            return FoundStopped(at_ns=at_ns, worker=self.index)
         return StillTimed(at_ns=at_ns, worker=self.index, at_utc_ns=at_utc_ns)
 
     def close(self) -> None:
@@ -321,17 +365,27 @@ class Worker:
             (self.directory / f".{EXIT_FILE}").unlink()
 
     def _write_command(self) -> None:
-        command = {
-            "argv": self.command.argv,
-            "env": self.command.env,
-            "cwd": os.fspath(self.command.cwd),
+        with os.fdopen(create_private(self.directory / COMMAND_FILE), "wb") as file:
+            file.write(self._as_json(self._written))
+
+    def _command_in_memory(self) -> int:
+        """A descriptor from which the guardian reads the command as it is, which is on no disk."""
+        fd = os.memfd_create("command")
+        with os.fdopen(os.dup(fd), "wb") as file:
+            file.write(self._as_json(self.command))
+        os.lseek(fd, 0, os.SEEK_SET)
+        return fd
+
+    def _as_json(self, command: Command) -> bytes:
+        fields = {
+            "argv": command.argv,
+            "env": command.env,
+            "cwd": os.fspath(command.cwd),
             "cpus": self.cpus,
-            "clean_stop_signal": self.command.clean_stop_signal,
+            "clean_stop_signal": command.clean_stop_signal,
         }
         # The standard library's encoder, because environments may hold bytes that are no UTF-8.
-        with (self.directory / COMMAND_FILE).open("x", encoding="ascii") as file:
-            json.dump(command, file, indent=2)
-            file.write("\n")
+        return json.dumps(fields, indent=2).encode("ascii") + b"\n"
 
     def _tell(self, command: bytes) -> None:
         if self._lifeline_fd >= 0:
@@ -348,23 +402,19 @@ class Worker:
         except BlockingIOError:
             if not self._report_text.endswith(b"\n"):
                 return
-        try:
-            report = msgspec.json.decode(self._report_text, type=_Spawned)
-        except msgspec.DecodeError:
-            self._report = SpawnFailed(at_ns=at_ns, worker=self.index, message=self._failure())
-            return
-        self.pid = report.pid
-        self._start_time = report.start_time
-        self._report = WorkerSpawned(at_ns=at_ns, worker=self.index, guardian_pid=self._guardian.pid, pid=report.pid)
-
-    def _failure(self) -> str:
-        try:
-            return msgspec.json.decode(self._report_text, type=_Failed).error
-        except msgspec.DecodeError:
-            return (
-                f"The guardian of worker {self.index} ended before its harness ran; "
-                f"{self.directory / STDOUT_LOG} may say why."
+        report = read_report(self._report_text)
+        if isinstance(report, Spawned):
+            self.pid = report.pid
+            self._start_time = report.start_time
+            self._report = WorkerSpawned(
+                at_ns=at_ns, worker=self.index, guardian_pid=self._guardian.pid, pid=report.pid
             )
+            return
+        ended = (
+            f"The guardian of worker {self.index} ended before its harness ran; "
+            f"{self.directory / STDOUT_LOG} may say why."
+        )
+        self._report = SpawnFailed(at_ns=at_ns, worker=self.index, message=report.error if report else ended)
 
     def _look(self, at_ns: MonotonicNs) -> None:
         at_end = self._reaped

@@ -7,13 +7,30 @@ import sys
 import time
 from collections.abc import Callable
 
-from tests.bench import abort, certificates, chatter, commands, handover, leftovers, overhead, tree, watching
+from tests.bench import (
+    abort,
+    certificates,
+    chatter,
+    commands,
+    handover,
+    leftovers,
+    load,
+    overhead,
+    replaying,
+    reports,
+    tree,
+    tuning,
+    watching,
+)
 from tests.bench.launching import MeasuringFailedError
 from tests.bench.table import MISSED, Row, render
 
 PROGRAMS: dict[str, Callable[[], list[Row]]] = {
     module.__name__.rpartition(".")[2]: module.measure
-    for module in (handover, chatter, tree, abort, watching, overhead, leftovers, commands, certificates)
+    for module in (
+        *(handover, chatter, tree, abort, watching, load, overhead, leftovers, commands, certificates, replaying),
+        *(reports, tuning),
+    )
 }
 
 

@@ -1,4 +1,8 @@
-"""The certificate of a run whose LoadGen logs are as large as a flood of warnings makes them."""
+"""The certificate of a run whose LoadGen logs are as large as a flood of warnings makes them.
+
+The output of its workers is as large as that of talkative ones after half an hour: 10 lines/s of 100 bytes, and a
+heartbeat a second.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +20,14 @@ from heteromig.logs.loadgen import BEGIN_LINE, DETAIL_LOG, find_end
 from heteromig.runner.evidence import certify_run
 from heteromig.runner.journal import read_journal
 from heteromig.runner.rundir import hash_files
+from heteromig.workers.worker import STDOUT_LOG
 from tests.bench import real
 from tests.bench.launching import MeasuringFailedError, scratch
 from tests.bench.table import Row, judge_median, ratio, spread
 
 LOGS_BYTES = 82_000_000
+OUTPUT_S = 1800
+LINES_PER_S = 10
 BUDGET_S = 0.5
 ROUNDS = 5
 PREFIX = b":::MLLOG "
@@ -79,7 +86,18 @@ def _blown_up(run_dir: Path, copy: Path, workers: str) -> Path:
             raise MeasuringFailedError(f"{path} has nothing between the begin and the end of its timed section")
         times = max(0, (LOGS_BYTES // len(logs) - len(text)) // len(lines))
         path.write_bytes(text[:end] + lines * times + text[end:])
+    for path in copy.glob(f"workers/*-*/{STDOUT_LOG}"):
+        path.write_bytes(path.read_bytes() + _said())
     return copy
+
+
+def _said() -> bytes:
+    """What a worker printed; the stamps are of a time long before it lived, so that the run stays as it was."""
+    noise = LINES_PER_S * (99 * b"x" + b"\n")
+    return b"".join(
+        noise + b"heartbeat: completed=%d samples_per_second=10.0 monotonic_s=%d.000\n" % (second, second)
+        for second in range(1, OUTPUT_S)
+    )
 
 
 def _certifying(run_dir: Path) -> Callable[[], None]:

@@ -171,7 +171,8 @@ def run(how: dict[str, Any], output: Output, start_s: float) -> int:
         if wait_s > 0 and stopped_within(wait_s):
             break
         if number % lines_per_s == 0:
-            output.write(b"heartbeat: completed=%d samples_per_second=%d\n" % (number, lines_per_s))
+            completed = time.monotonic_ns() if how["stamped"] else number
+            output.write(b"heartbeat: completed=%d samples_per_second=%d\n" % (completed, lines_per_s))
         else:
             output.write(filler)
     return number

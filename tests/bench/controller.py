@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from pathlib import Path
 
 import msgspec
 
@@ -14,6 +16,19 @@ from heteromig.runner.session import execute
 from heteromig.views.console import choose_reporter
 from tests.bench.standin import Scenario, StandIn
 from tests.bench.wide import WIDE, WideSamplerLink, add_board
+
+WRITTEN = "written.json"
+"""Beside the run directory: how long the journal was after each write, and when that was on the monotonic clock."""
+
+
+class Written:
+    """A follower of the journal that remembers when it grew."""
+
+    def __init__(self) -> None:
+        self.at: list[tuple[int, int]] = []
+
+    def grown(self, path: Path, size_bytes: int) -> None:  # noqa: ARG002 - there is one journal
+        self.at.append((size_bytes, time.monotonic_ns()))
 
 
 def main(scenario: Scenario) -> int:
@@ -31,11 +46,16 @@ def main(scenario: Scenario) -> int:
             timing=TimingConfig(start_time_buffer=0, background_start_timeout="60s", grace="1s"),
         )
     )
+    written = Written()
     try:
-        outcome = execute(spec, choose_reporter(live=None, quiet=False))
+        outcome = execute(
+            spec, choose_reporter(live=None, quiet=False), followers=(written,) if scenario.stamped else ()
+        )
     except HeteromigError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
+    if scenario.stamped:
+        (outcome.run_dir.parent / WRITTEN).write_bytes(msgspec.json.encode(written.at))
     verdict = outcome.record.verdict
     return 1 if verdict is None else verdict.exit_code
 

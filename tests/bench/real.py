@@ -30,7 +30,7 @@ def run_with(options: Sequence[str], *, cwd: Path, environ: Mapping[str, str] | 
     """Run `heteromig run` with options of one's own, which must end with 0; seconds from its start to its end."""
     before_s = time.monotonic()
     finished = subprocess.run(
-        (HETEROMIG, "run", *options),
+        (HETEROMIG, "run", "--no-report", *options),
         cwd=cwd,
         env=environ,
         stdin=subprocess.DEVNULL,

@@ -33,6 +33,7 @@ class Behaviour(Struct, frozen=True):
 
     `load_s` passes from the banner to the timed section. `dies_after_s` is the time from the begin of the timed
     section to a crash, None for a child that lives. `grandchild`: it leaves a process behind that ignores TERM.
+    `stamped`: what a heartbeat says was completed is the time on the monotonic clock, in ns.
     """
 
     log_dir: str
@@ -43,6 +44,7 @@ class Behaviour(Struct, frozen=True):
     line_bytes: int = 100
     dies_after_s: float | None = None
     grandchild: bool = False
+    stamped: bool = False
 
 
 class Scenario(Struct, frozen=True):
@@ -56,6 +58,7 @@ class Scenario(Struct, frozen=True):
     dying: int | None = None
     dies_after_s: float = 0.0
     grandchildren: bool = False
+    stamped: bool = False
 
 
 def child_argv(behaviour: Behaviour) -> tuple[str, ...]:
@@ -120,6 +123,7 @@ class StandIn:
             load_s=scenario.loads_s[assignment.index % len(scenario.loads_s)],
             dies_after_s=scenario.dies_after_s if assignment.index == scenario.dying else None,
             grandchild=scenario.grandchildren and not is_main,
+            stamped=scenario.stamped,
         )
         return Command(
             argv=child_argv(behaviour),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.benchmarks.conftest import Engines
 
-HEARTBEAT = re.compile(r"heartbeat: completed=\d+ samples_per_second=\d+\.\d")
+HEARTBEAT = re.compile(r"heartbeat: completed=\d+ samples_per_second=\d+\.\d monotonic_s=\d+\.\d{3}")
 STOPPED = re.compile(r"Stopped cleanly: [1-9]\d* samples were completed without being computed\.")
 
 
@@ -58,6 +58,15 @@ def test_every_benchmark_passes_accuracy_at_both_levels(
     assert verdict["target_percent"] == float(accuracy) <= verdict["value_percent"] <= 100
     assert verdict["samples"] == BENCHMARKS[benchmark].sample_count
     assert re.search(rf"(?m)^Accuracy: .* %, target {accuracy} %: PASSED$", done.stdout)
+
+
+def test_a_server_that_is_too_slow_counts_the_late_samples_as_loadgen_does(engine: Engines, log_dir: Path) -> None:
+    kind = ("resnet50", "server", "99")
+    done = finish(*options(kind, engine(*kind), log_dir, 500), "--target-qps", 20_000, "--min-query-count", 6_000)
+    assert done.returncode == 0, done.stderr
+    late = [int(text) for text in re.findall(r"(?m)^heartbeat: .* over_latency=(\d+)$", done.stdout)]
+    assert late == sorted(late)
+    assert 0 < late[-1] <= detail(log_dir)["result_overlatency_query_count"]
 
 
 def test_an_engine_with_altered_weights_fails_accuracy(bert: Path, log_dir: Path) -> None:

@@ -21,7 +21,7 @@ from heteromig.core.machine import diagram
 from heteromig.core.verdict import EXIT_CODES
 
 REPOSITORY = Path(__file__).parents[2]
-COMMANDS = ("run", "plan", "build", "slices", "states", "verify", "exit-codes", "import-results")
+COMMANDS = ("run", "plan", "build", "slices", "states", "verify", "replay", "schema", "exit-codes", "import-results")
 PLAN = ("plan", "--slices", "sim:a30", "--background-benchmarks", "dlrm,rnnt", "--json")
 
 

@@ -33,6 +33,7 @@ VALUES = {
     "background-benchmark-timeout": "7m",
     "drain": "wait",
     "lenient": None,
+    "allow-busy": None,
     "main-action": "run_audit_test01",
     "main-benchmark-runargs": "--power_limit=300 --a_b='c d'",
     "main-benchmark-cmd-prefix": "nsys profile --trace=cuda,nvtx -o main",
@@ -51,12 +52,14 @@ VALUES = {
     "no-pin": None,
     "runs-dir": "my_runs",
     "engines-dir": "my_engines",
+    "allow-shared-dirs": None,
     "rebuild": None,
     "start-time-buffer": "7s",
     "main-benchmark-immediate-start": "True",
     "start-evidence": "announced",
     "background-start-timeout": "8m",
     "end-time-buffer-min": "9s",
+    "gap-threshold": "6s",
     "build-timeout": "10m",
     "main-timeout": "11m",
     "main-exit-timeout": "12s",
@@ -66,7 +69,10 @@ VALUES = {
 }
 """An option each, with a value that changes the specification of a run of bert in NVIDIA's tree."""
 
-ELSEWHERE = {"config", "main-target-qps", "sim-faults", "dry-run", "live", "quiet", "json", "events", "debug", "help"}
+ELSEWHERE = {
+    *{"config", "main-target-qps", "sim-faults", "repeat"},
+    *{"dry-run", "live", "quiet", "report", "json", "events", "debug", "help"},
+}
 """Options that the table cannot hold: they say nothing to NVIDIA's tree, or nothing about the run."""
 
 APART = {"main-benchmark", "main-mode", "main-action", "harness", "harness-dir", "slices", "runs-dir"}
@@ -130,10 +136,13 @@ def test_the_table_has_every_option() -> None:
     names = {name.lstrip("-") for param in COMMANDS["run"].params for name in (*param.opts, *param.secondary_opts)}
     told = {*VALUES, *ELSEWHERE}
     assert {name for name in names if len(name) > 1 and name not in told and f"no-{name}" not in told} - {"help"} == {
+        "no-allow-busy",
+        "no-allow-shared-dirs",
         "no-enable-mig-mode",
         "no-lenient",
         "no-live",
         "no-rebuild",
+        "no-report",
         "no-start-from-device",
         "no-verbose",
         "no-verbose-all",
@@ -170,7 +179,8 @@ def test_dry_run_is_plan(flag: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "run", "plan", "build", "slices", "states", "verify", "clean", "import-results"]
+    "command",
+    ["", "run", "baseline", "plan", "build", "compare", "slices", "states", "verify", "clean", "import-results"],
 )
 def test_help_shows_one_spelling_in_80_columns(command: str) -> None:
     words = (command,) if command else ()
@@ -187,7 +197,8 @@ def test_help_of_run_has_every_option_in_its_group() -> None:
     assert shown == {name.removeprefix("no-") for name in {*VALUES, *ELSEWHERE}}
     groups = re.findall(r"^(\S.*):$", text, re.MULTILINE)
     assert groups == [
-        *("Main", "Backgrounds", "NVIDIA's tree (harness make)", "Where it runs", "Timing", "Output", "Others")
+        *("Main", "Backgrounds", "NVIDIA's tree (harness make)", "Where it runs", "Timing", "Comparison"),
+        *("Output", "Others"),
     ]
     assert "HETEROMIG_MAIN_BENCHMARK for --main-benchmark" in " ".join(text.split())
 

@@ -104,6 +104,7 @@ ALONE = replace(
     SPEC,
     background=replace(SPEC.background, benchmarks="none", candidates=()),
 )
+BASELINE = replace(ALONE, goal=Goal.BASELINE)
 BATCHED = replace(
     SPEC,
     batch_builds=True,
@@ -117,6 +118,8 @@ ABRUPT = replace(SPEC, catalog=tuple(replace(info, stops_cleanly=info.name == "b
 """Neither main nor dlrm knows a clean stop, and bert does."""
 AUDIT = replace(SPEC, main=replace(SPEC.main, action=Action.TEST01))
 LENIENT = replace(SPEC, lenient=True)
+KEEPING = replace(SPEC, keeps_backgrounds=True)
+"""One run of a campaign, which hands its backgrounds on."""
 ANNOUNCED = replace(SPEC, start_evidence=EvidenceLevel.ANNOUNCED)
 WAITING = replace(SPEC, drain=Drain.WAIT)
 CUT = replace(SPEC, preparation=Preparation.LAYOUT, layout="3x1g.10gb")

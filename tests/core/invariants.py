@@ -16,7 +16,7 @@ from heteromig.core.device_guards import device_findings
 from heteromig.core.devices import DeviceSample
 from heteromig.core.guards import Finding, Status
 from heteromig.core.machine import Run
-from heteromig.core.phases import ACTIVE_PHASES, MEASURING_PHASES, EvidenceLevel, Phase, Role
+from heteromig.core.phases import ACTIVE_PHASES, MEASURING_PHASES, EvidenceLevel, Phase, Role, WorkerState
 from heteromig.core.spec import Action, Drain, Goal, Mode, RunSpec
 from heteromig.core.units import NS_PER_MS
 from heteromig.core.verdict import Reason
@@ -52,6 +52,7 @@ def check(spec: RunSpec, history: History) -> None:
     what_happens_elsewhere_is_noted(history)
     what_the_guards_find_is_what_ended_the_run(history)
     draining_stops_everybody(spec, history)
+    only_timed_backgrounds_are_released(spec, history)
     the_ladder_goes_up(history)
     a_second_signal_kills(history)
     the_gpu_is_prepared_first(spec, history)
@@ -111,18 +112,21 @@ def _is_fatal(spec: RunSpec, step: Step, heard: _Heard) -> bool:  # noqa: PLR091
 
 
 def _shows_trouble(step: Step) -> bool:
-    """Whether the event is a sample of the plan's GPUs cut anew or out of sight, or with a stranger on its slices."""
+    """Whether a sample shows the plan's GPUs cut anew or out of sight, or a stranger where there must be none."""
     view = step.view
     if not isinstance(step.event, ev.SampleTaken) or view.plan is None or view.inventory is None:
         return False
     ours = {worker.slice_uuid for worker in view.plan.workers} if view.inventory.pids_resolve is not False else set()
+    demanding = view.spec.goal is Goal.BASELINE and not view.spec.allow_busy
     strangers = [
         occupant
         for reading in step.event.sample.slices
-        if reading.slice_uuid in ours
+        if reading.slice_uuid in ours or (ours and demanding)
         for occupant in reading.occupants or ()
         if histories.CONTROLLER_PID not in occupant.ancestors
     ]
+    if ours and demanding:
+        strangers += [occupant for other in step.event.sample.others or () for occupant in other.occupants or ()]
     return bool(strangers) or not _gpus_are_well(view, step.event.sample)
 
 
@@ -134,7 +138,8 @@ def what_the_guards_find_is_what_ended_the_run(history: History) -> None:
         assert not findings
         return
     scopes = {*_used_gpus(view), *(worker.slice_uuid for worker in view.plan.workers)}
-    assert {finding.scope for finding in findings} == scopes
+    whole = {"host"} if view.spec.goal is Goal.BASELINE else set()
+    assert {finding.scope for finding in findings} == scopes | whole
     for finding in findings:
         violated = finding.status is Status.VIOLATED
         assert violated or not finding.remark
@@ -413,6 +418,9 @@ def _elsewhere(view: View, sample: DeviceSample) -> list[str]:
     cut = {gpu.uuid: gpu.geometry for gpu in view.inventory.gpus if gpu.uuid not in _used_gpus(view)}
     ours = {worker.slice_uuid for worker in view.plan.workers}
     others = [reading for reading in sample.gpus if reading.gpu_uuid in cut]
+    beside = [(f"Slice {one.slice_uuid}", one.occupants) for one in sample.slices if one.slice_uuid not in ours]
+    beside += [(f"GPU {one.uuid}", one.occupants) for one in sample.others or ()]
+    told = view.spec.goal is not Goal.BASELINE or view.spec.allow_busy
     return [
         *(
             f"Not part of the run: {reading.unreadable}"
@@ -422,10 +430,9 @@ def _elsewhere(view: View, sample: DeviceSample) -> list[str]:
             if reading.unreadable is not None or reading.geometry != cut[reading.gpu_uuid]
         ),
         *(
-            f"Slice {place.slice_uuid}, which is not part of the run, was used meanwhile by pid {occupant.pid}"
-            for place in sample.slices
-            if place.slice_uuid not in ours
-            for occupant in place.occupants or ()
+            f"{name}, which is not part of the run, was used meanwhile by pid {occupant.pid}"
+            for name, occupants in (beside if told else ())
+            for occupant in occupants or ()
             if view.controller_pid not in {occupant.pid, *occupant.ancestors}
         ),
     ]
@@ -497,12 +504,13 @@ def draining_stops_everybody(spec: RunSpec, history: History) -> None:
             continue
         live = {worker.index for worker in step.view.live_workers}
         asked = {index for effect in step.effects if isinstance(effect, _RUNGS) for index in effect.workers}
-        waits = spec.drain is Drain.WAIT and not step.view.must_stop
-        abrupt = {index for index in live if not step.view.workers[index].assignment.stops_cleanly}
+        waits = spec.drain is Drain.WAIT and not spec.keeps_backgrounds and not step.view.must_stop
+        kept = _kept(spec, step.view)
+        abrupt = {index for index in live - kept if not step.view.workers[index].assignment.stops_cleanly}
         spared = abrupt if not step.view.signals else set()
-        assert asked == (set() if waits else live - spared)
+        assert asked == (set() if waits else live - spared - kept)
         timers = [effect.timer for effect in step.effects if isinstance(effect, ef.ArmTimer)]
-        assert timers.count(ev.Timer.LAST_LOOK) == bool(spared and not waits)
+        assert timers.count(ev.Timer.LAST_LOOK) == bool(spared and not waits) + bool(kept)
         observed = [effect.workers for effect in step.effects if isinstance(effect, ef.ObserveWorkers)]
         timed = tuple(worker.index for worker in step.view.backgrounds if worker.live)
         assert observed == ([timed] if timed else [])
@@ -512,6 +520,32 @@ def draining_stops_everybody(spec: RunSpec, history: History) -> None:
             assert order.index(ef.ObserveWorkers) < stop, "workers were stopped before they were observed"
 
 
+def _kept(spec: RunSpec, view: View) -> set[int]:
+    """Backgrounds that go on beyond the run: timed ones, where that is asked for and nothing speaks against it."""
+    ended_by = {reason.exit_code for reason in view.reasons}
+    if not spec.keeps_backgrounds or spec.preparation is not None or 7 in ended_by or max(ended_by, default=0) > 128:
+        return set()
+    return {worker.index for worker in view.backgrounds if spec.start_evidence.reached_by(worker.state)}
+
+
+def _released(step: Step) -> set[int]:
+    return {worker.index for worker in step.view.workers if worker.state is WorkerState.RELEASED}
+
+
+def only_timed_backgrounds_are_released(spec: RunSpec, history: History) -> None:
+    """All of them, once each, in draining, after a last look; nobody else goes on beyond the run."""
+    asked: set[int] = set()
+    for step in history:
+        for effect in step.effects:
+            if isinstance(effect, ef.ReleaseWorkers):
+                chosen = set(effect.workers)
+                assert step.after is Phase.DRAINING
+                assert chosen == _kept(spec, step.view) - asked
+                assert ef.ObserveWorkers(workers=effect.workers) in step.effects
+                asked |= chosen
+        assert _released(step) <= asked
+
+
 def the_ladder_goes_up(history: History) -> None:
     """Clean stop, TERM, off the GPU, KILL: a worker may miss a rung and hear one again, but never an earlier one."""
     reached: dict[int, int] = {}
@@ -519,6 +553,7 @@ def the_ladder_goes_up(history: History) -> None:
     for step in history:
         if isinstance(step.event, ev.WorkerExited):
             live.discard(step.event.worker)
+        live -= _released(step)
         for effect in step.effects:
             if isinstance(effect, ef.SpawnWorker):
                 live.add(effect.assignment.index)
@@ -570,6 +605,7 @@ def validating_comes_after_reaping(history: History) -> None:
     for step in history:
         if isinstance(step.event, ev.WorkerExited):
             left.discard(step.event.worker)
+        left -= _released(step)
         for effect in step.effects:
             if isinstance(effect, ef.SpawnWorker):
                 left.add(effect.assignment.index)
@@ -612,6 +648,7 @@ def slices_were_left_empty(history: History) -> None:
         if isinstance(step.event, ev.WorkerExited) and step.event.worker in spawned:
             spawned.discard(step.event.worker)
             last_exit_ns = step.event.at_ns
+        spawned -= _released(step)
         for effect in step.effects:
             if isinstance(effect, ef.SpawnWorker):
                 spawned.add(effect.assignment.index)
@@ -625,6 +662,8 @@ def slices_were_left_empty(history: History) -> None:
         assert heard.sample.taken_ns >= last_exit_ns, "the slices were looked at too early"
         assert step.view.plan is not None
         ours = {worker.slice_uuid for worker in step.view.plan.workers}
+        goes_on = {worker.assignment.slice_uuid for worker in step.view.workers if worker.index in _released(step)}
+        ours -= goes_on
         occupied = [reading for reading in heard.sample.slices if reading.occupants and reading.slice_uuid in ours]
         assert not occupied, "somebody is left on a slice"
 

@@ -50,15 +50,20 @@ def specs(draw: st.DrawFn) -> RunSpec:
     )
     action = draw(st.sampled_from([Action.RUN_HARNESS, Action.RUN_HARNESS, Action.TEST04]))
     preparation = draw(st.sampled_from([None, None, *Preparation]))
+    goal = Goal.BUILD if draw(st.integers(0, 9)) == 0 else Goal.RUN
+    if base is histories.ALONE:
+        goal = Goal.BASELINE
     return replace(
         base,
         preparation=preparation,
         simulated=preparation is not Preparation.MPS,
         main=replace(base.main, action=action, mode=draw(st.sampled_from(Mode))),
-        goal=Goal.BUILD if draw(st.integers(0, 9)) == 0 else Goal.RUN,
+        goal=goal,
+        allow_busy=draw(st.booleans()),
         timing=replace(base.timing, start_time_buffer_ms=draw(st.sampled_from([0, 3_000, 10_000]))),
         start_evidence=draw(st.sampled_from(EvidenceLevel)),
         drain=draw(st.sampled_from(Drain)),
+        keeps_backgrounds=draw(st.integers(0, 3)) == 0,
         lenient=draw(st.booleans()),
         rebuild=draw(st.booleans()),
     )
@@ -183,6 +188,8 @@ def facts() -> st.SearchStrategy[ev.AnyEvent]:
     zero = st.just(0)
     return st.one_of(
         st.just(ev.RunStarted(0, 0, histories.CONTROLLER_PID)),
+        st.builds(ev.ClocksRead, zero, st.integers(0, 10**18)),
+        st.builds(ev.LookedAway, zero, st.integers(0, 10**12)),
         st.just(ev.DevicesPrepared(0, histories.gpu_uuid(0), "cut")),
         st.just(ev.PreparationFailed(0, "in use", 7)),
         st.just(ev.KeeperLost(0, "it died")),
@@ -202,6 +209,8 @@ def facts() -> st.SearchStrategy[ev.AnyEvent]:
         st.builds(ev.FinishAnnounced, zero, _WORKERS),
         st.builds(ev.ResultReported, zero, _WORKERS, st.booleans()),
         st.builds(ev.StillTimed, zero, _WORKERS, st.just(5)),
+        st.builds(ev.WorkerReleased, zero, _WORKERS),
+        st.builds(ev.FoundStopped, zero, _WORKERS),
         exits,
         st.builds(ev.SampleTaken, zero, reading),
         _DEVICE_FAULTS,

@@ -9,12 +9,12 @@ from msgspec.structs import replace
 
 from heteromig.core import events as ev
 from heteromig.core import guards
-from heteromig.core.devices import DeviceSample, Occupant
+from heteromig.core.devices import DeviceSample, Occupant, OtherGpu
 from heteromig.core.guards import Finding, Status
 from heteromig.core.phases import Phase, WorkerState
 from heteromig.core.units import NS_PER_MS
 from heteromig.core.view import View
-from tests.core.histories import CONTROLLER_PID, LENIENT, ONLY_BUILDING, SPEC, occupant, sample
+from tests.core.histories import BASELINE, CONTROLLER_PID, LENIENT, ONLY_BUILDING, SPEC, occupant, sample
 from tests.core.world import World
 
 NEED_A_FRESH_SAMPLE = [guards.slices_idle, guards.backgrounds_on_their_slices, guards.geometry_unchanged]
@@ -225,3 +225,44 @@ def test_a_worker_is_gone_when_it_was_reaped(guard: Callable[..., Finding], befo
 
 def test_main_has_not_exited_before_there_is_one() -> None:
     assert not guards.main_exited(World(SPEC).run.view, heard(1)).passed
+
+
+def test_only_a_baseline_asks_for_an_idle_host() -> None:
+    finding = guards.host_idle(view_in(Phase.BUFFERING), heard(1))
+    assert (result(finding), finding.evidence) == ((Status.OK, True), "asked of a baseline alone")
+
+
+@pytest.mark.parametrize(
+    ("who", "allow", "expected", "words"),
+    [
+        ((), False, (Status.OK, True), "nobody else uses a GPU of this host"),
+        ((occupant(5, 1),), False, (Status.VIOLATED, False), "busy: pid 5 on GPU GPU-9"),
+        ((occupant(5, 1),), True, (Status.VIOLATED, True), "allowed, but busy: pid 5 on GPU GPU-9"),
+        ((occupant(5, CONTROLLER_PID),), False, (Status.OK, True), "nobody else uses a GPU of this host"),
+        (None, False, (Status.NOT_OBSERVABLE, True), "no permission"),
+    ],
+)
+def test_a_baseline_looks_at_gpus_beside_its_inventory(
+    who: tuple[Occupant, ...] | None, expected: tuple[Status, bool], words: str, *, allow: bool
+) -> None:
+    view = World(replace(BASELINE, allow_busy=allow)).go_to(Phase.BUILDING).run.view
+    assert view.sample is not None
+    other = OtherGpu(9, "GPU-9", who, "" if who is not None else "no permission")
+    view, event = with_sample(view, replace(view.sample, others=(other,)))
+    finding = guards.host_idle(view, event)
+    assert (result(finding), finding.evidence) == (expected, words)
+
+
+def test_a_baseline_whose_sampler_does_not_look_around_says_so() -> None:
+    view = World(BASELINE).go_to(Phase.BUILDING).run.view
+    assert view.sample is not None
+    finding = guards.host_idle(*with_sample(view, replace(view.sample, others=None)))
+    assert result(finding) == (Status.NOT_OBSERVABLE, True)
+    assert finding.evidence == "the other GPUs of the host were not looked at"
+
+
+def test_a_baseline_does_not_believe_a_stale_sample() -> None:
+    view = World(BASELINE).go_to(Phase.BUILDING).run.view
+    assert view.sample is not None
+    finding = guards.host_idle(view, heard(view.sample.taken_ns + STALE_NS + 1))
+    assert result(finding) == (Status.NOT_OBSERVABLE, False)

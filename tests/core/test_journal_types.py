@@ -29,7 +29,7 @@ from heteromig.core.record import (
 )
 from heteromig.core.spec import RunSpec
 from heteromig.core.verdict import Reason
-from tests.core.histories import SHARED, SPEC, inventory, occupant, sample
+from tests.core.histories import KEEPING, SHARED, SPEC, inventory, occupant, sample
 from tests.core.world import BACKGROUND, Cast, Incident, Place, World
 
 
@@ -45,7 +45,9 @@ def rich_history() -> World:
 
 
 EXAMPLES: list[ev.AnyEvent] = [
-    ev.RunStarted(1, 2, 3),
+    ev.RunStarted(1, 2, 3, 4),
+    ev.ClocksRead(1, 2),
+    ev.LookedAway(2, 1),
     ev.DevicesPrepared(1, "GPU-0", "cut", {"CUDA_MPS_PIPE_DIRECTORY": "/pipe"}, ((None, "MIG-1"), ("MIG-0", None))),
     ev.PreparationFailed(1, "in use", 7),
     ev.KeeperLost(1, "it died"),
@@ -65,7 +67,9 @@ EXAMPLES: list[ev.AnyEvent] = [
     ev.FinishAnnounced(1, 2),
     ev.ResultReported(1, 2, valid=False),
     ev.WorkerExited(1, 2, None, 9, "KILL"),
+    ev.WorkerReleased(1, 2),
     ev.StillTimed(1, 2, 3),
+    ev.FoundStopped(1, 2),
     ev.SampleTaken(1, replace(sample(1, None, (occupant(5, 6),)), gpus=(GpuSample("GPU-0", power_w=61.5),))),
     ev.DeviceFaulted(1, "Xid 79"),
     ev.SamplerLost(1, restarted=True, message="it died"),
@@ -87,7 +91,7 @@ def test_every_kind_of_event_is_among_the_examples_or_in_the_history() -> None:
 
 
 def test_every_effect_comes_back_as_it_was() -> None:
-    effects = rich_history().effects
+    effects = (*rich_history().effects, *World(KEEPING).finish().effects)
     assert {type(effect) for effect in effects} == set(ef.AnyEffect.__args__)  # type: ignore[attr-defined]  # a Union has them
     decoder = msgspec.json.Decoder(ef.AnyEffect)
     for effect in effects:

@@ -12,7 +12,9 @@ from heteromig.core.overlap import (
     Instant,
     MainResult,
     Overlap,
+    Silence,
     TimedSection,
+    Watch,
     WorkerEvidence,
     certify,
 )
@@ -50,6 +52,7 @@ def judge(
         result,
         tuple(evidence(index, timed, f"log {index} is cut short.") for index, timed in enumerate(backgrounds, start=1)),
         end_time_buffer_min_s=slack_s,
+        gap_threshold_s=5.0,
     )
 
 
@@ -138,7 +141,7 @@ def test_a_background_without_evidence_is_missed_by_name() -> None:
 
 def test_a_background_that_cannot_have_been_timed_disproves_the_overlap() -> None:
     never = replace(evidence(1, None, "it never began."), disproven=True)
-    summary = certify(MAIN, VALID, (never,), end_time_buffer_min_s=0.0)
+    summary = certify(MAIN, VALID, (never,), end_time_buffer_min_s=0.0, gap_threshold_s=5.0)
     assert [(reason.exit_code, reason.sentence) for reason in summary.reasons] == [
         (4, "Background 1 (b1): it never began.")
     ]
@@ -200,6 +203,66 @@ def test_the_result_of_main_is_judged_too(result: MainResult, code: int, sentenc
 def test_every_complaint_is_made() -> None:
     result = replace(VALID, valid=False)
     assert codes(judge(section(-1, 5), None, section(-1, 11), result=result)) == [3, 4, 9]
+
+
+def stalls(*pairs: tuple[float, float], watch: Watch = Watch.HEARTBEAT) -> tuple[Silence, ...]:
+    return tuple(
+        Silence(T0 + round(begin_s * NS_PER_S), T0 + round(end_s * NS_PER_S), watch) for begin_s, end_s in pairs
+    )
+
+
+def stalled(*silences: Silence, timed: TimedSection | None = None, watched: bool = True) -> CertificateSummary:
+    """One background around main with these silences, where 2 s are a gap."""
+    watches = tuple(Watch) if watched else ()
+    background = replace(evidence(1, timed or section(-3, 12)), silences=silences, watched=watches)
+    return certify(MAIN, VALID, (background,), end_time_buffer_min_s=0.0, gap_threshold_s=2.0)
+
+
+def test_a_background_that_stalls_does_not_cover_main_meanwhile() -> None:
+    summary = stalled(*stalls((-2, 1), (2, 3.9), (4, 7.5)))
+    assert codes(summary) == [4]
+    assert summary.reasons[0].sentence == (
+        "Background 1 (b1) stalled within the timed section of main: for 3.500 s from 4.000 s after main began on "
+        "(by its heartbeat); see its stdout.log."
+    )
+    (background,) = summary.overlap.backgrounds
+    assert background.gaps == stalls((4, 7.5))
+    assert background.coverage == pytest.approx(0.65)
+    assert (background.covered, summary.overlap.proven, summary.gap_threshold_s) == (False, False, 2.0)
+
+
+def test_silences_of_several_kinds_are_one_gap_together() -> None:
+    silences = (*stalls((1, 2.5)), *stalls((2.25, 4), watch=Watch.DEVICE), *stalls((6, 9), watch=Watch.DEVICE))
+    (background,) = stalled(*silences).overlap.backgrounds
+    assert background.gaps == (*stalls((1, 4)), *stalls((6, 9), watch=Watch.DEVICE))
+
+
+def test_a_sentence_does_not_tell_of_every_gap() -> None:
+    (reason,) = stalled(*stalls((0, 2.1), (2.2, 4.3), (4.4, 6.5), (6.6, 8.7))).reasons
+    assert reason.sentence.count("after main began on") == 3
+    assert ", and 1 times more; " in reason.sentence
+
+
+def test_a_stall_is_told_beside_what_else_is_wrong() -> None:
+    assert codes(stalled(*stalls((1, 5)), timed=section(1, 12))) == [4, 4]
+    assert codes(stalled(*stalls((1, 5)), timed=section(-1, 10.01, unsure_ms=500))) == [4, 9]
+    background = replace(evidence(1, section(-1, 11)), silences=stalls((1, 5)), watched=(Watch.HEARTBEAT,))
+    late = certify(MAIN, VALID, (background,), end_time_buffer_min_s=5.0, gap_threshold_s=2.0)
+    assert codes(late) == [4, 4]
+
+
+def test_without_anything_to_show_a_gap_none_is_known() -> None:
+    (background,) = stalled(watched=False).overlap.backgrounds
+    assert (background.gaps, background.gaps_seen_by, background.covered) == (None, (), True)
+    (background,) = stalled().overlap.backgrounds
+    assert (background.gaps, background.gaps_seen_by) == ((), tuple(Watch))
+
+
+def test_each_slack_has_its_own_uncertainty() -> None:
+    sharp, vague = section(-1, 12, unsure_ms=10), section(-1, 12, unsure_ms=30)
+    (background,) = judge(TimedSection(begin=sharp.begin, end=vague.end)).overlap.backgrounds
+    assert (background.begin_uncertainty_s, background.slack_before_uncertainty_s) == (0.01, 0.01)
+    assert (background.end_uncertainty_s, background.slack_after_uncertainty_s) == (0.03, 0.03)
 
 
 SECONDS = st.integers(-20_000, 20_000).map(lambda ms: ms / 1000)

@@ -27,7 +27,7 @@ def test_phases_are_those_of_the_contract_in_order() -> None:
 def test_named_sets() -> None:
     assert tuple(Phase)[:5] == ACTIVE_PHASES
     assert MEASURING_PHASES == (Phase.BUFFERING, Phase.MAIN_RUNNING)
-    assert set(WorkerState) - LIVE_STATES == {S.PLANNED, S.EXITED}
+    assert set(WorkerState) - LIVE_STATES == {S.PLANNED, S.RELEASED, S.EXITED}
     assert {S.TIMED, S.BUSY} == TIMED_STATES
 
 

@@ -7,7 +7,9 @@ from msgspec.structs import replace
 
 from heteromig.core import effects as ef
 from heteromig.core import events as ev
+from heteromig.core.device_guards import HOST_IDLE, device_findings
 from heteromig.core.devices import Occupant
+from heteromig.core.guards import Status
 from heteromig.core.phases import ACTIVE_PHASES, MEASURING_PHASES, EvidenceLevel, Phase, Role
 from heteromig.core.spec import Mode, RunSpec
 from heteromig.core.units import NS_PER_S
@@ -18,6 +20,7 @@ from tests.core.histories import (
     ALONE,
     ANNOUNCED,
     AUDIT,
+    BASELINE,
     BATCHED,
     LENIENT,
     ONLY_BUILDING,
@@ -105,7 +108,7 @@ def test_a_good_run_goes_through_every_phase_and_is_valid() -> None:
     assert [effect.period_s for effect in world.effects if isinstance(effect, ef.SetTick)] == [0.1, 0.25]
     assert world.processes_left == ()
     assert {worker.stopped_by for worker in world.run.view.backgrounds} == {"clean stop"}
-    assert all(worker.still_timed_utc_ns for worker in world.run.view.backgrounds)
+    assert all(worker.still_timed_ns for worker in world.run.view.backgrounds)
 
 
 def test_main_starts_when_the_buffer_is_over() -> None:
@@ -572,6 +575,30 @@ def test_any_other_main_that_exits_with_an_error_has_failed(spec: RunSpec, habit
     assert only_sentence(world).startswith("Main 0 (resnet50) exited with status 2 during main-running")
 
 
+LIMITED = replace(SPEC, main=replace(SPEC.main, most_over_latency=5))
+
+
+def test_a_main_that_cannot_be_valid_any_more_is_ended_at_once() -> None:
+    late = Incident(Phase.MAIN_RUNNING, 3.0, ev.ProgressMade(0, 0, 100, 10.0, over_latency=6))
+    world = play(LIMITED, incidents=(late,))
+    assert world.verdict.exit_code == 3
+    assert "6 samples were over the limit on latency, and at most 5 may be" in world.verdict.reasons[0].sentence
+    main = world.run.view.main
+    assert main is not None
+    assert main.stopped_by == "clean stop"
+    assert main.over_latency == 6
+
+
+@pytest.mark.parametrize(
+    ("spec", "worker", "over_latency"),
+    [(LIMITED, 0, 5), (LIMITED, 0, None), (LIMITED, 1, 6), (SPEC, 0, 6)],
+    ids=["as many as may be", "not told", "of a neighbour", "not asked for"],
+)
+def test_a_main_that_can_be_valid_yet_goes_on(spec: RunSpec, worker: int, over_latency: int | None) -> None:
+    told = ev.ProgressMade(0, worker, 100, 10.0, over_latency=over_latency)
+    assert play(spec, incidents=(Incident(Phase.MAIN_RUNNING, 3.0, told),)).verdict.status == "valid"
+
+
 @pytest.mark.parametrize(("exit_code", "signal"), [(0, None), (1, None), (None, 9)])
 def test_a_main_that_somebody_else_stopped_has_failed(exit_code: int | None, signal: int | None) -> None:
     stopped = ev.WorkerExited(0, worker=0, exit_code=exit_code, signal=signal, stopped_by="TERM")
@@ -718,7 +745,7 @@ def test_markers_alone_can_tell_the_whole_story() -> None:
     world = play(ANNOUNCED, cast=MARKERS)
     assert (world.verdict.status, world.phases) == ("valid", GOOD_WAY)
     assert exit_deadlines_at_s(world) == [pytest.approx(10.2, abs=0.05)]
-    assert all(worker.still_timed_utc_ns for worker in world.run.view.backgrounds)
+    assert all(worker.still_timed_ns for worker in world.run.view.backgrounds)
     assert {worker.timed_ns for worker in world.run.view.workers} == {None}
 
 
@@ -816,6 +843,46 @@ def test_strangers_on_slices_that_the_run_does_not_use_are_noted(phase: Phase) -
         f"Slice {slice_uuid(number)}, which is not part of the run, was used meanwhile by pid 4242 (harness)."
         for number in (3, 4, 5, 6)
     ), "each is told once, however often it is seen"
+
+
+@pytest.mark.parametrize(
+    ("trouble", "where"), [(Trouble.BYSTANDERS, "Slice SIM-1"), (Trouble.ELSEWHERE, f"GPU {gpu_uuid(9)}")]
+)
+@pytest.mark.parametrize("phase", ACTIVE_PHASES[1:])
+def test_a_baseline_ends_when_anybody_uses_the_host(phase: Phase, trouble: Trouble, where: str) -> None:
+    world = play(BASELINE, place=Place(engines_cached=False), incidents=(Incident(phase, 0.0, trouble),))
+    assert world.verdict.exit_code == 7
+    sentence = world.verdict.reasons[0].sentence
+    assert sentence.startswith(f"{where} is used by a process that is not part of this baseline")
+    assert "--allow-busy" in sentence
+    assert world.run.view.notes == (), "the verdict says it"
+
+
+@pytest.mark.parametrize("trouble", [Trouble.BYSTANDERS, Trouble.ELSEWHERE])
+def test_a_baseline_that_may_be_disturbed_says_so(trouble: Trouble) -> None:
+    spec = replace(BASELINE, allow_busy=True)
+    world = play(spec, incidents=(Incident(Phase.MAIN_RUNNING, 0.0, trouble),))
+    assert world.verdict.status == "valid"
+    assert all(", which is not part of the run, was used meanwhile by pid 4" in note for note in world.run.view.notes)
+    (finding,) = [one for one in device_findings(world.run.view) if one.guard == HOST_IDLE]
+    assert finding.status is Status.VIOLATED
+    assert finding.remark.startswith("This baseline was measured while others used GPUs of the host: pid 4")
+
+
+def test_a_good_baseline_proves_an_idle_host() -> None:
+    world = play(BASELINE)
+    assert world.verdict.status == "valid"
+    assert world.phases == GOOD_WAY
+    (finding,) = [one for one in device_findings(world.run.view) if one.guard == HOST_IDLE]
+    assert (finding.scope, finding.status) == ("host", Status.OK)
+    assert finding.evidence.startswith("nobody else in ")
+
+
+def test_a_baseline_whose_driver_shows_nobody_cannot_tell() -> None:
+    world = play(BASELINE, place=Place(shows_processes=False))
+    assert world.verdict.status == "valid"
+    (finding,) = [one for one in device_findings(world.run.view) if one.guard == HOST_IDLE]
+    assert finding.status is Status.NOT_OBSERVABLE
 
 
 def test_a_run_without_strangers_has_nothing_to_note() -> None:
@@ -1177,7 +1244,7 @@ def test_a_transition_carries_the_findings_of_its_own_guards_only() -> None:
     world = play()
     guards = {move.destination: [finding.guard for finding in move.findings] for move in world.run.transitions}
     assert guards == {
-        Phase.BUILDING: ["slices_locked", "slices_idle"],
+        Phase.BUILDING: ["slices_locked", "slices_idle", "host_idle"],
         Phase.BACKGROUND_STARTING: ["every_engine_present"],
         Phase.BUFFERING: ["all_backgrounds_timed", "backgrounds_on_their_slices"],
         Phase.MAIN_RUNNING: ["buffer_elapsed", "backgrounds_still_timed", "geometry_unchanged"],

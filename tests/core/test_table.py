@@ -102,7 +102,7 @@ def test_the_diagram_shows_every_phase_and_every_way() -> None:
     text = diagram()
     for phase in Phase:
         assert f'state "{phase.value}" as {phase.name}' in text
-    assert "DISCOVERING --> BUILDING: GpusLocked or SampleTaken [slices_locked & slices_idle]" in text
+    assert "DISCOVERING --> BUILDING: GpusLocked or SampleTaken [slices_locked & slices_idle & host_idle]" in text
     assert "MAIN_RUNNING --> DRAINING: anything wrong [run_must_stop]" in text
     assert "VALIDATING --> FINISHED: VerdictWritten\n" in text
 

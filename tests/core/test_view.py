@@ -6,6 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 from heteromig.core import events as ev
+from heteromig.core.clocks import ClockReading
+from heteromig.core.devices import Activity, DeviceSample, Reading, Shared
+from heteromig.core.gaps import Idleness, Interval
 from heteromig.core.phases import LIVE_STATES, Phase, Role, WorkerState
 from heteromig.core.view import WORKER_STATES, View, WorkerEvent, WorkerView
 from tests.core.histories import AUDIT, CONTROLLER_PID, SPEC, inventory, occupant, sample, slice_uuid
@@ -20,7 +23,7 @@ def planned() -> View:
 
 
 def in_state(state: WorkerState) -> View:
-    return planned().with_workers([ONE], lambda worker: replace(worker, state=state))
+    return planned().with_workers([ONE], lambda worker: replace(worker, state=state, release_asked=True))
 
 
 def worker_of(view: View) -> WorkerView:
@@ -38,6 +41,7 @@ ABOUT_WORKERS: list[WorkerEvent] = [
     ev.ResultReported(9, ONE, valid=True),
     ev.StillTimed(9, ONE, 99),
     ev.WorkerExited(9, ONE, 0, None),
+    ev.WorkerReleased(9, ONE),
 ]
 
 MOVES: dict[tuple[type[ev.Event], WorkerState], WorkerState] = {
@@ -53,6 +57,7 @@ MOVES: dict[tuple[type[ev.Event], WorkerState], WorkerState] = {
     (ev.TimedSectionEnded, S.BUSY): S.ENDED,
     (ev.FinishAnnounced, S.ANNOUNCED): S.ENDED,
     **{(ev.WorkerExited, state): S.EXITED for state in LIVE_STATES},
+    **{(ev.WorkerReleased, state): S.RELEASED for state in LIVE_STATES},
 }
 
 
@@ -88,7 +93,7 @@ def test_each_fact_about_a_worker_is_kept() -> None:
     )
     assert stamps == (9,) * 6
     assert (worker.completed_samples, worker.samples_per_s) == (5, 2.5)
-    assert (worker.reported_valid, worker.still_timed_ns, worker.still_timed_utc_ns) == (True, 9, 99)
+    assert (worker.reported_valid, worker.still_timed_ns) == (True, 9)
     assert (worker.exit_code, worker.signal, worker.stopped_by) == (0, None, None)
 
 
@@ -283,3 +288,55 @@ def test_a_sampler_lost_for_good_stays_lost() -> None:
     assert (restarted.sampler_alive, restarted.sample) == (True, None)
     lost = view.after(ev.SamplerLost(10, restarted=False, message=""))
     assert not lost.after(ev.SamplerLost(11, restarted=True, message="")).sampler_alive
+
+
+SECOND = 1_000_000_000
+
+
+def test_readings_of_both_clocks_are_kept_and_so_is_when_nobody_looked() -> None:
+    view = planned().after(ev.ClocksRead(3, 1003)).after(ev.LookedAway(9, 4)).after(ev.LookedAway(9, 12))
+    assert view.clocks == (ClockReading(3, 1003),)
+    assert view.unwatched == (Interval(4, 9), Interval(9, 9)), "what is yet to come was not missed"
+
+
+def test_silence_is_what_lies_between_a_begin_and_heartbeats_that_tell_of_more() -> None:
+    view = in_state(S.SPAWNED).after(ev.StartAnnounced(1 * SECOND, ONE)).after(ev.TimedSectionBegan(2 * SECOND, ONE))
+    for at_s, completed in ((3, 10), (5, 10), (6, 10), (9, 11)):
+        view = view.after(ev.ProgressMade(at_s * SECOND, ONE, completed, 1.0))
+    assert worker_of(view).heard.found == (Interval(3 * SECOND, 9 * SECOND - SECOND // 2),)
+    again = view.after(ev.TimedSectionEnded(10 * SECOND, ONE)).after(ev.TimedSectionBegan(11 * SECOND, ONE))
+    assert worker_of(again).heard.since_ns == 11 * SECOND
+
+
+def _active(at_s: int, sm_percent: float | None, *, shared: tuple[Shared, ...] | None = None) -> DeviceSample:
+    taken = sample(at_s * SECOND)
+    slices = tuple(
+        replace(one, activity=Activity(sm_percent=sm_percent) if one.slice_uuid == slice_uuid(ONE) else None)
+        for one in taken.slices
+    )
+    return replace(taken, slices=slices, shared=shared)
+
+
+def _idleness(*samples: DeviceSample) -> Idleness | None:
+    view = timed_at(5)
+    for one in samples:
+        view = view.after(ev.SampleTaken(one.taken_ns, one))
+    return worker_of(view).idleness
+
+
+def test_work_that_the_device_shows_is_kept_from_sample_to_sample() -> None:
+    found = _idleness(_active(1, 0.0), _active(2, 50.0), _active(3, 0.0), _active(4, 0.0), _active(5, 9.0))
+    assert found == Idleness(worked=True, found=(Interval(2 * SECOND, 4 * SECOND),)), "the first has none before it"
+
+
+def test_a_device_that_shows_no_activity_says_nothing_of_work() -> None:
+    assert _idleness(_active(1, None), _active(2, None)) is None
+    assert _idleness(sample(1 * SECOND), sample(2 * SECOND)) is None
+    assert _idleness(_active(2, 0.0), _active(2, 0.0)) is None, "no time between them"
+
+
+@pytest.mark.parametrize("reading", [Reading.ACTIVITY, Reading.SM, Reading.MEMORY])
+def test_activity_that_is_not_of_the_slice_alone_says_nothing_of_its_worker(reading: Reading) -> None:
+    shared = (Shared((slice_uuid(ONE),), (reading,), "GPU-0"),)
+    found = _idleness(_active(1, 0.0, shared=shared), _active(2, 0.0))
+    assert (found is None) == (reading is not Reading.MEMORY)

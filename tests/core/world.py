@@ -15,12 +15,21 @@ from msgspec.structs import replace
 
 from heteromig.core import effects as ef
 from heteromig.core import events as ev
-from heteromig.core.devices import DeviceSample, GpuSample, Inventory, Occupant, Slice, SliceKind, SliceSample
+from heteromig.core.devices import (
+    DeviceSample,
+    GpuSample,
+    Inventory,
+    Occupant,
+    OtherGpu,
+    Slice,
+    SliceKind,
+    SliceSample,
+)
 from heteromig.core.machine import Run
 from heteromig.core.overlap import CertificateSummary
 from heteromig.core.phases import Phase, Role
 from heteromig.core.plan import Assignment, EngineNeed
-from heteromig.core.spec import RunSpec
+from heteromig.core.spec import Goal, RunSpec
 from heteromig.core.units import NS_PER_MS, NS_PER_S, MonotonicNs
 from heteromig.core.verdict import Verdict
 from heteromig.core.view import View, WorkerEvent
@@ -103,6 +112,7 @@ class Trouble(Enum):
 
     FOREIGN_PROCESS = "a foreign process appears on main's slice"
     BYSTANDERS = "foreign processes appear on every slice that is not part of the plan"
+    ELSEWHERE = "a foreign process appears on a GPU that has no slices"
     GEOMETRY = "somebody repartitions the GPU"
     LOST = "the GPUs of the plan cannot be read"
     ANOTHER_LOST = "the other GPUs cannot be read"
@@ -178,6 +188,7 @@ class Process(Struct):
     announced: bool = False
     runs: int = 0
     rung: str | None = None
+    released: bool = False
 
     @property
     def at_work(self) -> bool:
@@ -205,6 +216,7 @@ _ABOUT_WORKERS = (
     ev.FinishAnnounced,
     ev.ResultReported,
     ev.StillTimed,
+    ev.WorkerReleased,
     ev.WorkerExited,
 )
 
@@ -376,6 +388,10 @@ class World:
                 for index in effect.workers:
                     process = self._processes[index]
                     self._end(process, "TERM", process.habit.term_s, _SIGTERM)
+            case ef.ReleaseWorkers():
+                for index in effect.workers:
+                    if not self._processes[index].gone:
+                        self._schedule(0, ev.WorkerReleased(0, worker=index))
             case ef.TerminateClients():
                 for index in effect.workers:
                     process = self._processes[index]
@@ -465,8 +481,8 @@ class World:
 
     def _live(self, event: WorkerEvent) -> None:
         process = self._processes.get(event.worker)
-        if process is not None and process.gone:
-            return  # what it was going to do does not happen any more
+        if process is not None and (process.gone or process.released):
+            return  # what it was going to do does not happen any more, or is nobody's concern
         if process is not None:
             self._follow(process, event)
             if isinstance(event, ev.WorkerExited):
@@ -513,6 +529,8 @@ class World:
                 if habit.finishes_s is not None:
                     self._schedule(habit.finishes_s, ev.FinishAnnounced(0, worker=index))
                 self._leave(process, exited)
+            case ev.WorkerReleased():
+                process.released = True
             case ev.WorkerExited():
                 process.gone = True
                 builds = process.assignment.builds
@@ -556,7 +574,14 @@ class World:
                 for place in self._place.inventory.slices
             ),
             gpus=tuple(self._gpu(number) for number in range(len(self._place.inventory.gpus))),
+            others=self._others() if self.run.view.spec.goal is Goal.BASELINE else None,
         )
+
+    def _others(self) -> tuple[OtherGpu, ...]:
+        """A GPU without slices."""
+        who = (histories.occupant(4343, 1),) if Trouble.ELSEWHERE in self._troubles else ()
+        shown = self._place.shows_processes
+        return (OtherGpu(9, histories.gpu_uuid(9), who if shown else None, "" if shown else "it is not allowed"),)
 
     def _shows(self, place: Slice) -> bool:
         return self._place.shows_processes and place.kind is not SliceKind.MPS

@@ -7,6 +7,8 @@ crashing    exits with 3 before it starts
 silent      never begins its timed section
 stubborn    good, but ignores TERM
 lingering   good, but stays when its timed section is over
+beating     good, and gives a heartbeat four times a second that says when it was given
+humming     the same without saying when
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 
 import mlperf_loadgen as lg
 
@@ -28,6 +31,8 @@ HABITS = {
     "silent": "wait for TERM at start",
     "stubborn": "ignore TERM at start",
     "lingering": "hang at result",
+    "beating": "",
+    "humming": "",
 }
 
 
@@ -42,14 +47,16 @@ def main(log_dir: str, duration_ms: int, habit: str) -> None:
         threading.Thread(target=complete, args=(samples,), daemon=True).start()
 
     def complete(samples: list[lg.QuerySample]) -> None:
+        beat_s = 0.25 if habit in {"beating", "humming"} else HEARTBEAT_S
         outstanding = iter(samples)
         left_s = duration_s
         for completed, sample in enumerate(outstanding, start=1):
             lg.QuerySamplesComplete([lg.QuerySampleResponse(sample.id, 0, 0)])
-            print(f"heartbeat: completed={completed} samples_per_second={QPS}", flush=True)  # noqa: T201 - for the controller
-            if stop.wait(min(HEARTBEAT_S, left_s)) or left_s <= HEARTBEAT_S:
+            stamp = f" monotonic_s={time.monotonic():.3f}" if habit == "beating" else ""
+            print(f"heartbeat: completed={completed} samples_per_second={QPS}{stamp}", flush=True)  # noqa: T201 - for the controller
+            if stop.wait(min(beat_s, left_s)) or left_s <= beat_s:
                 break
-            left_s -= HEARTBEAT_S
+            left_s -= beat_s
         lg.QuerySamplesComplete([lg.QuerySampleResponse(sample.id, 0, 0) for sample in outstanding])
         threading.Event().wait()  # LoadGen crashes when a thread that completed samples ends before its test does
 

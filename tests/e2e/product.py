@@ -20,7 +20,7 @@ from heteromig.core.phases import Phase
 from heteromig.core.record import RunRecord
 from heteromig.runner.journal import JOURNAL, read_journal
 from heteromig.runner.rundir import RUN_JSON
-from heteromig.runner.schemas import SCHEMAS
+from heteromig.runner.schemas import schema_file
 
 DEADLINE_S = 90.0
 """Far more than anything here takes, even on a machine that is busy with something else."""
@@ -28,7 +28,7 @@ DEADLINE_S = 90.0
 REPOSITORY = Path(__file__).parents[2]
 BOARD = "sim:a30/4x1g.6gb"
 
-_SCHEMA = msgspec.json.decode((SCHEMAS / "run.schema.json").read_bytes())
+_SCHEMA = msgspec.json.decode(schema_file("run").read_bytes())
 
 
 def until(condition: Callable[[], object], what: str) -> None:
@@ -93,7 +93,7 @@ class Command:
             self.process = subprocess.Popen(
                 (sys.executable, "-m", module, *argv),
                 cwd=cwd or home,
-                env={**ours, "PYTHONPATH": path, **environ},
+                env={**ours, "PYTHONPATH": path, "HETEROMIG_REPORT": "false", **environ},
                 stdin=subprocess.DEVNULL,
                 stdout=out if stdout is None else stdout,
                 stderr=err,

@@ -16,7 +16,7 @@ from heteromig.logs.detail import read_detail
 from heteromig.runner.config import read_config, resolve
 from heteromig.runner.journal import read_journal
 from heteromig.runner.verification import verify_run
-from tests.e2e.product import BOARD, REPOSITORY, RunCommand
+from tests.e2e.product import BOARD, REPOSITORY, RunCommand, processes_with, until
 
 Run = Callable[..., RunCommand]
 
@@ -224,3 +224,14 @@ def test_example_with_a_mixed_set(example: Callable[[str], RunCommand]) -> None:
     assert None not in (main.power_end_utc_ns, beside.power_end_utc_ns)
     assert (beside.power_end_utc_ns or 0) >= (main.power_end_utc_ns or 0)
     assert _verified(command).status == "valid"
+
+
+def test_expression_that_runs_away_ends_the_run_and_leaves_nothing(run: Run) -> None:
+    line = "print('a' * 60, flush=True); import signal; signal.pause()"
+    command = run({"argv": ["{python}", "-c", line], "start": "^(a+)+$$b"})
+    finished = command.finish()
+    assert finished.exit_code == 2
+    assert "The pattern '^(a+)+$$b' took more than 1 s" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    until(lambda: processes_with(str(command.home)) == {}, "nothing is left")
+    assert verify_run(command.run_dir).verdict.exit_code == 9

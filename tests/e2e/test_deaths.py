@@ -81,6 +81,14 @@ def test_killed_background_ends_the_run_within_a_second(run: Start) -> None:
     assert verify_run(command.run_dir).verdict.exit_code == 5
 
 
+def test_background_that_stands_still_when_main_ends_was_no_neighbour(quick: Start) -> None:
+    command = quick("--main-benchmark-duration", "2s")
+    command.wait_for(ev.TimedSectionBegan, 0)
+    command.kill_worker(1, signum=signal.SIGSTOP)
+    command.expect(4, "Background 1 (dlrm) was found stopped when main had ended")
+    assert verify_run(command.run_dir).verdict.exit_code == 4
+
+
 def test_background_that_is_frozen_fails_the_run(run: Start) -> None:
     command = run(*LONG)
     command.wait_for(ev.ProgressMade, 1)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -19,31 +15,13 @@ from heteromig.runner.journal import read_journal
 from heteromig.runner.verification import verify_run
 from tests.e2e.conftest import Say, Start
 from tests.e2e.product import BOARD, until
+from tests.e2e.strangers import slices_of, stranger
 
 LONG = ("--main-benchmark-duration", "60s")
 
 
-def _slices(say: Say) -> list[str]:
-    listed = say("slices", "--slices", BOARD, "--runs-dir", "runs", "--json").finish()
-    return [place["uuid"] for place in msgspec.json.decode(listed.stdout)["inventory"]["slices"]]
-
-
-@contextmanager
-def _stranger(slice_uuid: str) -> Iterator[int]:
-    """A process of somebody else that has this slice as its device."""
-    process = subprocess.Popen(
-        (sys.executable, "-I", "-S", "-c", "import sys; sys.stdin.read()"),
-        env={"CUDA_VISIBLE_DEVICES": slice_uuid},
-        stdin=subprocess.PIPE,
-    )
-    try:
-        yield process.pid
-    finally:
-        process.communicate()
-
-
 def test_stranger_on_a_slice_before_the_run(quick: Start, say: Say) -> None:
-    with _stranger(_slices(say)[1]) as pid:
+    with stranger(slices_of(say)[1]) as pid:
         command = quick()
         command.expect(7, "is used by a process that is not part of this run", f"pid {pid}")
     assert not list(command.heard(ev.WorkerSpawned))
@@ -51,25 +29,25 @@ def test_stranger_on_a_slice_before_the_run(quick: Start, say: Say) -> None:
 
 
 def test_stranger_on_a_slice_while_main_runs(run: Start, say: Say) -> None:
-    victim = _slices(say)[0]
+    victim = slices_of(say)[0]
     command = run(*LONG, "--sample-period", "200ms")
     command.wait_for(ev.TimedSectionBegan, 0)
-    with _stranger(victim) as pid:
+    with stranger(victim) as pid:
         command.wait_for_phase(Phase.DRAINING)
     command.expect(7, f"Slice {victim} is used by a process that is not part of this run", f"pid {pid}")
     assert verify_run(command.run_dir).verdict.exit_code == 7
 
 
 def test_stranger_on_a_slice_that_the_run_does_not_use(quick: Start, say: Say) -> None:
-    bystander = _slices(say)[3]
-    with _stranger(bystander) as pid:
+    bystander = slices_of(say)[3]
+    with stranger(bystander) as pid:
         record = quick().expect(0)
     (note,) = record.notes
     assert note.startswith(f"Slice {bystander}, which is not part of the run, was used meanwhile by pid {pid} (")
 
 
 def test_worker_on_another_slice_than_its_own(quick: Start, say: Say) -> None:
-    main, own, *_ = _slices(say)
+    main, own, *_ = slices_of(say)
     command = quick(environ={"QUICK_SLICE": main})
     command.expect(7, f"Background 1 (dlrm) runs on slice {main} instead of its own ({own})")
     assert command.record().workers[0].pid is None

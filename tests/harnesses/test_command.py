@@ -25,7 +25,9 @@ from heteromig.core.plan import Plan, make_plan
 from heteromig.core.spec import CommandSpec, RunSpec
 from heteromig.harnesses import HARNESSES, HarnessOptions, harness_of
 from heteromig.harnesses.command.harness import CommandHarness
+from heteromig.harnesses.command.marks import lines_of
 from heteromig.harnesses.command.placeholders import KNOWN, fill, require_known
+from heteromig.harnesses.command.results import last_match
 from heteromig.logs.harness import HarnessLog
 from heteromig.logs.tail import MAX_READ_BYTES
 from heteromig.runner.config import BackgroundConfig, CommandConfig, Config, MainConfig, read_config, resolve, to_toml
@@ -566,3 +568,23 @@ def test_command_by_which_nothing_can_be_judged(tmp_path: Path) -> None:
 def test_altered_command_is_a_usage_error_wherever_it_comes_from() -> None:
     with pytest.raises(UsageError, match="no regular expression"):
         CommandHarness((CommandSpec(name="x", argv=("x",), model="x", scenarios=("offline",), start="("),))
+
+
+RUNAWAY = "^(a+)+b$"
+"""Twice as long for each further a."""
+
+
+def test_a_mark_that_runs_away_is_given_up() -> None:
+    (start, *_) = lines_of(re.compile(RUNAWAY.encode(), re.MULTILINE), None)
+    log = HarnessLog(0, (start,))
+    with pytest.raises(UsageError, match="took more than 1 s on what a program printed"):
+        log.feed(b"a" * 60 + b"\n", 0)
+    assert [type(event) for event in log.feed(b"aab\n", 0)] == [StartAnnounced]
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+
+
+def test_a_result_that_runs_away_is_missing_evidence(tmp_path: Path) -> None:
+    output = tmp_path / "stdout.log"
+    output.write_bytes(b"a" * 60 + b"\n")
+    with pytest.raises(EvidenceError, match="took more than 10 s"):
+        last_match(output, re.compile(RUNAWAY.encode(), re.MULTILINE))

@@ -62,7 +62,6 @@ class Scene:
             signal=15,
             stopped_by="TERM",
             still_timed_ns=ns(20.1),
-            still_timed_utc_ns=EPOCH_NS + ns(20.1),
         )
         for worker in (self.main, self.background):
             (run_dir / worker.assignment.directory).mkdir(parents=True)

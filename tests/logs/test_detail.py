@@ -14,12 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heteromig.core.errors import EvidenceError
-from heteromig.core.units import NS_PER_S
 from heteromig.logs.detail import (
-    DATETIME_RESOLUTION_NS,
     POWER_RESOLUTION_NS,
-    DerivedBegin,
-    derive_begin,
     read_detail,
     read_summary,
 )
@@ -74,10 +70,6 @@ class TestRealRuns:
         assert facts.perf_constraints_met is None
         assert facts.min_queries_met is True
         assert facts.valid == read_summary(tmp_path / "logs" / SUMMARY_LOG)
-        derived = derive_begin(facts, facts.power_begin_utc_ns + 60 * NS_PER_S)
-        assert derived is not None
-        late_ns = facts.power_begin_utc_ns - derived.begin_utc_ns
-        assert -POWER_RESOLUTION_NS <= late_ns <= DATETIME_RESOLUTION_NS + 50_000_000
 
     def test_server(self, tmp_path: Path) -> None:
         run_loadgen(tmp_path / "logs", "Server")
@@ -109,11 +101,6 @@ class TestRecordings:
         assert facts.power_begin_utc_ns == utc_ns("2026-11-23 23:55:57.975")
         assert facts.power_end_utc_ns == utc_ns("2026-11-23 23:55:58.477")
         assert facts.timed_begin_offset_ns == 71_394_969
-        assert derive_begin(facts, utc_ns("2026-11-23 23:55:58.100")) == DerivedBegin(
-            begin_utc_ns=utc_ns("2026-11-23 23:55:57.071") + 394_969,
-            uncertainty_ns=NS_PER_S,
-            utc_offset_s=-5 * 3600,
-        )
 
     def test_a_submission_run_killed_in_its_second_part_has_no_end(self, tmp_path: Path) -> None:
         text = SUBMISSION.read_text()
@@ -125,11 +112,6 @@ class TestRecordings:
         assert not facts.has_end_key
         assert facts.power_begin_utc_ns is None
         assert facts.timed_begin_offset_ns == 71_394_969
-
-    def test_a_reference_that_contradicts_the_log(self) -> None:
-        facts = read_detail(KILLED)
-        assert derive_begin(facts, utc_ns("2026-11-24 00:00:32.281")) is None
-        assert derive_begin(facts, utc_ns("2026-11-24 23:56:32.281")) is None
 
     def test_a_log_cut_anywhere_can_be_read(self, tmp_path: Path) -> None:
         data = SUBMISSION.read_bytes()
@@ -171,7 +153,6 @@ class TestOddLogs:
             "metrics": {},
             "unreadable_lines": 0,
         }
-        assert derive_begin(facts, 0) is None
         assert read_summary(write(tmp_path / "summary")) is None
 
     def test_numbers_that_json_does_not_know(self, tmp_path: Path) -> None:
@@ -258,7 +239,6 @@ class TestOddLogs:
     def test_values_of_the_wrong_kind_are_unknown(self, tmp_path: Path) -> None:
         keys = (
             "power_begin",
-            "test_datetime",
             "result_validity",
             "result_min_duration_met",
             "num_errors",
@@ -267,9 +247,7 @@ class TestOddLogs:
         )
         facts = read_detail(write(tmp_path / "log", *(line(key, [1]) for key in keys)))
         assert facts.has_end_key
-        assert [facts.power_begin_utc_ns, facts.test_datetime_local_ns, facts.valid, facts.min_duration_met] == [
-            None
-        ] * 4
+        assert [facts.power_begin_utc_ns, facts.valid, facts.min_duration_met] == [None] * 3
         assert [facts.scenario, facts.target_qps] == [None] * 2
         assert facts.num_errors == 0
 

@@ -118,6 +118,15 @@ def test_only_the_newest_heartbeat_counts() -> None:
 
 
 @pytest.mark.parametrize(
+    ("more", "over_latency"),
+    [(b"", None), (b" monotonic_s=5.25", None), (b" monotonic_s=5.25 over_latency=7", 7), (b" over_latency=0", 0)],
+)
+def test_a_heartbeat_may_say_how_many_samples_were_late(more: bytes, over_latency: int | None) -> None:
+    (event,) = feed(b"heartbeat: completed=9 samples_per_second=1.5" + more)
+    assert event == ProgressMade(at_ns=5, worker=3, completed_samples=9, samples_per_s=1.5, over_latency=over_latency)
+
+
+@pytest.mark.parametrize(
     "line",
     [
         b"heartbeat: completed=x samples_per_second=1",

@@ -37,7 +37,8 @@ def test_a_daemon_is_left_to_a_run_that_goes_on_and_ended_afterwards(
     assert Path(command.journal.directory).exists()
 
     dry = clean(tmp_path, environ, "--dry-run", "--json")
-    assert [(one["what"], one["outcome"]) for one in json.loads(dry.stdout)["found"]] == [("mps", "to do")]
+    found = [(one["what"], one["outcome"]) for one in json.loads(dry.stdout)["found"]]
+    assert found == [("mps", "to do"), ("lock", "to do")]
     assert "Nothing to clean" in clean(tmp_path, environ, "--slices", "mig").stdout
     done = clean(tmp_path, environ)
     assert (done.exit_code, done.stderr) == (0, "")

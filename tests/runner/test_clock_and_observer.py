@@ -5,7 +5,8 @@ import subprocess
 import sys
 import time
 
-from heteromig.runner.clock import SystemClock, rfc3339
+from heteromig.core.clocks import READING_NS
+from heteromig.runner.clock import SystemClock, read_both, rfc3339
 from heteromig.runner.observer import Observer, process_cpu_s
 
 
@@ -13,6 +14,29 @@ def test_clocks_are_those_of_the_host() -> None:
     clock = SystemClock()
     assert clock.monotonic_ns() <= time.monotonic_ns() <= clock.monotonic_ns()
     assert clock.utc_ns() <= time.time_ns() <= clock.utc_ns()
+
+
+class Interrupted(SystemClock):
+    """A clock whose reader is interrupted in the first two of its readings, for a second each."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+        self.interrupted = 0
+
+    def monotonic_ns(self) -> int:
+        self.now_ns += 1000
+        return self.now_ns
+
+    def utc_ns(self) -> int:
+        self.interrupted += 1
+        self.now_ns += 1_000_000_000 if self.interrupted <= 2 else 1000
+        return 5_000_000_000 + self.now_ns
+
+
+def test_both_clocks_are_read_again_where_the_reader_was_interrupted() -> None:
+    reading = read_both(Interrupted())
+    assert reading.offset_ns - 5_000_000_000 <= READING_NS
+    assert reading.at_ns > 2_000_000_000
 
 
 def test_times_for_people() -> None:

@@ -421,6 +421,7 @@ def _durations(most_ms: int = MAX_DURATION_MS) -> st.SearchStrategy[Duration | N
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 PATHS = TEXT.filter(bool)
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", fullmatch=True)
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\n"))
 """What can be an argument of make."""
 SPELT = {
@@ -446,7 +447,7 @@ SYSTEMS = st.builds(
     SystemConfig,
     gpu=TEXT,
     benchmarks=st.dictionaries(
-        st.sampled_from(["resnet50", "bert", "gptj", "a b.c"]),
+        st.sampled_from(["resnet50", "bert", "gptj", "a_b.c"]),
         st.lists(st.sampled_from([name for names in SPELT.values() for name in names]), max_size=3),
         max_size=3,
     ),
@@ -527,7 +528,7 @@ def configs(draw: st.DrawFn) -> Config:
             duration=draw(_durations()),
             target_qps=draw(st.none() | st.floats(min_value=0, exclude_min=True, allow_infinity=False)),
             action=draw(st.none() | st.sampled_from(Action)),
-            config_ver=draw(st.none() | TEXT),
+            config_ver=draw(st.none() | NAMES),
             runargs=own,
             cmd_prefix=draw(_arguments(st.lists(WORDS, max_size=3))),
             immediate_start=draw(st.none() | st.booleans()),
@@ -540,7 +541,7 @@ def configs(draw: st.DrawFn) -> Config:
             ),
             duration=draw(st.one_of(_durations(), st.just("automatic"))),
             timeout=draw(_durations()),
-            config_ver=draw(st.none() | TEXT),
+            config_ver=draw(st.none() | NAMES),
             runargs=draw(_own_arguments()),
         ),
         timing=TimingConfig(
@@ -585,3 +586,11 @@ def test_a_file_of_layouts_is_found_from_anywhere(tmp_path: Path, monkeypatch: p
 def test_strange_paths_survive_toml(tmp_path: Path, name: str) -> None:
     spec = resolve(replace(SIM, runs_dir=name))
     assert _again(tmp_path, spec) == spec
+
+
+def test_a_baseline_is_the_same_run_with_nothing_beside_it() -> None:
+    config = Config(slices="sim:a30", harness="loadgen", background=BackgroundConfig(benchmarks="bert,dlrm"))
+    run, alone = resolve(config), resolve(config, goal=Goal.BASELINE)
+    assert run.background.candidates == ("bert", "dlrm")
+    assert alone.background.candidates == ()
+    assert (alone.main, alone.timing, alone.slices, alone.pin) == (run.main, run.timing, run.slices, run.pin)

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from heteromig.core.overlap import CertificateSummary, MainResult
+from heteromig.core.clocks import ClockReading
+from heteromig.core.gaps import Idleness, Interval, Silences
+from heteromig.core.overlap import BackgroundOverlap, CertificateSummary, MainResult, Watch
 from heteromig.core.phases import EvidenceLevel, WorkerState
 from heteromig.core.plan import Assignment, make_plan
 from heteromig.core.spec import Drain, Mode, RunSpec
@@ -45,6 +47,16 @@ def _log(folder: Path, **values: Any) -> None:
 
 def _timed(begin_s: float, end_s: float, **more: Any) -> dict[str, Any]:
     return {"generated_query_count": 1, "power_begin": _stamp(begin_s), "power_end": _stamp(end_s), **more}
+
+
+def _clocks(set_by_s: float = 0.0, between: tuple[float, float] = (0, 0)) -> tuple[ClockReading, ...]:
+    """Readings of both clocks over a run; the wall clock is set between two of them, where that is asked for."""
+    before_s, after_s = between
+    moments = sorted({0.0, 10.0, 20.0, 30.0, 60.0, before_s, after_s})
+    return tuple(
+        ClockReading(round(at_s * S), EPOCH_NS + round((at_s + (set_by_s if at_s >= after_s else 0)) * S))
+        for at_s in moments
+    )
 
 
 class Scattering(LoadgenHarness):
@@ -89,6 +101,8 @@ class Scene:
         _log(self.main_log, **_timed(10, 20, result_validity="VALID", result_samples_per_second=50.0))
         _log(self.background_log, **_timed(2, 21.5))
         self.leave_out(0)
+        self.clocks = _clocks()
+        self.unwatched: tuple[Interval, ...] = ()
 
     def leave_out(self, not_computed: int) -> None:
         (self.main_log / "outcome.json").write_text(json.dumps({"not_computed": not_computed}))
@@ -97,7 +111,12 @@ class Scene:
         header = Header(
             schema_version=SCHEMA_VERSION, tool=TOOL, run_id="r", at_ns=0, at_utc_ns=EPOCH_NS, spec=self.spec
         )
-        view = View(spec=self.spec, workers=(self.main, self.background))
+        view = View(
+            spec=self.spec,
+            workers=(self.main, self.background),
+            clocks=self.clocks,
+            unwatched=self.unwatched,
+        )
         return certify_run(self.run_dir, header, view, self.harness)
 
     def codes(self) -> list[int]:
@@ -224,9 +243,7 @@ def test_slack_that_wait_mode_asks_for(tmp_path: Path) -> None:
 def _kill(scene: Scene, **keys: Any) -> None:
     """The background was stopped by KILL: its log ends in the middle."""
     _log(scene.background_log, **keys)
-    scene.background = replace(
-        scene.background, exit_code=None, signal=9, stopped_by="KILL", still_timed_utc_ns=EPOCH_NS + 21 * S
-    )
+    scene.background = replace(scene.background, exit_code=None, signal=9, stopped_by="KILL", still_timed_ns=21 * S)
 
 
 def test_killed_background_was_seen_timed_after_main(scene: Scene) -> None:
@@ -236,12 +253,12 @@ def test_killed_background_was_seen_timed_after_main(scene: Scene) -> None:
     (background,) = summary.overlap.backgrounds
     assert (background.begin_utc_ns, background.end_utc_ns) == (EPOCH_NS + 2 * S, EPOCH_NS + 21 * S)
     assert background.end_source == "alive and still timed"
-    assert background.uncertainty_s == pytest.approx(0.101)
+    assert background.uncertainty_s == pytest.approx(0.102)
 
 
 def test_killed_background_seen_too_close_to_the_end_decides_nothing(scene: Scene) -> None:
     _kill(scene, generated_query_count=1)
-    scene.background = replace(scene.background, still_timed_utc_ns=EPOCH_NS + 20 * S + S // 20)
+    scene.background = replace(scene.background, still_timed_ns=20 * S + S // 20)
     assert scene.codes() == [9]
 
 
@@ -259,7 +276,7 @@ def test_killed_background_that_had_ended_before(scene: Scene) -> None:
 
 def test_background_that_died_disproves(scene: Scene) -> None:
     _kill(scene, generated_query_count=1)
-    scene.background = replace(scene.background, stopped_by=None, still_timed_utc_ns=None)
+    scene.background = replace(scene.background, stopped_by=None, still_timed_ns=None)
     assert scene.codes() == [4]
 
 
@@ -360,7 +377,6 @@ def _announcing(run_dir: Path, spec: RunSpec = BY_MARKERS) -> Scene:
         signal=15,
         stopped_by="TERM",
         still_timed_ns=20 * S + 6 * S // 10,
-        still_timed_utc_ns=EPOCH_NS + 20 * S + 6 * S // 10,
     )
     return scene
 
@@ -455,7 +471,7 @@ def test_the_end_of_a_background_is_what_was_heard_of_it(
     tmp_path: Path, changes: dict[str, Any], source: str, *, covered: bool | None
 ) -> None:
     scene = _announcing(tmp_path)
-    scene.background = replace(scene.background, still_timed_ns=None, still_timed_utc_ns=None)
+    scene.background = replace(scene.background, still_timed_ns=None)
     scene.background = replace(scene.background, **changes)
     (background,) = scene.certify().overlap.backgrounds
     assert (background.end_source, background.covered) == (source, covered)
@@ -473,7 +489,7 @@ def test_main_that_prints_no_end_is_timed_until_it_exits(tmp_path: Path) -> None
 
 def test_background_that_was_stopped_unseen_proves_nothing(tmp_path: Path) -> None:
     scene = _announcing(tmp_path)
-    scene.background = replace(scene.background, still_timed_ns=None, still_timed_utc_ns=None)
+    scene.background = replace(scene.background, still_timed_ns=None)
     assert scene.codes() == [9]
     assert "it was stopped, and was not seen at work at the end of main" in scene.sentences()
 
@@ -578,3 +594,207 @@ def test_accuracy_that_nobody_knows(tmp_path: Path, content: str | None, words: 
     scene = _accuracy(tmp_path, content)
     assert scene.codes() == [9]
     assert words in scene.sentences()
+
+
+# --- a clock that is set ----------------------------------------------------------------------------------------------
+
+
+def test_stamps_before_and_after_a_step_of_the_clock_are_put_right(scene: Scene) -> None:
+    """An hour forward in the middle of main: the ends of both were stamped an hour later than they were."""
+    scene.clocks = _clocks(3600, (15, 15.25))
+    _log(scene.main_log, **_timed(10, 3620, result_validity="VALID"))
+    _log(scene.background_log, **_timed(2, 3621.5))
+    summary = scene.certify()
+    assert summary.reasons == ()
+    assert summary.overlap.slack_after_s == pytest.approx(1.5, abs=0.001)
+    (background,) = summary.overlap.backgrounds
+    assert background.end_utc_ns == pytest.approx(EPOCH_NS + 21.5 * S, abs=S // 1000)
+    assert summary.clock is not None
+    assert (summary.clock.largest_step_s, summary.clock.corrected) == (3600, True)
+    assert "was set by +3600.000 s at 2023-11-14T22:13:35.250Z" in summary.clock.remark
+    assert "LoadGen's stamps were put right" in summary.clock.remark
+
+
+def test_a_step_back_over_an_hour_in_which_nothing_was_stamped_is_put_right(scene: Scene) -> None:
+    scene.clocks = _clocks(-3600, (22, 22.25))
+    assert scene.codes() == []
+
+
+def test_a_step_back_makes_stamps_ambiguous_that_the_clock_showed_twice(scene: Scene) -> None:
+    """Set back at 22 s, once all was over: the ends were stamped with what the clock showed again later."""
+    scene.clocks = _clocks(-4, (22, 22.25))
+    assert set(scene.codes()) == {9}
+    assert "mlperf_log_detail.txt, 2023-11-14T22:13:" in scene.sentences()
+    assert "somebody set the clock during the run" in scene.sentences()
+    clock = scene.certify().clock
+    assert clock is not None
+    assert clock.corrected is False
+    assert "not every stamp of LoadGen can be put right" in clock.remark
+
+
+def test_a_step_that_hides_that_a_background_ended_early_is_seen_through(scene: Scene) -> None:
+    """It ended 1 s before main, and the clock was set forward by 3 s between the two."""
+    scene.clocks = _clocks(3, (19.1, 19.2))
+    _log(scene.main_log, **_timed(10, 20 + 3, result_validity="VALID"))
+    _log(scene.background_log, **_timed(2, 19))
+    assert scene.codes() == [4]
+    scene.clocks = _clocks(-3, (19.1, 19.2))  # and the other way round: by the stamps, main ended before it
+    _log(scene.main_log, **_timed(10, 17.5, result_validity="VALID"))
+    _log(scene.background_log, **_timed(2, 21.5 - 3))
+    assert set(scene.codes()) == {9}, "17.5 s was shown twice"
+
+
+def test_small_steps_are_told_and_cost_certainty(scene: Scene) -> None:
+    scene.clocks = _clocks(0.1, (20.2, 20.4))
+    _log(scene.main_log, **_timed(10, 20.35, result_validity="VALID"))
+    (background,) = scene.certify().overlap.backgrounds
+    assert background.slack_after_uncertainty_s == pytest.approx(0.05, abs=0.01)
+    assert background.slack_before_uncertainty_s == pytest.approx(0.005, abs=0.001)
+
+
+def test_a_steady_clock_is_told_as_well(scene: Scene) -> None:
+    clock = scene.certify().clock
+    assert clock is not None
+    assert (clock.readings, clock.drift_s, clock.remark) == (6, 0, "")
+    assert (clock.largest_step_s, clock.stepped_at_utc_ns, clock.corrected) == (None, None, None)
+
+
+# --- gaps -------------------------------------------------------------------------------------------------------------
+
+
+def _beat(scene: Scene, *at_s: float, stamped: bool = True, completed: list[int] | None = None) -> None:
+    counts = completed or [10 * (number + 1) for number in range(len(at_s))]
+    lines = [
+        f"heartbeat: completed={count} samples_per_second=10.0{f' monotonic_s={moment:.3f}' if stamped else ''}\n"
+        for moment, count in zip(at_s, counts, strict=True)
+    ]
+    (scene.background_log / "stdout.log").write_text("".join(["Starting running actual test.\n", *lines]))
+
+
+def _background(scene: Scene) -> BackgroundOverlap:
+    (background,) = scene.certify().overlap.backgrounds
+    return background
+
+
+STEADILY = [float(second) for second in range(3, 22)]
+
+
+def test_a_background_that_beats_steadily_has_no_gap(scene: Scene) -> None:
+    _beat(scene, *STEADILY)
+    assert scene.codes() == []
+    found = _background(scene)
+    assert (found.gaps, found.gaps_seen_by, found.coverage) == ((), (Watch.HEARTBEAT,), 1.0)
+
+
+def test_a_background_that_stalls_does_not_cover_main_then(scene: Scene) -> None:
+    _beat(scene, *(second for second in STEADILY if not 12 < second < 18.5))
+    assert scene.codes() == [4]
+    found = _background(scene)
+    assert found.gaps is not None
+    (gap,) = found.gaps
+    assert (gap.begin_utc_ns, gap.end_utc_ns) == (EPOCH_NS + 12 * S, EPOCH_NS + 19 * S)
+    assert found.coverage == pytest.approx(0.3)
+    assert found.covered is False
+    assert "Background 1 (bert) stalled within the timed section of main: for 7.000 s from 2.000 s" in scene.sentences()
+
+
+def test_heartbeats_without_new_completions_are_a_stall(scene: Scene) -> None:
+    stuck = [30 if 12 <= second <= 18 else 10 * round(second) for second in STEADILY]
+    _beat(scene, *STEADILY, completed=stuck)
+    assert scene.codes() == [4]
+
+
+def test_silence_that_is_short_inside_main_is_no_gap_however_long_it_is_in_all(scene: Scene) -> None:
+    _beat(scene, *(second for second in STEADILY if not 3 < second < 14))
+    assert scene.codes() == []
+
+
+def test_a_stall_that_goes_on_to_the_end_of_main_ends_there(scene: Scene) -> None:
+    _beat(scene, *(second for second in STEADILY if second < 14.5))
+    found = _background(scene)
+    assert found.gaps is not None
+    assert [(gap.end_utc_ns - gap.begin_utc_ns) / S for gap in found.gaps] == pytest.approx([6], abs=0.001)
+
+
+def test_a_background_that_completes_nothing_at_first_is_silent_from_its_begin_on(scene: Scene) -> None:
+    _beat(scene, 19.0, 20.5)
+    assert _background(scene).coverage == pytest.approx(0.1)
+
+
+def test_the_threshold_is_the_users(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, replace(ONE, timing=replace(ONE.timing, gap_threshold_ms=8_000)))
+    _beat(scene, *(second for second in STEADILY if not 12 < second < 18.5))
+    assert scene.codes() == []
+    assert scene.certify().gap_threshold_s == 8
+
+
+def test_without_heartbeat_and_activity_gaps_are_not_observed(scene: Scene) -> None:
+    found = _background(scene)
+    assert (found.gaps, found.gaps_seen_by, found.covered) == (None, (), True)
+
+
+def _heard(scene: Scene, *at_s: float) -> None:
+    """Heartbeats that say no time, as the controller heard them."""
+    _beat(scene, *at_s, stamped=False)
+    fold = Silences(2 * S)
+    for moment in at_s:
+        fold = fold.broken(round(moment * S), uncertainty_ns=S // 2)
+    scene.background = replace(scene.background, heard=fold, progress_ns=round(at_s[-1] * S))
+
+
+def test_heartbeats_without_a_stamp_are_judged_by_when_they_were_heard(scene: Scene) -> None:
+    _heard(scene, *STEADILY)
+    assert _background(scene).gaps_seen_by == (Watch.HEARD_HEARTBEAT,)
+    assert scene.codes() == []
+    _heard(scene, *(second for second in STEADILY if not 12 < second < 18.5))
+    assert scene.codes() == [4]
+    assert "for 6.500 s from 2.000 s after main began on (by its heartbeat as heard)" in scene.sentences()
+
+
+def test_what_nobody_listened_to_is_no_silence(scene: Scene) -> None:
+    _heard(scene, *(second for second in STEADILY if not 12 < second < 18.5))
+    scene.unwatched = (Interval(13 * S, 19 * S),)
+    assert scene.codes() == []
+
+
+def test_a_controller_that_did_not_listen_makes_no_gap_of_stamped_heartbeats(scene: Scene) -> None:
+    _heard(scene, *(second for second in STEADILY if not 12 < second < 18.5))
+    _beat(scene, *STEADILY)
+    assert scene.codes() == []
+
+
+@pytest.mark.parametrize("factor", [1_000_000.0, 0.0])
+def test_stamps_of_another_clock_are_none(scene: Scene, factor: float) -> None:
+    _heard(scene, *STEADILY)
+    _beat(scene, *(second * factor for second in STEADILY))
+    scene.background = replace(scene.background, spawned_ns=2 * S)
+    assert _background(scene).gaps_seen_by == (Watch.HEARD_HEARTBEAT,)
+
+
+def test_output_that_is_lost_leaves_what_was_heard(scene: Scene) -> None:
+    _heard(scene, *STEADILY)
+    (scene.background_log / "stdout.log").unlink()
+    assert _background(scene).gaps_seen_by == (Watch.HEARD_HEARTBEAT,)
+    (scene.background_log / "stdout.log").mkdir()
+    assert _background(scene).gaps_seen_by == (Watch.HEARD_HEARTBEAT,)
+
+
+def test_a_device_that_shows_no_work_shows_a_gap(scene: Scene) -> None:
+    idle = (Interval(3 * S, 4 * S), Interval(11 * S, 17 * S))
+    scene.background = replace(scene.background, idleness=Idleness(worked=True, found=idle))
+    assert scene.codes() == [4]
+    assert "(by its device activity)" in scene.sentences()
+    found = _background(scene)
+    assert found.gaps_seen_by == (Watch.DEVICE,)
+    assert found.coverage == pytest.approx(0.4)
+    scene.background = replace(scene.background, idleness=Idleness(worked=False, found=idle))
+    assert _background(scene).gaps is None, "a device that never showed its work"
+
+
+def test_figures_that_are_no_numbers_are_left_out_whatever_the_harness(tmp_path: Path) -> None:
+    class Dividing(Scattering):
+        def result(self, main: Assignment, spec: RunSpec, run_dir: Path) -> MainResult:
+            del main, spec, run_dir
+            return MainResult(valid=True, complaints=(), metrics={"a": float("nan"), "b": float("-inf"), "c": 1.0})
+
+    assert Scene(tmp_path, harness=Dividing()).certify().main_result.metrics == {"c": 1.0}

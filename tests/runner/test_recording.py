@@ -25,7 +25,9 @@ SPEC = replace(resolve(Config(slices="sim:a100-sxm-80gb")), catalog=histories.SP
 
 def _recorder(run_dir: Path, spec: RunSpec = SPEC) -> Recorder:
     header = Header(schema_version=SCHEMA_VERSION, tool=TOOL, run_id="r", at_ns=0, at_utc_ns=0, spec=spec)
-    return Recorder(header, run_dir)
+    recorder = Recorder(header, run_dir, describe_host())
+    recorder.begin()
+    return recorder
 
 
 def test_run_that_has_heard_nothing_knows_nothing(tmp_path: Path) -> None:
@@ -35,7 +37,7 @@ def test_run_that_has_heard_nothing_knows_nothing(tmp_path: Path) -> None:
     assert (record.gpus, record.slices, record.workers) == ((), (), ())
     assert (record.overlap.proven, record.overlap.coverage) == (False, None)
     assert resolve(read_config(tmp_path / "plan.toml")) == resolve(Config(slices="sim:a100-sxm-80gb"))
-    jsonschema.validate(json.loads((tmp_path / "run.json").read_text()), json.loads(schemas()["run.schema.json"]))
+    jsonschema.validate(json.loads((tmp_path / "run.json").read_text()), json.loads(schemas()["run"]))
 
 
 def test_sealed_run_lists_its_files_and_its_guards(tmp_path: Path) -> None:
@@ -47,7 +49,7 @@ def test_sealed_run_lists_its_files_and_its_guards(tmp_path: Path) -> None:
     assert record.verdict is not None
     assert [phase.left_at for phase in record.phases] == ["1970-01-01T00:00:07.000Z", None]
     certificate = json.loads((tmp_path / "certificate.json").read_text())
-    jsonschema.validate(certificate, json.loads(schemas()["certificate.schema.json"]))
+    jsonschema.validate(certificate, json.loads(schemas()["certificate"]))
     assert [file["path"] for file in certificate["files"]] == ["plan.toml", "run.json"]
     taken = [(step["source"], step["destination"]) for step in certificate["guards"]]
     assert ("buffering", "main-running") in taken
@@ -70,7 +72,7 @@ def test_what_is_of_interest_beside_the_verdict_is_recorded(tmp_path: Path) -> N
         ("build", "low", "low"),
         ("build", "dlrm", "high"),
     }
-    jsonschema.validate(json.loads((tmp_path / "run.json").read_text()), json.loads(schemas()["run.schema.json"]))
+    jsonschema.validate(json.loads((tmp_path / "run.json").read_text()), json.loads(schemas()["run"]))
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import random
+import signal
 import socket
+import stat
+import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -69,6 +75,35 @@ def test_json_is_replaced_in_one_step(tmp_path: Path) -> None:
         assert before.read() == '{\n  "a": 1\n}\n'
     assert path.read_text() == '{\n  "a": 2\n}\n'
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_is_whole_after_a_kill_at_any_moment(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    leftovers = 0
+    moments = random.Random(8)  # noqa: S311 - the same each time
+    write_json(path, {"text": "x" * 100_000}, sync=False, private=True)
+    for _ in range(60):
+        writer = os.fork()
+        if writer == 0:
+            while True:
+                write_json(path, {"text": "x" * 100_000}, sync=False, private=True)
+        time.sleep(moments.uniform(0.001, 0.02))
+        os.kill(writer, signal.SIGKILL)
+        os.waitpid(writer, 0)
+        assert msgspec.json.decode(path.read_bytes()) == {"text": "x" * 100_000}
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        leftovers += len(list(tmp_path.iterdir())) - 1
+    assert leftovers, "some of them were in the middle of it"
+    write_json(path, {"a": 1}, sync=True)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_in_place_of_an_unfinished_file_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / ".run.json.new").symlink_to("precious")
+    write_json(tmp_path / "run.json", {"a": 1}, sync=False)
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert not (tmp_path / "run.json").is_symlink()
 
 
 def test_every_file_is_hashed_but_the_unsealed(tmp_path: Path) -> None:

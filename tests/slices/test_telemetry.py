@@ -16,10 +16,11 @@ from heteromig.core.devices import Inventory
 from heteromig.slices import nvml
 from heteromig.slices.discovery import take_inventory
 from heteromig.slices.nvml import NVMLError
+from heteromig.slices.occupants import computing, occupants
 from heteromig.slices.processes import Ancestry, is_there
 from heteromig.slices.simulator import SimulatedLibrary
 from heteromig.slices.source import SliceSource
-from heteromig.slices.telemetry import _computing, _occupants, take_sample
+from heteromig.slices.telemetry import take_sample
 from tests.slices.conftest import Spawn, cut
 
 
@@ -126,7 +127,7 @@ def test_an_orphan_has_the_ancestors_that_it_has_now(a30: SliceSource, tmp_path:
     middle.kill()
     middle.wait()
     assert ancestry.is_cut(inner)
-    (occupant,) = _occupants(Listing(a30, tmp_path, [inner], lambda: None), None, ancestry, _computing) or ()
+    (occupant,) = occupants(Listing(a30, tmp_path, [inner], lambda: None), None, ancestry, computing) or ()
     os.kill(inner, signal.SIGKILL)
     assert occupant.ancestors[-1] == 1
     assert middle.pid not in occupant.ancestors

@@ -13,8 +13,8 @@ SHOW_CURSOR = "\x1b[?25h"
 
 
 def table_on(tty: Terminal, story: Story) -> LiveTable:
-    table = LiveTable(Outlet(tty.stream), clock=lambda: story.now_ns)
-    table.begin("runs/20260401T120000Z-resnet50")
+    table = LiveTable(Outlet(tty.stream))
+    table.begin("runs/20260401T120000Z-resnet50", story.now_ns)
     return table
 
 
@@ -40,7 +40,7 @@ def test_a_tick_draws_and_the_end_leaves_the_last_picture() -> None:
         assert "buffering: 2.0 s left" in text
         assert "first line" in text, "the last line of a worker stays when the worker is gone"
         story.wait(1.0)
-        table.end()
+        table.end(story.now_ns)
         text = tty.read(SHOW_CURSOR)
         assert "buffering: 1.0 s left" in text
 
@@ -62,7 +62,7 @@ def test_the_end_of_a_run_that_never_ticked_shows_it_once() -> None:
         story = buffering()
         table = table_on(tty, story)
         table.transition(story.run, story.run.phase, story.run.phase, story.entered_ns)
-        table.end()
+        table.end(story.now_ns)
         assert "0006beef" in tty.read(SHOW_CURSOR)
 
 
@@ -93,7 +93,9 @@ def test_a_terminal_that_is_stopped_holds_nothing_up_and_catches_up() -> None:
         while "main resnet50 is starting" not in text:
             table.tick(story.run, story.now_ns, {})
             text = tty.read("beef")
-        ending = threading.Thread(target=table.end)  # which waits a moment for whoever reads the rest
+        ending = threading.Thread(
+            target=table.end, args=(story.now_ns,)
+        )  # which waits a moment for whoever reads the rest
         ending.start()
         assert tty.read(SHOW_CURSOR)
         ending.join()
@@ -110,7 +112,7 @@ def test_a_resized_terminal_is_drawn_anew() -> None:
         text = tty.read("0006beef")
         assert "\x1b[2J" in text
         assert "LAST LINE" not in text
-        table.end()
+        table.end(story.now_ns)
 
 
 def test_a_terminal_that_has_hung_up_ends_the_ticks_and_nothing_else() -> None:
@@ -122,4 +124,4 @@ def test_a_terminal_that_has_hung_up_ends_the_ticks_and_nothing_else() -> None:
         table.tick(story.run, story.now_ns, {})
         assert not table.wants_ticks
         table.tick(story.run, story.now_ns, {})
-        table.end()
+        table.end(story.now_ns)

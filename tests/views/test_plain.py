@@ -7,11 +7,11 @@ import msgspec
 from heteromig.core import effects as ef
 from heteromig.core import events as ev
 from heteromig.core.devices import Inventory
-from heteromig.core.effects import RecordRejection, RecordTransition
 from heteromig.core.guards import Finding, Status
 from heteromig.core.spec import Preparation, RunSpec
 from heteromig.views.outlet import Outlet
 from heteromig.views.plain import PlainLines
+from heteromig.views.reporter import tell
 from tests.views.stories import Story, make_inventory, make_spec
 
 NAMES_BY_SLICE = ("3d-unet", "bert", "ssd-mobilenet", "ssd-resnet34", "rnnt", "dlrm")
@@ -24,27 +24,18 @@ class Reported(Story):
         super().__init__(spec, inventory)
         self._log = log
         self._stream = log.open("w", encoding="utf-8")
-        self.reporter = PlainLines(Outlet(self._stream), clock=lambda: self.now_ns)
-        self.reporter.begin("runs/20260401T120000Z-resnet50")
+        self.reporter = PlainLines(Outlet(self._stream))
+        self.reporter.begin("runs/20260401T120000Z-resnet50", self.now_ns)
 
     def tell(self, event: ev.AnyEvent) -> None:
-        keeping = self.run.view.keeping
+        before = self.run.view
         super().tell(event)
-        if self.run.view.keeping is not keeping:
-            self.reporter.preparation(self.run, self.now_ns)
-        for effect in self.effects:
-            match effect:
-                case RecordTransition():
-                    self.reporter.transition(self.run, effect.source, effect.destination, self.now_ns)
-                case RecordRejection():
-                    self.reporter.rejection(self.run, effect.finding, self.now_ns)
-                case ef.SetTick():
-                    self.reporter.tick(self.run, self.now_ns, {0: "never shown"})
-                case _:
-                    pass
+        tell(self.reporter, self.run, before, self.now_ns, self.effects)
+        if any(isinstance(effect, ef.SetTick) for effect in self.effects):
+            self.reporter.tick(self.run, self.now_ns, {0: "never shown"})
 
     def lines(self) -> list[str]:
-        self.reporter.end()
+        self.reporter.end(self.now_ns)
         self._stream.close()
         return self._log.read_text(encoding="utf-8").splitlines()
 

@@ -31,19 +31,19 @@ class Broken(Silent):
     def tick(self, run: Run, now_ns: MonotonicNs, last_lines: Mapping[int, str]) -> None:  # noqa: ARG002 - a view's mistake
         raise ZeroDivisionError
 
-    def end(self) -> None:
+    def end(self, at_ns: MonotonicNs) -> None:  # noqa: ARG002 - as above
         self.ended = True
 
 
 def tell_everything(reporter: Reporter) -> None:
     story = Story()
-    reporter.begin("runs/x")
+    reporter.begin("runs/x", story.now_ns)
     reporter.transition(story.run, Phase.DISCOVERING, Phase.BUILDING, story.now_ns)
     reporter.rejection(story.run, FINDING, story.now_ns)
     reporter.preparation(story.run, story.now_ns)
     reporter.tick(story.run, story.now_ns, {})
     reporter.tick(story.run, story.now_ns, {})
-    reporter.end()
+    reporter.end(story.now_ns)
 
 
 def test_a_mistake_in_a_view_is_said_once_and_ends_nothing(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from heteromig.core.errors import PreflightError
 from heteromig.core.events import SpawnFailed, WorkerExited, WorkerSpawned
 from heteromig.workers.command import Command
-from heteromig.workers.guardian import read_process
+from heteromig.workers.guardian import MARK_VARIABLE, read_process
 from heteromig.workers.worker import ExitRecord, Worker
 from tests.workers.trees import PYTHON, Trees, ended, is_alive, marked, output, printed, reported, until
 
@@ -262,7 +262,9 @@ class TestWhatTheHarnessSees:
         expected = {**os.environ, **env}
         assert set(entries) >= {os.fsencode(f"{name}={value}") for name, value in expected.items()}
         # readline puts these two into the C environment of whoever imports it, behind os.environ's back.
-        assert {os.fsdecode(entry).partition("=")[0] for entry in entries} - expected.keys() <= {"COLUMNS", "LINES"}
+        behind = {"COLUMNS", "LINES"}
+        names = {os.fsdecode(entry).partition("=")[0] for entry in entries}
+        assert names - expected.keys() - behind == {MARK_VARIABLE}
         assert "OF_THE_CONTROLLER" not in (worker.directory / "command.json").read_text()
 
     def test_its_processors(self, trees: Trees) -> None:

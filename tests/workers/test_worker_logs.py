@@ -72,26 +72,26 @@ def test_what_was_found_at_once_comes_in_order(trees: Trees) -> None:
 
 def test_still_timed_while_the_timed_section_lasts(trees: Trees) -> None:
     worker = loadgen_worker(trees, 30)
-    assert worker.still_timed(at_ns=1) is None, "it only just started"
+    assert worker.observe(at_ns=1) is None, "it only just started"
     before_ns = time.time_ns()
     log = trees.root / "logs" / DETAIL_LOG
     until(lambda: log.exists() and BEGIN_LINE in log.read_bytes(), "its log shows the begin")
 
-    statement = worker.still_timed(at_ns=5)
+    statement = worker.observe(at_ns=5)
 
     assert isinstance(statement, StillTimed)
     assert before_ns < statement.at_utc_ns <= time.time_ns()
     assert TimedSectionBegan in kinds(worker.read_logs(at_ns=6)), "what the looks found is not lost"
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGKILL)
-    until(lambda: worker.still_timed(at_ns=7) is None, "it is dead")
+    until(lambda: worker.observe(at_ns=7) is None, "it is dead")
     ended(worker)
-    assert worker.still_timed(at_ns=8) is None
+    assert worker.observe(at_ns=8) is None
 
 
 def test_not_timed_without_a_log(trees: Trees) -> None:
     worker = trees.start("import time; time.sleep(1000)")
-    assert worker.still_timed(at_ns=1) is None
+    assert worker.observe(at_ns=1) is None
 
 
 # --- a log that is found, and one after it ----------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def test_the_log_of_a_run_after_the_first_takes_its_place(trees: Trees) -> None:
     assert kinds(worker.read_logs(at_ns=3)) == [TimedSectionEnded]
     write(root / "second", BEGIN)
     assert kinds(worker.read_logs(at_ns=4)) == [TimedSectionBegan]
-    assert worker.still_timed(at_ns=5) is not None
+    assert worker.observe(at_ns=5) is not None
     write(root / "second", END, BEGIN, END)
     assert kinds(worker.read_logs(at_ns=6)) == [TimedSectionEnded, TimedSectionBegan, TimedSectionEnded]
     write(root / "third", BEGIN, END)
@@ -156,7 +156,7 @@ def test_another_log_does_not_take_the_place_of_one_whose_run_goes_on(trees: Tre
     assert kinds(worker.read_logs(at_ns=2)) == [TimedSectionBegan]
     write(root / "second", BEGIN, END)
     assert worker.read_logs(at_ns=3) == []
-    assert worker.still_timed(at_ns=4) is not None
+    assert worker.observe(at_ns=4) is not None
     write(root / "first", END)
     assert kinds(worker.read_logs(at_ns=5)) == [TimedSectionEnded]
 
@@ -208,33 +208,33 @@ FINISHES = (
 def test_without_a_log_the_markers_say_whether_it_is_at_work(trees: Trees, patterns: tuple[str, ...]) -> None:
     worker, _ = announcing_worker(trees, *patterns, code=FINISHES)
     before_ns = time.time_ns()
-    statement = worker.still_timed(at_ns=5)
+    statement = worker.observe(at_ns=5)
     assert isinstance(statement, StillTimed)
     assert before_ns <= statement.at_utc_ns <= time.time_ns()
     (worker.directory / "go").touch()
     printed(worker, "Finished")
-    assert worker.still_timed(at_ns=6) is None
+    assert worker.observe(at_ns=6) is None
     assert kinds(worker.read_logs(at_ns=7)) == [FinishAnnounced], "what the looks found is not lost"
 
 
 def test_a_log_that_has_not_begun_counts_more_than_a_marker(trees: Trees) -> None:
     worker, root = announcing_worker(trees, "*")
-    assert worker.still_timed(at_ns=2) is not None
+    assert worker.observe(at_ns=2) is not None
     write(root / "run", b"settings\n")
-    assert worker.still_timed(at_ns=3) is None
+    assert worker.observe(at_ns=3) is None
     write(root / "run", BEGIN)
-    assert worker.still_timed(at_ns=4) is not None
+    assert worker.observe(at_ns=4) is not None
     write(root / "run", END)
-    assert worker.still_timed(at_ns=5) is None
+    assert worker.observe(at_ns=5) is None
 
 
 def test_a_dead_worker_is_not_at_work_whatever_it_printed(trees: Trees) -> None:
     worker, _ = announcing_worker(trees)
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGKILL)
-    until(lambda: worker.still_timed(at_ns=7) is None, "it is dead")
+    until(lambda: worker.observe(at_ns=7) is None, "it is dead")
     ended(worker)
-    assert worker.still_timed(at_ns=8) is None
+    assert worker.observe(at_ns=8) is None
 
 
 def test_the_last_line_without_an_end(trees: Trees) -> None:

@@ -14,7 +14,7 @@ from msgspec import Struct
 from heteromig.core.errors import UsageError
 from heteromig.logs.tail import displayable
 
-_CONDITION = re.compile(r"\s*(?P<group>[A-Za-z_]\w*)\s*(?P<relation><=|>=|==|!=|<|>)\s*(?P<value>.*?)\s*", re.DOTALL)
+_CONDITION = re.compile(r"(?P<group>[A-Za-z_]\w*)\s*(?P<relation><=|>=|==|!=|<|>)\s*(?P<value>.*)", re.DOTALL)
 _QUOTED = re.compile(r"(?P<quote>[\"'])(?P<text>.*)(?P=quote)", re.DOTALL)
 
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,4})?", re.ASCII)
@@ -61,7 +61,7 @@ def parse_condition(where: str, text: str, groups: AbstractSet[str]) -> Conditio
     Raises:
         UsageError: it is none, names another group, or orders what is no number.
     """
-    match = _CONDITION.fullmatch(text)
+    match = _CONDITION.fullmatch(text.strip())
     if match is None or not match["value"]:
         raise UsageError(
             f"{where} holds {text!r}, which is no condition: write a group, one of <, <=, >, >=, ==, != and a value, "

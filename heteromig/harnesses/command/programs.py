@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import signal
+import warnings
 from pathlib import PurePath
 
 from msgspec import Struct
 
 from heteromig.core.errors import UsageError
+from heteromig.core.names import NAME_RULE, is_name
 from heteromig.core.spec import BenchmarkInfo, CommandSpec
 from heteromig.harnesses.command.conditions import Condition, parse_condition
 from heteromig.harnesses.command.placeholders import require_known
@@ -17,8 +19,8 @@ from heteromig.workers.environment import SLICE_VARIABLE
 ACCURACY = "default"
 """The one level that a command has: what its answers are worth is for its own `valid-when` to say."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
-"""Names become directories and parts of lists."""
+_LOG_PLACE_BYTES_MAX = 200
+"""The worker's own directory and LoadGen's file come on top, and a component of a path has 255 bytes at most."""
 _SET_NAMES = ("all", "none")
 _UNCATCHABLE = (signal.SIGKILL, signal.SIGSTOP)
 
@@ -80,15 +82,12 @@ def read_program(spec: CommandSpec) -> Program:
 
 
 def _require_names(spec: CommandSpec, where: str) -> None:
-    if _NAME.fullmatch(spec.name) is None:
-        raise UsageError(
-            f"[command.{spec.name!r}] cannot be the name of a directory: use at most 64 letters, digits and ._+-, the "
-            "first one a letter or a digit."
-        )
+    if not is_name(spec.name):
+        raise UsageError(f"[command.{spec.name!r}] cannot be the name of a directory: use {NAME_RULE}.")
     if spec.name in _SET_NAMES:
         raise UsageError(f"{where} has the name of a set of backgrounds ({', '.join(_SET_NAMES)}): choose another.")
     for scenario in spec.scenarios:
-        if _NAME.fullmatch(scenario) is None:
+        if not is_name(scenario):
             raise UsageError(
                 f"{where} has the scenario {scenario!r}, which becomes part of a directory's name: use letters and "
                 "digits."
@@ -122,7 +121,8 @@ def _require_log_place(spec: CommandSpec, where: str) -> None:
     if spec.loadgen_logs is None:
         return
     path = PurePath(spec.loadgen_logs)
-    if path.is_absolute() or ".." in path.parts or "\0" in spec.loadgen_logs or not spec.loadgen_logs:
+    plain = spec.loadgen_logs.isprintable() and 0 < len(spec.loadgen_logs.encode()) <= _LOG_PLACE_BYTES_MAX
+    if path.is_absolute() or ".." in path.parts or not plain:
         raise UsageError(
             f"loadgen-logs of {where} is {spec.loadgen_logs!r}, and must be a directory below the worker's own, as are "
             '"." and "logs": tell the program to write to {directory} or {directory}/logs.'
@@ -133,8 +133,10 @@ def _expression(where: str, key: str, text: str | None) -> re.Pattern[bytes] | N
     if text is None:
         return None
     try:
-        expression = re.compile(text.encode(), re.MULTILINE)
-    except (re.error, OverflowError, RecursionError, UnicodeEncodeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # what means something else in another version of Python is refused
+            expression = re.compile(text.encode(), re.MULTILINE)
+    except (Warning, re.error, OverflowError, RecursionError, UnicodeEncodeError) as error:
         raise UsageError(f"{key} of {where} is {text!r}, which is no regular expression: {error}.") from None
     if expression.search(b"") is not None:
         raise UsageError(

@@ -12,7 +12,11 @@ from heteromig.core.errors import EvidenceError
 from heteromig.core.overlap import MainResult
 from heteromig.harnesses.command.conditions import number
 from heteromig.harnesses.command.programs import Program
+from heteromig.logs.patience import bounded
 from heteromig.logs.tail import Tail
+
+SEARCH_LIMIT_S = 10.0
+"""Of processor time for a piece of some MiB: nothing waits for it but the verdict."""
 
 
 def judge_output(output: Path, program: Program, expression: re.Pattern[bytes]) -> MainResult:
@@ -43,7 +47,8 @@ def last_match(
     the memory.
 
     Raises:
-        EvidenceError: it is not there, no regular file, or cannot be read; or no line matches `since`.
+        EvidenceError: it is not there, no regular file, or cannot be read; no line matches `since`; or an expression
+            takes longer than `SEARCH_LIMIT_S`.
     """
     found: dict[str, str | None] | None = None
     tail = Tail(output)
@@ -53,13 +58,15 @@ def last_match(
         with output.open("rb"):
             pass  # `Tail` takes a file that cannot be opened for one that is not there yet
         while block := tail.read(at_end=True):
-            first = since.search(block) if since is not None else None
+            with bounded(since or expression, SEARCH_LIMIT_S, EvidenceError):
+                first = since.search(block) if since is not None else None
             if since is not None and first is None:
                 continue
             begin = block.rfind(b"\n", 0, first.start()) + 1 if first is not None else 0
             since, match = None, None
-            for match in expression.finditer(block, begin):  # noqa: B007 - the last one is wanted
-                pass
+            with bounded(expression, SEARCH_LIMIT_S, EvidenceError):
+                for match in expression.finditer(block, begin):  # noqa: B007 - the last one is wanted
+                    pass
             if match is not None:
                 found = {name: _text(value) for name, value in match.groupdict().items()}
     except OSError as error:

@@ -167,7 +167,8 @@ def _read(tree: Path, engines_dir: Path) -> _Record:
 
 def _write(tree: Path, engines_dir: Path, engines: dict[str, tuple[_File, ...]]) -> None:
     path = _record_path(tree, engines_dir)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(0o755, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.touch(0o644)  # for nobody else to write, whatever the umask is
     temporary.write_bytes(msgspec.json.format(msgspec.json.encode(_Record(str(tree), engines)), indent=2) + b"\n")
     temporary.replace(path)

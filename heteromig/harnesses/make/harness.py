@@ -18,7 +18,7 @@ from heteromig.harnesses.make import catalog, engines, results
 from heteromig.harnesses.make.arguments import run_args
 from heteromig.harnesses.make.catalog import SCENARIO_NAMES, directory_names
 from heteromig.harnesses.make.hold import hold_tree
-from heteromig.harnesses.make.shadow import make_shadow, remove_shadow
+from heteromig.harnesses.make.shadow import SHADOW, make_shadow, remove_shadow
 from heteromig.harnesses.make.tree import require_makeable, require_tree
 from heteromig.logs.harness import MLPERF_LINES, LinePattern
 from heteromig.logs.search import LogPlace
@@ -26,7 +26,6 @@ from heteromig.workers.command import Command
 from heteromig.workers.environment import SLICE_VARIABLE
 from heteromig.workers.worker import STDOUT_LOG
 
-_SHADOW = "tree"
 _ACCURACY_ONLY = "--test_mode=AccuracyOnly"
 _RUN_STAMP = re.compile(r"(?P<date>\d{8})T(?P<time>\d{6})Z-.*?(?P<number>-\d+)?")
 
@@ -144,7 +143,7 @@ class MakeHarness:
             held = hold_tree(self._tree, alone=spec.main.action.audit is not None)
             self._hold = weakref.finalize(self, os.close, held)
         if assignment.role is Role.BACKGROUND:
-            make_shadow(self._tree, self._shadow(assignment, run_dir), runs_dir=run_dir.parent)
+            make_shadow(self._tree, self._shadow(assignment, run_dir), runs_dir=Path(spec.runs_dir).absolute())
         elif assignment.role is Role.BUILD:
             engines.begin(assignment.builds, self._tree, Path(spec.engines_dir).absolute())
         elif self._main_log_dir(run_dir).exists():
@@ -236,7 +235,7 @@ class MakeHarness:
         return results.judge_last_performance(logs, main)
 
     def _shadow(self, assignment: Assignment, run_dir: Path) -> Path:
-        return run_dir / assignment.directory / _SHADOW
+        return run_dir / assignment.directory / SHADOW
 
     def _main_log_dir(self, run_dir: Path) -> Path:
         """`build/logs/<timestamp>` as the Makefile would name it, after the begin of the run in UTC."""

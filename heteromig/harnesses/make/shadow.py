@@ -11,6 +11,9 @@ import os
 import shutil
 from pathlib import Path
 
+SHADOW = "tree"
+"""Its name in the directory of a background."""
+
 _PRIVATE_DIRECTORIES = ("measurements", "build/logs")
 _PRIVATE = frozenset(
     {"measurements", "audit.config", "accuracy.txt", "predictions.json", "mlperf_log_accuracy_baseline.json"}

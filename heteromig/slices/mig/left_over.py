@@ -11,20 +11,20 @@ from pathlib import Path
 
 from heteromig.core.errors import PreflightError
 from heteromig.slices.mig.journal import RUN_JOURNAL, JournalFile
+from heteromig.slices.orders import files_of_runs
 from heteromig.slices.source import SliceSource
 
 
 def run_journals(runs_dir: Path) -> Iterator[JournalFile]:
-    """The journal of every run that ever cut a GPU, open or not; links such as `latest` are not followed."""
-    for path in sorted(runs_dir.glob(f"*/{RUN_JOURNAL}")):
-        if not path.parent.is_symlink():
-            yield JournalFile(path, found=True)
+    """The journal of every run that ever cut a GPU, open or not."""
+    for path in files_of_runs(runs_dir, RUN_JOURNAL):
+        yield JournalFile(path, found=True)
 
 
 def half_written_journals(runs_dir: Path) -> Iterator[Path]:
     """What is there of journals that were never there, because whoever wrote the first time was killed."""
-    for path in sorted(runs_dir.glob(f"*/.{RUN_JOURNAL}.new")):
-        if not path.parent.is_symlink() and not path.with_name(RUN_JOURNAL).exists():
+    for path in files_of_runs(runs_dir, f".{RUN_JOURNAL}.new"):
+        if not path.with_name(RUN_JOURNAL).exists():
             yield path
 
 

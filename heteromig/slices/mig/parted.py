@@ -144,5 +144,6 @@ def _from_yaml(path: Path, data: bytes) -> Any:
 
     try:
         return yaml.load(data, Loader)  # noqa: S506 - a subclass of the safe loader
-    except (yaml.YAMLError, ValueError) as error:
+    # What is tagged as something that it is not, such as `!!bool x`, makes PyYAML stumble in ways of its own.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise UsageError(f"The layout file {path} is no YAML: {' '.join(str(error).split())}.") from None

@@ -58,7 +58,7 @@ def read_journal(path: Path, *, found: bool = False) -> ShareJournal | None:
         raise PreflightError(f"What is known of the MPS daemon ({path}) cannot be read: {error.strerror}.") from None
     try:
         journal = msgspec.json.decode(data, type=ShareJournal)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PreflightError(
             f"What is known of the MPS daemon ({path}) cannot be understood ({error}): it was altered, or written by "
             "another version of heteromig. Look for a daemon with ps -C nvidia-cuda-mps-control, and end it."

@@ -1,0 +1,465 @@
+"""Tuning Server: the highest target rate at which few enough queries are late.
+
+Short runs first, each where the fitted line crosses the allowed share, inside the bracket; once the crossing is known
+well enough, a run at full length just below it; if that fails, the next one lower, by what the line says of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from heteromig.campaign.early_stopping import fewest_queries, most_misses
+from heteromig.campaign.knee import Knee, Reading, fit
+from heteromig.campaign.probes import (
+    Answer,
+    Bracket,
+    Confirm,
+    Inconclusive,
+    NotPossible,
+    Outcome,
+    Probe,
+    RunProbe,
+    Side,
+    TuneSettings,
+)
+
+STEPS = (1.25, 2.0, 4.0)
+"""Factors away from a start that is too low or too high, the last one again and again: four runs reach a factor of 40,
+five one of 160."""
+AIM = 0.8
+"""Short runs aim at so much of the allowed share: a run that fails by little tells as much, but delays an answer."""
+OVERLOADED = 0.95
+"""Answering less than so much of the target rate, a server is at its capacity."""
+SERVER_OVER_CAPACITY = 0.8
+"""A first guess: Server over Offline was 0.65 to 0.89, mean 0.75, in NVIDIA's v2.0 results; Offline batches are fuller
+than those of a server that is a little too busy."""
+EDGE = 0.15
+"""What is to be tried outside the bracket is tried so far inside of it, as a share of its logarithmic width."""
+KNOWN = 0.7
+"""The crossing is known well enough when its standard error is below so much of the precision."""
+CAUTION = 1.0
+"""A confirmation is so many standard errors below the crossing."""
+MOST_CAUTION = 1.0
+"""But no more than so many times the precision."""
+MOST_DOWN = 3.0
+"""A confirmation that failed is lowered by no more than so many times the precision at once."""
+LONGEST = 1 / 3
+"""A short run near the knee takes at most so much of a full one."""
+RUN_NOISE = 0.25
+"""No run tells the crossing better than to so much of the precision."""
+WORTH = 0.75
+"""A confirmation higher up is worth its time if it gains more than so much of the precision."""
+FLOOR = 0.05
+"""Latencies at two rates, the lower one at most half of the other, that differ by less: the floor is reached."""
+EXPLORED = 640.0
+"""A start that is so many times too high is given up."""
+NEAR_CEILING = 0.95
+"""A rate that passes so near to what is known to be too high says that this is not so."""
+BEYOND = 1.02
+"""How far to go beyond the only end that a bracket has, where the line says to stay."""
+QUERIES_DEVIATIONS = 4.0
+"""Standard deviations of a random number of queries; more are seen once in 30 000 runs."""
+MS_PER_S = 1000
+
+
+class _Known(Struct, frozen=True):
+    """What the runs of one side say."""
+
+    settings: TuneSettings
+    side: Side
+    start_qps: float
+    short: tuple[Probe, ...]
+    full: tuple[Probe, ...]
+    bracket: Bracket
+    knee: Knee | None
+
+    @property
+    def runs(self) -> tuple[Probe, ...]:
+        return self.short + self.full
+
+
+def tune_server(
+    settings: TuneSettings, side: Side, start_qps: float, runs: Sequence[Probe]
+) -> RunProbe | Confirm | Answer | Inconclusive | NotPossible:
+    """What to do next on a side, of whose `runs` none is spoiled."""
+    known = _know(settings, side, start_qps, runs)
+    if known.full:
+        return _settled(known) or _next(known)
+    return _given_up(known) or _next(known)
+
+
+def _settled(known: _Known) -> Answer | Inconclusive | None:
+    """What the confirmations came to; None while another one is due."""
+    settings = known.settings
+    exhausted = len(known.full) >= settings.most_confirmations
+    if _unfinished(known) is not None and not exhausted:
+        return None
+    best, target = _best(known), _target(known)
+    if best is not None and (exhausted or target is None or target[0] < best * (1 + WORTH * settings.precision)):
+        return _answer(known, best)
+    if exhausted:
+        return _inconclusive(known, f"{len(known.full)} runs at full length, and no rate passed as often as it must")
+    return None
+
+
+def _given_up(known: _Known) -> Inconclusive | NotPossible | None:
+    """Why short runs lead to no confirmation; None while they may."""
+    settings = known.settings
+    searched = len(known.short) >= settings.most_probes
+    if _floor_reached(known) or (searched and _target(known) is None):
+        return _not_possible(known)
+    noise = known.knee.noise if known.knee is not None else None
+    if (
+        searched
+        and not _known_well(known)
+        and noise is not None
+        and noise > max(known.bracket.width, settings.precision)
+    ):
+        return _inconclusive(known, f"{len(known.short)} short runs scatter more than the bracket is wide")
+    return None
+
+
+def _next(known: _Known) -> RunProbe | Confirm:
+    if (repeated := _unfinished(known)) is not None:
+        return _confirm(known, repeated, "it passed before, and is to pass again")
+    target = _target(known)
+    if target is not None and (_ready(known) or len(known.short) >= known.settings.most_probes):
+        return _confirm(known, *target)
+    return _explore(known)
+
+
+def may_miss(settings: TuneSettings, rate_qps: float) -> int:
+    """How many queries of a full-length run at that rate may be late; -1 where it has too few queries to pass."""
+    return most_misses(_queries(settings, rate_qps), settings.allowed_share)
+
+
+def _queries(settings: TuneSettings, rate_qps: float) -> int:
+    """The queries of a full-length run. Their number is random; this is what it is very rarely above."""
+    expected = max(rate_qps * settings.full_s, settings.min_queries)
+    return math.ceil(expected + QUERIES_DEVIATIONS * math.sqrt(expected))
+
+
+def _know(settings: TuneSettings, side: Side, start_qps: float, runs: Sequence[Probe]) -> _Known:
+    short = tuple(run for run in runs if not run.confirms)
+    full = tuple(run for run in runs if run.confirms)
+    readings = [
+        Reading(rate_qps=_rate(run), queries=run.queries, misses=run.misses, spells=run.spells)
+        for run in runs
+        if run.misses is not None and run.queries
+    ]
+    expected = max(_rate(runs[-1]) * settings.full_s, settings.min_queries) if runs else 0.0
+    # Early stopping asks for a little less than the allowed share; how much less, depends on the number of queries.
+    most = most_misses(math.ceil(expected), settings.allowed_share)
+    passing = (most + 0.5) / expected if most >= 0 else settings.allowed_share
+    knee = fit(readings, passing, RUN_NOISE * settings.precision)
+    return _Known(
+        settings=settings,
+        side=side,
+        start_qps=start_qps,
+        short=short,
+        full=full,
+        bracket=_bracket(settings, short, full),
+        knee=knee,
+    )
+
+
+def _rate(run: Probe) -> float:
+    if run.rate_qps is None:
+        raise ValueError(f"a run of Server without a rate: {run}")
+    return run.rate_qps
+
+
+def _passed(settings: TuneSettings, run: Probe) -> bool:
+    """LoadGen's verdict; of a short run too short for one, whether few enough queries were late."""
+    if run.outcome is Outcome.INVALID and not run.confirms and run.misses is not None:
+        return run.misses <= settings.allowed_share * run.queries
+    return run.outcome is Outcome.VALID
+
+
+def _bracket(settings: TuneSettings, short: Sequence[Probe], full: Sequence[Probe]) -> Bracket:
+    """What full-length runs say, and of the short ones what does not contradict them."""
+    passed = {_rate(run) for run in full if _passed(settings, run)}
+    failed = {_rate(run) for run in full if not _passed(settings, run)}
+    ceiling, floor = min(failed, default=math.inf), max(passed, default=0.0)
+    passed |= {_rate(run) for run in short if _passed(settings, run) and _rate(run) < ceiling}
+    failed |= {_rate(run) for run in short if not _passed(settings, run) and _rate(run) > floor}
+    lowest, highest = min(failed, default=math.inf), max(passed, default=0.0)
+    return Bracket(
+        low_qps=max((rate for rate in passed if rate < lowest), default=None),
+        high_qps=min((rate for rate in failed if rate > highest), default=None),
+    )
+
+
+# --- confirmations ----------------------------------------------------------------------------------------------------
+
+
+def _unfinished(known: _Known) -> float | None:
+    """The rate of the last confirmation, where it passed every time so far, and not yet often enough."""
+    if not known.full:
+        return None
+    rate = _rate(known.full[-1])
+    passes = _passes(known, rate)
+    return rate if passes is not None and passes < known.settings.confirmations else None
+
+
+def _passes(known: _Known, rate: float) -> int | None:
+    """How many confirmations passed at a rate; None where one failed."""
+    outcomes = [_passed(known.settings, run) for run in known.full if _rate(run) == rate]
+    return len(outcomes) if all(outcomes) else None
+
+
+def _best(known: _Known) -> float | None:
+    confirmed = {
+        _rate(run)
+        for run in known.full
+        if (passes := _passes(known, _rate(run))) is not None and passes >= known.settings.confirmations
+    }
+    return max(confirmed, default=None)
+
+
+def _target(known: _Known) -> tuple[float, str] | None:
+    """The rate to be confirmed next, and why; None while nothing is known of one."""
+    settings, knee = known.settings, known.knee
+    failed = min((_rate(run) for run in known.full if not _passed(settings, run)), default=None)
+    if knee is not None:
+        below = min(
+            CAUTION * math.hypot(knee.error, _scatter(known, knee), RUN_NOISE * settings.precision),
+            MOST_CAUTION * settings.precision,
+        )
+        rate = knee.rate_qps * math.exp(-below)
+        why = f"{below:.1%} below {_qps(knee.rate_qps)}, where the fitted line crosses what is allowed"
+        if failed is not None and rate > (lower := failed * (1 - RUN_NOISE * settings.precision)):
+            rate = lower
+            why = f"a little below {_qps(failed)}, which failed at full length"
+        elif failed is not None and rate < (lowest := failed * (1 - MOST_DOWN * settings.precision)):
+            rate = lowest
+            why = f"below {_qps(failed)}, which failed at full length; no lower at once, for the line may be bent"
+    elif failed is not None:
+        rate = max(known.bracket.low_qps or 0.0, failed * (1 - settings.precision))
+        why = f"below {_qps(failed)}, which failed at full length"
+    elif known.bracket.low_qps is not None:
+        rate, why = known.bracket.low_qps, "the highest rate that passed in a short run"
+    else:
+        return None
+    return _rounded(rate), why
+
+
+def _ready(known: _Known) -> bool:
+    """Whether a confirmation is worth its time."""
+    precision = known.settings.precision
+    if known.full:
+        return True
+    if known.bracket.low_qps is None:
+        return False
+    if known.knee is None:
+        return known.bracket.width <= precision
+    return _known_well(known) or known.bracket.width <= RUN_NOISE * precision
+
+
+def _known_well(known: _Known) -> bool:
+    """Whether the crossing is known as well as it needs to be, or as a full-length run could tell it."""
+    knee = known.knee
+    return knee is not None and knee.error <= max(KNOWN * known.settings.precision, _scatter(known, knee))
+
+
+def _scatter(known: _Known, knee: Knee) -> float:
+    """That of a full-length run."""
+    return knee.scatter(max(knee.rate_qps * known.settings.full_s, known.settings.min_queries))
+
+
+def _confirm(known: _Known, rate: float, why: str) -> Confirm:
+    settings = known.settings
+    return Confirm(
+        side=known.side,
+        rate_qps=rate,
+        duration_s=settings.full_s,
+        why=why,
+        number=(_passes(known, rate) or 0) + 1,
+        of=settings.confirmations,
+        abort_above_misses=max(0, may_miss(settings, rate)),
+        abort_above_outstanding=_may_be_outstanding(settings, rate),
+    )
+
+
+def _may_be_outstanding(settings: TuneSettings, rate: float) -> int:
+    """Above so many outstanding queries more of them are late already than may be.
+
+    Those that are not late yet arrived within the latency limit; their number is random too.
+    """
+    in_time = rate * settings.latency_limit_ms / MS_PER_S
+    return max(0, may_miss(settings, rate)) + math.ceil(in_time + QUERIES_DEVIATIONS * math.sqrt(in_time))
+
+
+# --- short runs -------------------------------------------------------------------------------------------------------
+
+
+def _explore(known: _Known) -> RunProbe:
+    settings = known.settings
+    rate, why = _inside(known.bracket, *_wanted(known))
+    return RunProbe(
+        side=known.side,
+        rate_qps=rate,
+        duration_s=_duration_s(known, rate),
+        why=why,
+        abort_above_misses=max(0, may_miss(settings, rate)),
+        abort_above_outstanding=_may_be_outstanding(settings, rate),
+    )
+
+
+def _duration_s(known: _Known, rate: float) -> float:
+    """Long enough for the misses that are wanted; near the knee, for as many spells of them.
+
+    While no query was late the knee is far away, and what a verdict takes is enough.
+    """
+    settings = known.settings
+    if all(_passed(settings, run) and not run.misses for run in known.runs):
+        verdict_s = fewest_queries(0, settings.allowed_share) / rate
+        return min(settings.full_s, max(settings.probe_s, verdict_s))
+    wanted_s = fewest_queries(settings.misses_wanted, settings.allowed_share) / rate
+    if known.knee is not None:
+        wanted_s = min(
+            max(wanted_s, settings.misses_wanted * known.knee.spell_queries / rate), settings.full_s * LONGEST
+        )
+    return min(settings.full_s, max(settings.probe_s, wanted_s))
+
+
+def _wanted(known: _Known) -> tuple[float, str]:
+    """The rate to try next, and why; the bracket is yet to be looked at."""
+    bracket, knee = known.bracket, known.knee
+    if not known.runs:
+        return known.start_qps, "the first rate"
+    if knee is not None and (bracket.low_qps is not None or len(known.runs) < len(STEPS)):
+        rate = knee.rate_qps * AIM ** (1 / knee.slope)
+        how = "extrapolated"
+        if bracket.low_qps is not None and bracket.high_qps is not None:
+            how = f"interpolated between {_qps(bracket.low_qps)} and {_qps(bracket.high_qps)}"
+        return rate, f"{how} at {AIM * known.settings.allowed_share:.1%} misses"
+    if bracket.low_qps is None:
+        return _lower(known)
+    if bracket.high_qps is None:
+        return _higher(known, bracket.low_qps)
+    capacity = _capacity(known)
+    if capacity is not None and bracket.holds(capacity):
+        return capacity, f"{SERVER_OVER_CAPACITY:.0%} of what was answered beyond capacity"
+    middle = math.sqrt(bracket.low_qps * bracket.high_qps)
+    return middle, f"half way between {_qps(bracket.low_qps)} and {_qps(bracket.high_qps)}"
+
+
+def _lower(known: _Known) -> tuple[float, str]:
+    lowest = min(_rate(run) for run in known.runs)
+    capacity = _capacity(known)
+    if capacity is not None and capacity < lowest:
+        return capacity, f"{SERVER_OVER_CAPACITY:.0%} of what was answered beyond capacity"
+    factor = STEPS[min(len(known.runs), len(STEPS)) - 1]
+    return lowest / factor, f"{_qps(lowest)} failed: {factor:g} times lower"
+
+
+def _higher(known: _Known, low_qps: float) -> tuple[float, str]:
+    ceiling = known.settings.ceiling_qps
+    if ceiling is not None and low_qps < NEAR_CEILING * ceiling:
+        return math.sqrt(
+            low_qps * ceiling
+        ), f"half way between {_qps(low_qps)} and {_qps(ceiling)}, known to be too high"
+    factor = STEPS[min(len(known.runs), len(STEPS)) - 1]
+    return low_qps * factor, f"{_qps(low_qps)} passed: {factor:g} times higher"
+
+
+def _overloaded(run: Probe) -> bool:
+    return run.achieved_qps is not None and run.achieved_qps < OVERLOADED * _rate(run)
+
+
+def _capacity(known: _Known) -> float | None:
+    """What Server may do, from what the last overloaded run answered; None where none was."""
+    capacities = [run.achieved_qps for run in known.runs if run.achieved_qps and _overloaded(run)]
+    return _rounded(SERVER_OVER_CAPACITY * capacities[-1]) if capacities else None
+
+
+def _inside(bracket: Bracket, rate: float, why: str) -> tuple[float, str]:
+    """The nearest rate that is well inside the bracket."""
+    low, high = bracket.low_qps, bracket.high_qps
+    if not bracket.holds(_rounded(rate)):
+        if low is not None and high is not None:
+            share = EDGE if rate <= low else 1 - EDGE
+            rate = low * (high / low) ** share
+        else:
+            rate = low * BEYOND if low is not None else (high or rate) / BEYOND
+        why += ", kept inside the bracket"
+    return (_rounded(rate) if bracket.holds(_rounded(rate)) else rate), why
+
+
+def _floor_reached(known: _Known) -> bool:
+    """Whether nothing passed, and going lower does not help."""
+    if not known.runs or any(_passed(known.settings, run) for run in known.runs):
+        return False
+    low, *others = sorted(known.runs, key=_rate)
+    if _rate(low) * EXPLORED <= known.start_qps:
+        return True
+    return any(
+        not _overloaded(run)
+        and not _overloaded(low)
+        and 2 * _rate(low) <= _rate(run)
+        and low.percentile_latency_ms is not None
+        and run.percentile_latency_ms is not None
+        and low.percentile_latency_ms > run.percentile_latency_ms * (1 - FLOOR)
+        for run in others
+    )
+
+
+# --- ends -------------------------------------------------------------------------------------------------------------
+
+
+def _answer(known: _Known, best: float) -> Answer:
+    settings = known.settings
+    confirmed = [run for run in known.full if _rate(run) == best]
+    below = [_rate(run) for run in known.runs if not _passed(settings, run) and _rate(run) < best]
+    why = f"{_qps(best)} passed {len(confirmed)} of {len(confirmed)} runs at full length"
+    if below:
+        why += f", although {_qps(min(below))} failed in another run"
+    if known.knee is not None:
+        why += f"; the fitted line crosses what is allowed at {_qps(known.knee.rate_qps)}"
+    return Answer(
+        side=known.side,
+        rate_qps=best,
+        achieved_qps=tuple(run.achieved_qps for run in confirmed),
+        percentile_latency_ms=tuple(run.percentile_latency_ms for run in confirmed),
+        bracket=known.bracket,
+        noise=known.knee.noise if known.knee is not None else None,
+        runs=len(known.runs),
+        why=f"{why}.",
+    )
+
+
+def _inconclusive(known: _Known, what: str) -> Inconclusive:
+    passed = sum(_passed(known.settings, run) for run in known.full)
+    noise = known.knee.noise if known.knee is not None else None
+    figures = [f"{passed} of {len(known.full)} runs at full length passed"]
+    if known.knee is not None:
+        figures.append(f"the line crosses at {_qps(known.knee.rate_qps)} with an error of {known.knee.error:.1%}")
+    if noise is not None:
+        figures.append(f"runs scatter by {noise:.1%} of the rate")
+    return Inconclusive(side=known.side, why=f"{what}: {', '.join(figures)}.", bracket=known.bracket, noise=noise)
+
+
+def _not_possible(known: _Known) -> NotPossible:
+    latencies = [run.percentile_latency_ms for run in known.runs if run.percentile_latency_ms is not None]
+    floor_ms = min(latencies, default=None)
+    lowest = min(_rate(run) for run in known.runs)
+    measured = "no latency was measured" if floor_ms is None else f"the lowest latency measured is {floor_ms:.4g} ms"
+    return NotPossible(
+        side=known.side,
+        why=f"no rate down to {_qps(lowest)} passed: {measured}, and {known.settings.latency_limit_ms:.4g} ms are "
+        "allowed.",
+        floor_ms=floor_ms,
+    )
+
+
+def _rounded(rate: float) -> float:
+    """To six digits: what people read is what was run."""
+    return float(f"{rate:.6g}")
+
+
+def _qps(rate: float) -> str:
+    return f"{rate:.5g} qps"

@@ -1,0 +1,1 @@
+"""Runs against baselines: which runs go together, what they measured, and what neighbours cost."""

@@ -1,0 +1,489 @@
+"""Tuning: from what is known to what to run next."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from heteromig.campaign.probes import (
+    Answer,
+    Bracket,
+    Confirm,
+    Done,
+    Inconclusive,
+    NotPossible,
+    Outcome,
+    Probe,
+    RunProbe,
+    Side,
+    Stopped,
+    TuneSettings,
+)
+from heteromig.campaign.tuning import next_step, spoiled
+from heteromig.core.errors import UsageError
+from tests.campaign.worlds import SmoothServer, drive, server
+
+BOTH = (Side.ISOLATED, Side.BESIDE)
+
+
+def answer_of(step: object) -> Answer:
+    assert isinstance(step, Done), step
+    return step.answers[-1]
+
+
+def probe(rate_qps: float, misses: int | None, queries: int = 24_000, **more: Any) -> Probe:
+    valid = misses is not None and misses <= 0.009 * queries
+    return replace(
+        Probe(
+            side=Side.BESIDE,
+            rate_qps=rate_qps,
+            duration_s=60.0,
+            outcome=Outcome.VALID if valid else Outcome.INVALID,
+            queries=queries,
+            misses=misses,
+            achieved_qps=rate_qps,
+        ),
+        **more,
+    )
+
+
+def confirmation(rate_qps: float, misses: int | None, **more: Any) -> Probe:
+    return probe(rate_qps, misses, **{"queries": 240_000, "confirms": True, "duration_s": 600.0, **more})
+
+
+# --- a server that behaves --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start_qps", [4.0, 30.0, 200.0, 390.0, 400.0, 430.0, 1000.0, 40_000.0])
+def test_from_any_start_the_answer_is_just_below_the_knee(start_qps: float) -> None:
+    step, probes = drive(server(start_qps=start_qps), SmoothServer())
+    answer = answer_of(step)
+    assert answer.rate_qps is not None
+    assert 0.985 * 400 < answer.rate_qps <= 400
+    assert sum(not one.confirms for one in probes) <= 10
+    assert sum(one.confirms for one in probes) <= 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(knee=st.floats(1, 50_000), slope=st.floats(15, 120), start=st.floats(-2, 2), sees=st.booleans())
+def test_every_smooth_server_is_answered(knee: float, slope: float, start: float, *, sees: bool) -> None:
+    assume(sees or knee > 100)  # without misses, verdicts are all there is, and few queries give none
+    world = SmoothServer(knee_qps=knee, capacity_qps=knee * 1.1, slope=slope, sees=sees)
+    step, _ = drive(server(start_qps=knee * 10**start), world)
+    answer = answer_of(step)
+    assert answer.rate_qps is not None
+    # With few queries early stopping asks for much less than the allowed share.
+    least = 0.97 if knee > 100 else 0.8
+    assert least * knee < answer.rate_qps <= knee * 1.001
+
+
+def test_the_steps_say_why() -> None:
+    settings = server()
+    probes: list[Probe] = []
+    reasons = []
+    while isinstance(step := next_step(settings, probes), RunProbe | Confirm):
+        reasons.append(step.why)
+        probes.append(SmoothServer()(step))
+    assert reasons[0] == "the first rate"
+    assert reasons[1] == "300 qps passed: 1.25 times higher"
+    assert any("at 0.8% misses" in reason for reason in reasons)
+    assert "where the fitted line crosses what is allowed" in reasons[-1]
+
+
+def test_a_known_ceiling_saves_steps_and_one_that_is_wrong_does_no_harm() -> None:
+    told = replace(server(start_qps=50.0), ceiling_qps=440.0)
+    wrong = replace(server(start_qps=50.0), ceiling_qps=100.0)
+    assert next_step(told, [probe(50.0, 0)]).why.startswith("half way between 50 qps and 440 qps")  # type: ignore[union-attr]
+    for asked in (told, wrong):
+        assert 395 < (answer_of(drive(asked, SmoothServer())[0]).rate_qps or 0) <= 400
+
+
+def test_beside_backgrounds_the_search_begins_at_the_isolated_answer() -> None:
+    settings = server(sides=BOTH)
+    step, probes = drive(settings, SmoothServer())
+    assert isinstance(step, Done)
+    assert [answer.side for answer in step.answers] == list(BOTH)
+    first = next(one for one in probes if one.side is Side.BESIDE)
+    assert first.rate_qps == step.answers[0].rate_qps
+
+
+def test_every_confirmation_must_pass() -> None:
+    settings = server(confirmations=3)
+    step, probes = drive(settings, SmoothServer())
+    answer = answer_of(step)
+    passed = [one for one in probes if one.confirms and one.rate_qps == answer.rate_qps]
+    assert [one.outcome for one in passed] == [Outcome.VALID] * 3
+    assert len(answer.achieved_qps) == 3
+
+
+def test_a_run_is_ended_only_when_a_full_one_could_not_pass() -> None:
+    step = next_step(server(start_qps=400.0), [])
+    assert isinstance(step, RunProbe)
+    assert step.abort_above_misses is not None
+    assert step.abort_above_outstanding is not None
+    assert 0.0095 * 240_000 < step.abort_above_misses < 0.01 * 240_000
+    assert step.abort_above_outstanding > step.abort_above_misses + 400 * 0.1
+
+
+def test_short_runs_grow_where_a_minute_has_too_few_queries() -> None:
+    few = next_step(server(start_qps=10.0), [probe(20.0, 60, 600)])
+    assert isinstance(few, RunProbe)
+    assert few.duration_s == pytest.approx(2010 / few.rate_qps)
+    far = next_step(server(start_qps=10.0), [probe(20.0, 0, 1200)])
+    assert isinstance(far, RunProbe)
+    assert far.duration_s == 60.0
+
+
+def test_near_the_knee_a_short_run_is_long_enough_for_ten_late_spells_and_no_longer_than_a_third() -> None:
+    some = next_step(server(), [probe(390.0, 200, spells=5), probe(420.0, 600, spells=5)])
+    assert isinstance(some, RunProbe)
+    assert 60 < some.duration_s <= 200
+    rare = next_step(server(), [probe(390.0, 200, spells=1), probe(420.0, 600, spells=1)])
+    assert isinstance(rare, RunProbe)
+    assert rare.duration_s == 200.0
+
+
+def test_a_harness_that_tells_no_misses_is_bisected() -> None:
+    step, probes = drive(server(), SmoothServer(sees=False))
+    answer = answer_of(step)
+    assert answer.bracket.width <= 0.02
+    assert answer.noise is None
+    assert {one.misses for one in probes} == {None}
+    assert "fitted" not in answer.why
+
+
+# --- a server that does not -------------------------------------------------------------------------------------------
+
+
+def test_a_limit_below_the_service_time_is_not_possible_and_the_floor_is_told() -> None:
+    step, probes = drive(server(), SmoothServer(floor_ms=120.0))
+    assert isinstance(step, NotPossible)
+    assert step.floor_ms == pytest.approx(120.0, rel=0.1)
+    assert "100 ms are allowed" in step.why
+    assert len(probes) <= 5
+
+
+def test_without_latencies_it_is_given_up_all_the_same() -> None:
+    world = SmoothServer(floor_ms=120.0)
+    step, probes = drive(server(), lambda step: replace(world(step), percentile_latency_ms=None))
+    assert isinstance(step, NotPossible)
+    assert step.floor_ms is None
+    assert "no latency was measured" in step.why
+    assert len(probes) <= 8
+
+
+def test_a_search_that_never_passes_ends_when_its_short_runs_are_used_up() -> None:
+    settings = replace(server(), most_probes=2)
+    step = next_step(settings, [probe(300.0, None), probe(240.0, None)])
+    assert isinstance(step, NotPossible)
+
+
+def test_a_rate_that_fails_at_full_length_is_lowered_by_the_fitted_slope() -> None:
+    short = [probe(390.0, 120, spells=99), probe(410.0, 500, spells=99), probe(400.0, 240, spells=99)]
+    first = next_step(server(), short)
+    assert isinstance(first, Confirm)
+    assert first.rate_qps is not None
+    second = next_step(server(), [*short, confirmation(first.rate_qps, 3000)])
+    assert isinstance(second, Confirm)
+    assert second.rate_qps is not None
+    assert 0.97 * first.rate_qps < second.rate_qps < 0.999 * first.rate_qps
+
+
+def test_a_failure_that_the_line_does_not_explain_still_lowers_the_rate() -> None:
+    short = [probe(390.0, 120), probe(410.0, 500), probe(400.0, 240)]
+    step = next_step(server(), [*short, confirmation(385.0, None)])
+    assert isinstance(step, Confirm)
+    assert step.rate_qps == pytest.approx(385.0 * 0.9975, rel=1e-5)
+    assert "a little below 385 qps" in step.why
+
+
+def test_without_a_line_a_failed_confirmation_is_lowered_by_the_precision() -> None:
+    step = next_step(server(), [probe(390.0, None, outcome=Outcome.VALID), confirmation(390.0, None)])
+    assert isinstance(step, Confirm)
+    assert step.rate_qps == pytest.approx(390.0 * 0.99)
+
+
+def test_a_passed_confirmation_far_below_the_knee_is_followed_by_a_higher_one() -> None:
+    step = next_step(server(), [probe(390.0, 120), probe(410.0, 500), confirmation(370.0, 300, spells=100)])
+    assert isinstance(step, Confirm)
+    assert step.rate_qps is not None
+    assert step.rate_qps > 380
+
+
+def test_confirmations_that_never_pass_are_inconclusive_with_figures() -> None:
+    world = SmoothServer()
+    step, probes = drive(
+        server(),
+        lambda step: (
+            replace(world(step), outcome=Outcome.INVALID, misses=None) if isinstance(step, Confirm) else world(step)
+        ),
+    )
+    assert isinstance(step, Inconclusive)
+    assert sum(one.confirms for one in probes) == 8
+    assert "0 of 8 runs at full length passed" in step.why
+    assert "qps with an error of" in step.why
+
+
+def test_noise_larger_than_the_bracket_is_inconclusive_with_figures() -> None:
+    asked = replace(server(), most_probes=6)
+    rates = (380.0, 420.0, 390.0, 401.0, 400.0, 395.0)
+    scattered = [
+        probe(rate, misses, spells=50) for rate, misses in zip(rates, (30, 1500, 30, 900, 30, 30), strict=True)
+    ]
+    step = next_step(asked, scattered)
+    assert isinstance(step, Inconclusive)
+    assert step.noise is not None
+    assert step.noise > step.bracket.width
+    assert "scatter by" in step.why
+
+
+def test_short_runs_used_up_without_certainty_are_followed_by_a_confirmation() -> None:
+    asked = replace(server(), most_probes=2)
+    step = next_step(asked, [probe(300.0, 0), probe(390.0, 20)])
+    assert isinstance(step, Confirm)
+    bisected = next_step(asked, [probe(300.0, 0), probe(390.0, 0)])
+    assert isinstance(bisected, Confirm)
+    assert bisected.rate_qps == 390.0
+
+
+def test_a_pass_above_a_failure_widens_the_bracket_and_is_told() -> None:
+    runs = [probe(395.0, 300), probe(400.0, 200), probe(380.0, 60), probe(410.0, 500)]
+    step = next_step(server(), runs)
+    assert isinstance(step, RunProbe | Confirm)
+    done = next_step(server(), [*runs, confirmation(397.0, 2000, spells=100)])
+    answer = answer_of(done)
+    assert "although 395 qps failed in another run" in answer.why
+    # What full-length runs say outranks the short ones.
+    assert answer.bracket == Bracket(low_qps=400.0, high_qps=410.0)
+
+
+def test_a_confirmation_that_failed_outranks_short_runs_that_passed() -> None:
+    runs = [probe(380.0, 60), probe(400.0, 150), probe(410.0, 500)]
+    step = next_step(replace(server(), most_confirmations=1), [*runs, confirmation(399.0, 3000)])
+    assert isinstance(step, Inconclusive)
+    assert step.bracket == Bracket(low_qps=380.0, high_qps=399.0)
+
+
+def test_a_bracket_without_an_end_is_infinitely_wide() -> None:
+    assert Bracket(low_qps=None, high_qps=400.0).width == math.inf
+
+
+def test_a_line_that_leads_out_of_the_bracket_is_kept_inside() -> None:
+    low = next_step(
+        server(), [probe(395.0, 100, spells=1), probe(400.0, 2000, 240_000, spells=9, outcome=Outcome.ABORTED)]
+    )
+    assert isinstance(low, RunProbe | Confirm)
+    above = next_step(server(), [probe(300.0, 0), probe(390.0, 190, spells=1)])
+    assert isinstance(above, RunProbe)
+    assert above.rate_qps > 390.0
+    below = next_step(server(), [probe(390.0, 150, 24_000, spells=1, outcome=Outcome.ABORTED)])
+    assert isinstance(below, RunProbe)
+    assert below.rate_qps < 390.0
+
+
+# --- spoiled runs -----------------------------------------------------------------------------------------------------
+
+
+def test_a_spoiled_run_is_repeated_with_its_reason() -> None:
+    settings = server()
+    bad = probe(300.0, None, 0, outcome=Outcome.SPOILED, reason="background 3 left its timed section")
+    before, after = next_step(settings, []), next_step(settings, [bad])
+    assert isinstance(before, RunProbe)
+    assert isinstance(after, RunProbe)
+    assert after.rate_qps == before.rate_qps
+    assert "background 3 left its timed section" in after.why
+
+
+def test_runs_that_keep_being_spoiled_stop_the_tuning_with_their_reasons() -> None:
+    bad = probe(300.0, None, 0, outcome=Outcome.SPOILED, reason="background 3 was killed")
+    mute = replace(bad, reason="")
+    step = next_step(server(), [bad, mute, bad])
+    assert isinstance(step, Stopped)
+    assert step.why == "3 runs in a row came to nothing: background 3 was killed; no reason was given."
+    assert isinstance(next_step(server(), [bad, bad, probe(300.0, 0), bad]), RunProbe)
+
+
+@pytest.mark.parametrize(
+    ("run", "expected"),
+    [
+        (probe(300.0, 0, outcome=Outcome.INVALID), True),
+        (probe(300.0, 10, outcome=Outcome.INVALID), True),
+        (probe(300.0, 300), False),
+        (probe(300.0, 235, outcome=Outcome.INVALID), False),
+        (probe(3.0, 0, 180, outcome=Outcome.INVALID), False),
+        (confirmation(0.5, 0, queries=300, outcome=Outcome.INVALID), True),
+        (confirmation(400.0, 2300), False),
+        (probe(300.0, None, outcome=Outcome.INVALID), False),
+        (probe(300.0, 0), False),
+    ],
+)
+def test_an_invalid_run_without_late_queries_to_blame_says_nothing_of_its_rate(run: Probe, *, expected: bool) -> None:
+    assert spoiled(server(), run) is expected
+
+
+def test_a_short_run_too_short_for_a_verdict_is_judged_by_its_share() -> None:
+    step = next_step(server(start_qps=3.0), [probe(3.0, 0, 180, outcome=Outcome.INVALID)])
+    assert isinstance(step, RunProbe)
+    assert step.rate_qps > 3.0
+
+
+# --- streams and settings ---------------------------------------------------------------------------------------------
+
+
+def test_streams_need_no_search() -> None:
+    asked = TuneSettings(scenario="singlestream", sides=(Side.ISOLATED,), confirmations=2)
+    run = Probe(side=Side.ISOLATED, rate_qps=None, duration_s=600.0, outcome=Outcome.VALID, percentile_latency_ms=3.0)
+    first = next_step(asked, [])
+    assert isinstance(first, Confirm)
+    assert first.rate_qps is None
+    assert "needs no search" in first.why
+    answer = answer_of(next_step(asked, [run, run]))
+    assert answer.rate_qps is None
+    assert answer.percentile_latency_ms == (3.0, 3.0)
+    stopped = next_step(asked, [run, replace(run, outcome=Outcome.INVALID, reason="too few queries")])
+    assert isinstance(stopped, Stopped)
+    assert "too few queries" in stopped.why
+
+
+def test_a_server_run_without_a_rate_is_a_bug() -> None:
+    with pytest.raises(ValueError, match="without a rate"):
+        next_step(server(), [replace(probe(1.0, 0), rate_qps=None)])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"start_qps": 0.0}, "first rate must be above 0"),
+        ({"start_qps": math.nan}, "first rate must be above 0"),
+        ({"ceiling_qps": 200.0}, "above the start"),
+        ({"latency_limit_ms": 0.0}, "latency limit"),
+        ({"percentile": 1.0}, "percentile"),
+        ({"probe_s": 700.0}, "probe lasts"),
+        ({"precision": 0.0}, "precision"),
+        ({"sides": ()}, "nothing is to be tuned"),
+        ({"confirmations": 0}, "at least 1"),
+        ({"most_confirmations": 2, "confirmations": 3}, "raise their limit"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(change: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        replace(server(), **change)
+
+
+# --- whatever the world answers ---------------------------------------------------------------------------------------
+
+ANSWERS = st.fixed_dictionaries(
+    {
+        "outcome": st.sampled_from(Outcome),
+        "share": st.one_of(st.none(), st.sampled_from((0.0, 1.0)), st.floats(0, 0.1)),
+        "spells": st.one_of(st.none(), st.integers(0, 500)),
+        "achieved": st.one_of(st.none(), st.floats(0.001, 5)),
+        "latency_ms": st.one_of(st.none(), st.floats(0.1, 1000)),
+        "done": st.floats(0, 1),
+    }
+)
+
+
+def answered(step: RunProbe | Confirm, said: dict[str, float | None]) -> Probe:
+    rate = step.rate_qps or 100.0
+    queries = round(rate * step.duration_s * (said["done"] or 0.0))
+    return Probe(
+        side=step.side,
+        rate_qps=step.rate_qps,
+        duration_s=step.duration_s,
+        outcome=Outcome(said["outcome"]),
+        confirms=isinstance(step, Confirm),
+        queries=queries,
+        misses=None if said["share"] is None else round(said["share"] * queries),
+        spells=None if said["spells"] is None else int(said["spells"]),
+        achieved_qps=None if said["achieved"] is None else said["achieved"] * rate,
+        percentile_latency_ms=said["latency_ms"],
+        reason="so it was said",
+    )
+
+
+@settings(max_examples=150, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
+@given(
+    data=st.data(),
+    scenario=st.sampled_from(("server", "offline", "singlestream")),
+    confirmations=st.integers(1, 3),
+    start_qps=st.floats(0.01, 10_000),
+    ceiling=st.one_of(st.none(), st.floats(1.01, 100)),
+    percentile=st.sampled_from((0.9, 0.97, 0.99, 0.999)),
+)
+def test_whatever_the_world_answers_it_ends_and_keeps_its_rules(
+    *,
+    data: st.DataObject,
+    scenario: str,
+    confirmations: int,
+    start_qps: float,
+    ceiling: float | None,
+    percentile: float,
+) -> None:
+    asked = TuneSettings(
+        scenario=scenario,
+        start_qps=start_qps,
+        latency_limit_ms=100.0,
+        percentile=percentile,
+        confirmations=confirmations,
+        ceiling_qps=None if ceiling is None else start_qps * ceiling,
+        most_probes=6,
+        most_confirmations=4,
+    )
+    bound = len(asked.sides) * (asked.most_probes + asked.most_confirmations + 1) * asked.most_spoiled
+    probes: list[Probe] = []
+    while isinstance(step := next_step(asked, probes), RunProbe | Confirm):
+        assert len(probes) < bound
+        again = msgspec.json.decode(json.dumps(msgspec.to_builtins(probes)), type=list[Probe])
+        assert next_step(asked, again) == step, "continuing after an interruption is another tuning"
+        assert step.why
+        _check_rate(asked, step, probes)
+        probes.append(answered(step, data.draw(ANSWERS)))
+    if isinstance(step, Done):
+        assert [answer.side for answer in step.answers] == list(asked.sides)
+    for answer in step.answers:
+        good = [one for one in probes if one.confirms and one.side is answer.side and not spoiled(asked, one)]
+        at_rate = [one.outcome for one in good if one.rate_qps == answer.rate_qps]
+        if scenario == "offline":  # an earlier failure there was for another reason than the rate
+            at_rate = at_rate[-confirmations:]
+        assert at_rate == [Outcome.VALID] * len(at_rate)
+        assert len(at_rate) >= confirmations
+        if scenario == "server":
+            passed = {
+                one.rate_qps
+                for one in good
+                if [x.outcome for x in good if x.rate_qps == one.rate_qps].count(Outcome.VALID) >= confirmations
+            }
+            assert answer.rate_qps == max(rate for rate in passed if rate is not None)
+
+
+def _check_rate(asked: TuneSettings, step: RunProbe | Confirm, probes: list[Probe]) -> None:
+    """Short runs are inside the bracket, confirmations below whatever failed one."""
+    if asked.scenario != "server":
+        return
+    assert step.rate_qps is not None
+    runs = [one for one in probes if one.side is step.side and not spoiled(asked, one)]
+    if isinstance(step, Confirm):
+        failed = [one.rate_qps for one in runs if one.confirms and one.outcome is not Outcome.VALID]
+        assert all(rate is not None and step.rate_qps < rate for rate in failed)
+        return
+    assert not any(one.confirms for one in runs)
+    passed: list[float | None] = []
+    failed = []
+    for one in runs:
+        fine = one.outcome is Outcome.VALID or (
+            one.outcome is Outcome.INVALID
+            and one.misses is not None
+            and one.misses <= asked.allowed_share * one.queries
+        )
+        (passed if fine else failed).append(one.rate_qps)
+    low = max((x for x in passed if x is not None and all(f is not None and x < f for f in failed)), default=0.0)
+    high = min((x for x in failed if x is not None and all(p is not None and x > p for p in passed)), default=math.inf)
+    assert low < step.rate_qps < high

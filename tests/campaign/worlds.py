@@ -1,0 +1,72 @@
+"""Answers to the steps of a tuning: a smooth server, and whoever answers at random."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from heteromig.campaign.early_stopping import most_misses
+from heteromig.campaign.probes import Confirm, Outcome, Probe, RunProbe, Side, Step, TuneSettings
+from heteromig.campaign.tuning import next_step
+
+Answerer = Callable[[RunProbe | Confirm], Probe]
+
+
+class SmoothServer(Struct, frozen=True):
+    """A server without noise: at `knee_qps` one percent of the queries is late, and e times as many `1/slope` higher.
+
+    Beyond `capacity_qps` nearly all are. No latency is below `floor_ms`. `sees`: its harness tells misses.
+    """
+
+    knee_qps: float = 400.0
+    slope: float = 50.0
+    capacity_qps: float = 440.0
+    floor_ms: float = 20.0
+    limit_ms: float = 100.0
+    sees: bool = True
+
+    def __call__(self, step: RunProbe | Confirm) -> Probe:
+        assert step.rate_qps is not None
+        rate = step.rate_qps
+        queries = max(1, round(rate * step.duration_s))
+        if self.floor_ms > self.limit_ms or rate > self.capacity_qps:
+            misses = queries
+        else:
+            misses = min(queries, math.floor(0.01 * queries * (rate / self.knee_qps) ** self.slope))
+        aborted = self.sees and step.abort_above_misses is not None and misses > step.abort_above_misses
+        if aborted:
+            assert step.abort_above_misses is not None
+            share = (step.abort_above_misses + 1) / misses
+            queries, misses = max(step.abort_above_misses + 1, round(queries * share)), step.abort_above_misses + 1
+        valid = misses <= most_misses(queries, 0.01)
+        return Probe(
+            side=step.side,
+            rate_qps=rate,
+            duration_s=step.duration_s,
+            outcome=Outcome.ABORTED if aborted else Outcome.VALID if valid else Outcome.INVALID,
+            confirms=isinstance(step, Confirm),
+            queries=queries,
+            misses=misses if self.sees else None,
+            achieved_qps=min(rate, self.capacity_qps),
+            percentile_latency_ms=self.floor_ms * (1 + rate / self.capacity_qps / 10),
+            reason="" if valid else "too many late",
+        )
+
+
+def drive(settings: TuneSettings, world: Answerer, most: int = 200) -> tuple[Step, list[Probe]]:
+    """Runs until the planner says that there is nothing to run; `most` are enough."""
+    probes: list[Probe] = []
+    while isinstance(step := next_step(settings, probes), RunProbe | Confirm):
+        assert len(probes) < most, f"still not done: {step}"
+        probes.append(world(step))
+    return step, probes
+
+
+def server(
+    *, start_qps: float = 300.0, sides: tuple[Side, ...] = (Side.BESIDE,), confirmations: int = 1
+) -> TuneSettings:
+    return TuneSettings(
+        scenario="server", start_qps=start_qps, latency_limit_ms=100.0, sides=sides, confirmations=confirmations
+    )

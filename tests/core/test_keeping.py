@@ -1,0 +1,156 @@
+"""Backgrounds that outlive a run: left alone while it drains, looked at once more, and let go of."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from heteromig.core import effects as ef
+from heteromig.core import events as ev
+from heteromig.core.device_guards import device_findings
+from heteromig.core.guards import Status
+from heteromig.core.phases import MEASURING_PHASES, Phase, WorkerState
+from heteromig.core.spec import Preparation
+from tests.core import histories, invariants
+from tests.core.histories import KEEPING
+from tests.core.world import BACKGROUND, MAIN, Cast, Incident, Trouble, World
+
+STOPS = (ef.CleanStop, ef.Terminate, ef.Kill)
+
+
+def play(world: World) -> World:
+    world.finish()
+    invariants.check(world.run.view.spec, world.steps)
+    return world
+
+
+def stopped(world: World) -> set[int]:
+    return {index for effect in world.effects if isinstance(effect, STOPS) for index in effect.workers}
+
+
+def released(world: World) -> set[int]:
+    return {worker.index for worker in world.run.view.workers if worker.state is WorkerState.RELEASED}
+
+
+def test_timed_backgrounds_go_on_after_a_good_run() -> None:
+    world = play(World(KEEPING))
+    assert world.verdict.status == "valid"
+    assert released(world) == {1, 2}
+    assert stopped(world) == set()
+    assert set(world.processes_left) == {1, 2}
+    observed = [effect.workers for effect in world.effects if isinstance(effect, ef.ObserveWorkers)]
+    assert observed == [(1, 2), (1, 2)], "at once, and again when a log that is merely late would have been seen"
+    assert all(worker.still_timed_ns is not None for worker in world.run.view.backgrounds)
+
+
+def test_backgrounds_of_the_run_before_are_no_strangers_and_were_spawned_when_they_were() -> None:
+    world = World(KEEPING).go_to(Phase.BACKGROUND_STARTING)
+    world.tell(ev.WorkerSpawned(0, 1, 1010, 1011, since_ns=5))
+    worker = world.run.view.worker(1)
+    assert worker is not None
+    assert worker.spawned_ns == 5
+
+
+def test_the_slices_may_be_busy_with_ours_at_the_beginning() -> None:
+    ours = histories.occupant(1011, 1010, histories.CONTROLLER_PID)
+    busy = histories.sample(1_000 * 10**9, (), (ours,), ())
+    for spec, phase in ((KEEPING, Phase.BUILDING), (histories.SPEC, Phase.DISCOVERING)):
+        world = World(spec)
+        world.go_on()
+        world.tell(ev.SlicesDiscovered(0, histories.inventory(), (0, 1)))
+        world.tell(ev.GpusLocked(0))
+        world.tell(ev.SampleTaken(0, busy))
+        assert world.run.phase is phase
+
+
+@pytest.mark.parametrize("phase", MEASURING_PHASES)
+def test_only_the_background_that_failed_is_lost(phase: Phase) -> None:
+    died = Incident(phase, 0.5, ev.WorkerExited(0, 1, 1, None))
+    world = play(World(KEEPING, incidents=(died,)))
+    assert world.verdict.exit_code == 5
+    assert released(world) == {2}
+    assert stopped(world) == ({0} if phase is Phase.MAIN_RUNNING else set())
+
+
+def test_a_background_that_has_not_begun_is_stopped() -> None:
+    world = play(World(KEEPING, cast=Cast(others=((1, replace(BACKGROUND, begins_s=None)),))))
+    assert world.verdict.exit_code == 6
+    assert released(world) == {2}
+    assert 1 in stopped(world)
+
+
+def test_a_main_that_fails_takes_nobody_along() -> None:
+    world = play(World(KEEPING, cast=Cast(main=replace(MAIN, dies_s=2.0, exit_code=1))))
+    assert world.verdict.exit_code == 5
+    assert released(world) == {1, 2}
+
+
+@pytest.mark.parametrize(
+    "incident",
+    [
+        Incident(Phase.MAIN_RUNNING, 1.0, ev.SignalReceived(0, 15)),
+        Incident(Phase.MAIN_RUNNING, 1.0, ev.DeviceFaulted(0, "Xid 79")),
+        Incident(Phase.MAIN_RUNNING, 1.0, Trouble.FOREIGN_PROCESS),
+        Incident(Phase.DRAINING, 0.1, ev.SignalReceived(0, 2)),
+    ],
+)
+def test_signals_and_device_faults_end_them_all(incident: Incident) -> None:
+    world = play(World(KEEPING, incidents=(incident,)))
+    assert released(world) == set()
+    assert stopped(world) >= {1, 2}
+
+
+def test_a_gpu_that_is_taken_back_keeps_nobody() -> None:
+    world = play(World(replace(KEEPING, preparation=Preparation.LAYOUT)))
+    assert released(world) == set()
+    assert world.processes_left == ()
+
+
+def test_a_background_that_ends_in_the_last_moment_is_reaped_as_any_other() -> None:
+    world = World(KEEPING).go_to(Phase.DRAINING)
+    world.tell(ev.WorkerExited(0, 1, 0, None))
+    world.finish()
+    invariants.check(KEEPING, world.steps)
+    assert released(world) == {2}
+
+
+def test_one_that_leaves_its_timed_section_in_the_last_moment_is_stopped() -> None:
+    world = World(KEEPING).go_to(Phase.DRAINING)
+    world.tell(ev.TimedSectionEnded(0, 1))
+    world.finish()
+    assert released(world) == {2}
+    assert stopped(world) == {1}
+
+
+def test_nobody_is_released_who_was_not_asked_for() -> None:
+    world = World(KEEPING).go_to(Phase.MAIN_RUNNING)
+    world.tell(ev.WorkerReleased(0, 1))
+    worker = world.run.view.worker(1)
+    assert worker is not None
+    assert worker.state is not WorkerState.RELEASED
+
+
+def test_what_the_released_do_later_is_no_concern_of_this_run() -> None:
+    world = play(World(KEEPING))
+    before = world.run.view.workers
+    world.tell(ev.TimedSectionEnded(0, 1))
+    world.tell(ev.WorkerExited(0, 2, 1, None))
+    assert world.run.view.workers == before
+
+
+def test_a_shell_that_does_not_let_go_has_them_stopped() -> None:
+    world = World(KEEPING).go_to(Phase.DRAINING)
+    while not any(isinstance(effect, ef.ReleaseWorkers) for effect in world.effects):
+        world.go_on()
+    timer = next(
+        effect for effect in world.effects if isinstance(effect, ef.ArmTimer) and effect.timer.value == "released"
+    )
+    world.tell(ev.DeadlinePassed(0, timer.timer, timer.entry))
+    assert stopped(world) == {1, 2}
+
+
+def test_whether_memory_came_back_is_not_judged() -> None:
+    world = play(World(KEEPING))
+    memory = [one for one in device_findings(world.run.view) if one.guard == "memory_returned"]
+    assert {one.status for one in memory} == {Status.NOT_OBSERVABLE}
+    assert {one.evidence for one in memory} == {"backgrounds may have run there before, and may go on"}
