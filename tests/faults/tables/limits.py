@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from heteromig.core.phases import Phase
-from tests.faults.cells import Act, Cell, Need, cell, failed, gave_up, invalid
+from tests.faults.cells import VALID, Act, Cell, Need, cell, failed, gave_up, invalid
 from tests.faults.stage import Stage
 
 TOPIC = "limit"
@@ -67,12 +67,19 @@ NO_PROCESSES = (
 CELLS: tuple[Cell, ...] = (
     cell(
         TOPIC,
-        Act("no more descriptors", strike=_no_more_files),
+        Act("no more descriptors", strike=_no_more_files, flags=("--start-time-buffer", "2s")),
         Phase.BUFFERING,
         *NO_FILES,
+        gave_up("Too many open files", verify=5),
         fast=True,
     ),
-    cell(TOPIC, Act("no more descriptors", strike=_no_more_files), Phase.MAIN_RUNNING, *NO_FILES),
+    cell(
+        TOPIC,
+        Act("no more descriptors", strike=_no_more_files, flags=("--main-benchmark-duration", "7s")),
+        Phase.MAIN_RUNNING,
+        VALID,
+        *NO_FILES,
+    ),
     *(cell(TOPIC, _files(number), Phase.DISCOVERING, *NO_FILES) for number in (8, 12, 16, 20, 24)),
     cell(
         TOPIC,
