@@ -26,18 +26,21 @@ def tune_settings(spec: RunSpec, config: TuneConfig) -> TuneSettings:
     _refuse(spec, isolated=bool(config.isolated))
     main = spec.main
     full_s = main.duration_ms / 1000
+    usual = TuneSettings(OFFLINE)
+    starts = (config.start_qps, main.target_qps, START_QPS)
+    confirmations = usual.confirmations if config.confirm is None else config.confirm
     server = main.scenario == SERVER
     return TuneSettings(
         scenario=main.scenario,
-        start_qps=config.start_qps or main.target_qps or START_QPS,
+        start_qps=next(start for start in starts if start is not None),
         latency_limit_ms=catalog.require(main.benchmark).server_latency_ns / NS_PER_MS if server else 0.0,
         percentile=catalog.SERVER_PERCENTILE,
         full_s=full_s,
         probe_s=min(PROBE_S, full_s) if config.probe_duration is None else _probe_s(config.probe_duration),
         min_queries=catalog.SERVER_MIN_QUERIES if server else 1,
-        confirmations=1 if config.confirm is None else config.confirm,
-        most_confirmations=max(TuneSettings(OFFLINE).most_confirmations, 2 * (config.confirm or 1)),
-        precision=config.precision or TuneSettings(OFFLINE).precision,
+        confirmations=confirmations,
+        most_confirmations=max(usual.most_confirmations, 2 * confirmations),
+        precision=usual.precision if config.precision is None else config.precision,
         sides=(Side.ISOLATED,) if config.isolated else (Side.ISOLATED, Side.BESIDE),
     )
 

@@ -135,13 +135,16 @@ def resume(campaign_dir: Path, asked: Asked) -> Campaign:
     """The campaign in that directory, to go on.
 
     Raises:
-        UsageError: there is none, or it was asked something else.
+        UsageError: there is none, it was asked something else, or it is not in the directory of runs.
         EvidenceError: it cannot be read, or is of another version.
     """
     if not is_campaign(campaign_dir):
         raise UsageError(f"{campaign_dir} is not the directory of a campaign: it has no {CAMPAIGN_JSON}.")
     campaign = read_campaign(campaign_dir)
     _require_same(campaign.asked, asked)
+    runs = Path(asked.run.runs_dir).resolve()  # where locks and engines are, and where others must not write
+    if campaign_dir.resolve().parent != runs:
+        raise UsageError(f"{campaign_dir} is not in {runs}: resume it where it was begun, or with its --runs-dir.")
     return campaign.continued()
 
 

@@ -61,7 +61,7 @@ def execute_tuning(asked: Tuning, showing: Showing, sampler_faults: Path | None)
         campaign_dir = create_series_dir(whole, time.time_ns(), "tune")
         campaign = begin(campaign_dir, what)
     else:
-        campaign_dir = asked.resume.absolute()
+        campaign_dir = asked.resume.resolve()  # it may be the link `latest`
         campaign = resume(campaign_dir, what)
 
     shown = msgspec.structs.replace(showing, quiet=showing.quiet or not _is_live(showing))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from typer.testing import CliRunner
 
 from heteromig.campaign.probes import Confirm, Done, Inconclusive, NotPossible, Outcome, Probe, RunProbe, Side, Stopped
 from heteromig.campaign.tuning import next_step
@@ -20,6 +21,7 @@ from heteromig.campaigns.directory import (
     write_campaign,
 )
 from heteromig.campaigns.wording import answer_markdown, answer_text, begun_line, ended_line, least_left_s, plan_text
+from heteromig.cli.main import app
 from heteromig.core.errors import EvidenceError, UsageError
 from heteromig.core.spec import CommandSpec, RunSpec
 from heteromig.runner.config import CommandConfig, Config, MainConfig, TuneConfig
@@ -33,48 +35,56 @@ def spec() -> RunSpec:
     return specs()[Side.BESIDE]
 
 
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory of a campaign, where runs go by default."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "begun").mkdir(parents=True)
+    return tmp_path / "runs" / "begun"
+
+
 # --- the index --------------------------------------------------------------------------------------------------------
 
 
-def test_an_index_is_read_back_as_it_was_written(tmp_path: Path) -> None:
-    campaign = driven(begun(tmp_path), SERVER)
+def test_an_index_is_read_back_as_it_was_written(home: Path) -> None:
+    campaign = driven(begun(home), SERVER)
     assert isinstance(campaign.answer, Done)
     assert (campaign.exit_code, len(campaign.answer.answers)) == (0, 2)
-    write_campaign(tmp_path, campaign)
-    assert is_campaign(tmp_path)
-    assert read_campaign(tmp_path) == campaign
+    write_campaign(home, campaign)
+    assert is_campaign(home)
+    assert read_campaign(home) == campaign
 
 
-def test_continuing_after_any_run_comes_to_the_same(tmp_path: Path) -> None:
-    whole = driven(begun(tmp_path), SERVER)
+def test_continuing_after_any_run_comes_to_the_same(home: Path) -> None:
+    whole = driven(begun(home), SERVER)
     for runs in range(len(whole.entries)):
-        half = driven(begun(tmp_path), SERVER, most=runs)
-        write_campaign(tmp_path, half)
-        assert driven(resume(tmp_path, half.asked), SERVER).entries == whole.entries
+        half = driven(begun(home), SERVER, most=runs)
+        write_campaign(home, half)
+        assert driven(resume(home, half.asked), SERVER).entries == whole.entries
 
 
-def test_a_run_that_was_interrupted_is_done_again(tmp_path: Path) -> None:
-    campaign = driven(begun(tmp_path), SERVER, most=2)
+def test_a_run_that_was_interrupted_is_done_again(home: Path) -> None:
+    campaign = driven(begun(home), SERVER, most=2)
     step = next_step(campaign.asked.tune, campaign.probes)
     assert isinstance(step, RunProbe | Confirm)
     stopped = campaign.after(entry(step, None, 130)).stopped(130, "Tuning ended with run 3: SIGINT was received.")
-    write_campaign(tmp_path, stopped)
-    again = resume(tmp_path, stopped.asked)
+    write_campaign(home, stopped)
+    again = resume(home, stopped.asked)
     assert again.exit_code is None
     assert next_step(again.asked.tune, again.probes) == step
     assert "exit 130: Tuning ended with run 3" in ended_line(stopped)
 
 
-def test_what_kept_dying_is_given_another_chance(tmp_path: Path) -> None:
+def test_what_kept_dying_is_given_another_chance(home: Path) -> None:
     def dying(step: RunProbe | Confirm) -> Probe:
         return Probe(step.side, step.rate_qps, step.duration_s, Outcome.SPOILED, reason="bert died")
 
-    campaign = driven(begun(tmp_path), dying)
+    campaign = driven(begun(home), dying)
     assert isinstance(campaign.answer, Stopped)
     assert (campaign.exit_code, len(campaign.entries)) == (3, 3), "the code of the run that stopped it"
     assert "bert died" in campaign.sentence
-    write_campaign(tmp_path, campaign)
-    again = resume(tmp_path, campaign.asked)
+    write_campaign(home, campaign)
+    again = resume(home, campaign.asked)
     assert again.probes == ()
     assert isinstance(driven(again, SERVER).answer, Done)
 
@@ -88,18 +98,18 @@ def test_what_kept_dying_is_given_another_chance(tmp_path: Path) -> None:
         (replace(SIM, seed=4), TuneConfig(start_qps=300.0), "seed was 0 and is 4"),
     ],
 )
-def test_other_settings_are_refused(tmp_path: Path, config: Config, tune: TuneConfig, words: str) -> None:
-    begun(tmp_path)
+def test_other_settings_are_refused(home: Path, config: Config, tune: TuneConfig, words: str) -> None:
+    begun(home)
     other = specs(config)[Side.BESIDE]
     with pytest.raises(UsageError, match=words):
-        resume(tmp_path, ask(tune_settings(other, tune), other))
+        resume(home, ask(tune_settings(other, tune), other))
 
 
-def test_what_is_no_campaign_is_refused(tmp_path: Path) -> None:
-    campaign = begun(tmp_path)
+def test_what_is_no_campaign_is_refused(home: Path) -> None:
+    campaign = begun(home)
     with pytest.raises(UsageError, match="is not the directory of a campaign"):
-        resume(tmp_path / "nowhere", campaign.asked)
-    path = tmp_path / CAMPAIGN_JSON
+        resume(home / "nowhere", campaign.asked)
+    path = home / CAMPAIGN_JSON
     whole = json.loads(path.read_bytes())
     for changed, words in (
         ({**whole, "schema_version": 99}, "its schema is 99"),
@@ -108,18 +118,32 @@ def test_what_is_no_campaign_is_refused(tmp_path: Path) -> None:
     ):
         path.write_text(json.dumps(changed))
         with pytest.raises(EvidenceError, match=words):
-            read_campaign(tmp_path)
+            read_campaign(home)
     path.unlink()
     with pytest.raises(EvidenceError, match="cannot be read"):
-        read_campaign(tmp_path)
+        read_campaign(home)
 
 
-def test_secrets_are_not_in_the_index(tmp_path: Path) -> None:
+def test_a_campaign_is_continued_where_its_runs_belong(home: Path, tmp_path: Path) -> None:
+    campaign = begun(home)
+    (tmp_path / "elsewhere").mkdir()
+    home.rename(tmp_path / "elsewhere" / "begun")
+    with pytest.raises(UsageError, match="resume it where it was begun"):
+        resume(tmp_path / "elsewhere" / "begun", campaign.asked)
+
+
+def test_a_campaign_is_not_verified_as_a_run(home: Path) -> None:
+    begun(home)
+    with pytest.raises(UsageError, match="is a campaign: verify the run directories in it one by one"):
+        CliRunner().invoke(app, ("verify", str(home)), catch_exceptions=False)
+
+
+def test_secrets_are_not_in_the_index(home: Path) -> None:
     command = CommandSpec(name="x", argv=("x", "--token=hunter2hunter2"), model="x", scenarios=("server",))
     secret = replace(spec(), commands=(command,))
-    campaign = begun(tmp_path)
-    write_campaign(tmp_path, replace(campaign, asked=ask(campaign.asked.tune, secret)))
-    assert "hunter2" not in (tmp_path / CAMPAIGN_JSON).read_text()
+    campaign = begun(home)
+    write_campaign(home, replace(campaign, asked=ask(campaign.asked.tune, secret)))
+    assert "hunter2" not in (home / CAMPAIGN_JSON).read_text()
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
@@ -143,6 +167,8 @@ def test_settings_come_from_the_run_and_the_catalog() -> None:
         ({"harness": "command", "command": {"x": CommandConfig(argv="true")}, "main": MainConfig()}, TuneConfig(), "x"),
         ({}, TuneConfig(confirm=0), "at least 1"),
         ({}, TuneConfig(precision=0.5), "precision must be"),
+        ({}, TuneConfig(precision=0.0), "precision must be"),
+        ({}, TuneConfig(start_qps=0.0), "first rate must be above 0"),
         ({}, TuneConfig(probe_duration="11m"), "a probe lasts"),
         ({}, TuneConfig(probe_duration="long"), "--probe-duration"),
     ],
@@ -162,8 +188,8 @@ def test_beside_needs_backgrounds() -> None:
 # --- words ------------------------------------------------------------------------------------------------------------
 
 
-def test_each_run_has_a_line_before_and_after_it(tmp_path: Path) -> None:
-    campaign = begun(tmp_path)
+def test_each_run_has_a_line_before_and_after_it(home: Path) -> None:
+    campaign = begun(home)
     step = next_step(campaign.asked.tune, ())
     assert isinstance(step, RunProbe)
     assert begun_line(campaign, step) == "1: isolated, 300 qps for 1:00 min: the first rate; at least 22:00 min left"
@@ -172,14 +198,14 @@ def test_each_run_has_a_line_before_and_after_it(tmp_path: Path) -> None:
     assert "bracket" in ended_line(later)
 
 
-def test_the_time_left_counts_what_is_confirmed_already(tmp_path: Path) -> None:
-    campaign = begun(tmp_path, confirm=3)
+def test_the_time_left_counts_what_is_confirmed_already(home: Path) -> None:
+    campaign = begun(home, confirm=3)
     step = Confirm(side=Side.BESIDE, rate_qps=1.0, duration_s=600.0, why="", number=2, of=3)
     assert least_left_s(campaign, step) == 1200.0
 
 
-def test_the_answer_is_told(tmp_path: Path) -> None:
-    campaign = driven(begun(tmp_path), SERVER)
+def test_the_answer_is_told(home: Path) -> None:
+    campaign = driven(begun(home), SERVER)
     text = answer_text(campaign, "runs/x", 100)
     assert text.startswith("ANSWERED (exit 0): resnet50 server: ")
     assert "SIMULATED" in text
@@ -188,14 +214,14 @@ def test_the_answer_is_told(tmp_path: Path) -> None:
     assert markdown.count("| isolated |") + markdown.count("| beside |") == len(campaign.entries) + 2
 
 
-def test_what_came_to_no_answer_is_told(tmp_path: Path) -> None:
-    too_slow = driven(begun(tmp_path), SmoothServer(limit_ms=15.0, floor_ms=20.0))
+def test_what_came_to_no_answer_is_told(home: Path) -> None:
+    too_slow = driven(begun(home), SmoothServer(limit_ms=15.0, floor_ms=20.0))
     assert isinstance(too_slow.answer, NotPossible | Inconclusive)
     assert too_slow.exit_code == 9
     text = answer_text(too_slow, "runs/x", 100)
     assert text.startswith("INCONCLUSIVE (exit 9): no rate down to")
     assert "the lowest latency measured is 20" in " ".join(text.split())
-    stopped = begun(tmp_path).stopped(130, "Tuning was interrupted between two runs.")
+    stopped = begun(home).stopped(130, "Tuning was interrupted between two runs.")
     assert answer_text(stopped, "runs/x", 100).startswith("STOPPED (exit 130): Tuning was interrupted")
 
 

@@ -248,7 +248,7 @@ def test_a_dry_run_of_tune_says_what_is_bounded_and_the_first_commands() -> None
 
 
 def test_tuning_is_for_the_embedded_harness() -> None:
-    with pytest.raises(UsageError, match="only the embedded harness .* and the harness is make"):
+    with pytest.raises(UsageError, match=r"only the embedded harness .* and the harness is make"):
         _call("tune", "--dry-run")
 
 
