@@ -9,7 +9,19 @@ import pytest
 from msgspec.structs import replace
 from typer.testing import CliRunner
 
-from heteromig.campaign.probes import Confirm, Done, Inconclusive, NotPossible, Outcome, Probe, RunProbe, Side, Stopped
+from heteromig.campaign.probes import (
+    Answer,
+    Bracket,
+    Confirm,
+    Done,
+    Inconclusive,
+    NotPossible,
+    Outcome,
+    Probe,
+    RunProbe,
+    Side,
+    Stopped,
+)
 from heteromig.campaign.tuning import next_step
 from heteromig.campaigns.asking import tune_settings
 from heteromig.campaigns.directory import (
@@ -212,6 +224,19 @@ def test_the_answer_is_told(home: Path) -> None:
     assert "SIDE      ANSWER" in text
     markdown = answer_markdown(campaign)
     assert markdown.count("| isolated |") + markdown.count("| beside |") == len(campaign.entries) + 2
+
+
+def test_offline_is_answered_by_what_was_measured(home: Path) -> None:
+    """What is expected may be too high, and changes nothing but how long a run takes."""
+    answers = tuple(
+        Answer(side, 1000.0, (measured,), (None,), Bracket(low_qps=None, high_qps=None), None, 2, "it was measured.")
+        for side, measured in ((Side.ISOLATED, 800.0), (Side.BESIDE, 600.0))
+    )
+    campaign = begun(home)
+    offline = replace(campaign.asked, run=specs(replace(SIM, main=MainConfig()))[Side.BESIDE])
+    text = answer_text(replace(campaign, asked=offline).answered(Done(answers=answers)), "runs/x", 200)
+    words = "resnet50 offline: 800 samples/s alone; 600 samples/s beside its backgrounds, 75.0% of that."
+    assert words in text
 
 
 def test_what_came_to_no_answer_is_told(home: Path) -> None:
