@@ -27,7 +27,10 @@ ACCURACIES = ("99", "99.9")
 
 99.9 is fp32 everywhere; 99 is int8 on a CPU and fp16 on a GPU.
 """
-
+SERVER_PERCENTILE = 0.99
+SERVER_MIN_QUERIES = 1000
+"""LoadGen judges the 99th percentile by early stopping, which needs 662 queries when none is late and more when some
+are."""
 
 OUTCOME = "outcome.json"
 """What a run that came to its end leaves in its log directory: how many samples it did not compute."""

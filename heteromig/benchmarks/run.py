@@ -30,6 +30,8 @@ from heteromig.benchmarks.catalog import (
     OFFLINE,
     OUTCOME,
     SERVER,
+    SERVER_MIN_QUERIES,
+    SERVER_PERCENTILE,
     SINGLE_STREAM,
     BenchmarkSpec,
 )
@@ -52,9 +54,6 @@ FINISHED = "Finished running actual test."
 HEARTBEAT_S = 1.0
 SERVER_STOP_S = 0.25
 """A Server test ends early when this many seconds' worth of queries are outstanding: how long a clean stop takes."""
-SERVER_MIN_QUERIES = 1000
-"""LoadGen judges the 99th percentile by early stopping, which needs 662 queries when none is late and more when some
-are."""
 SINGLE_STREAM_PERCENTILE, SINGLE_STREAM_MIN_QUERIES = 0.90, 64
 MULTI_STREAM_PERCENTILE, MULTI_STREAM_MIN_QUERIES = 0.99, 662
 """What the streams report, and how many queries LoadGen's early stopping needs to estimate it (it says so itself in
@@ -249,7 +248,7 @@ def _settings(options: RunOptions, expected_qps: float) -> Any:
     elif options.scenario == SERVER:
         settings.server_target_qps = expected_qps
         settings.server_target_latency_ns = options.spec.server_latency_ns
-        settings.server_target_latency_percentile = 0.99
+        settings.server_target_latency_percentile = SERVER_PERCENTILE
         settings.server_max_async_queries = _max_outstanding(expected_qps)
         settings.min_query_count = max(options.min_query_count, SERVER_MIN_QUERIES)
     elif options.scenario == SINGLE_STREAM:

@@ -161,7 +161,7 @@ def _know(settings: TuneSettings, side: Side, start_qps: float, runs: Sequence[P
         start_qps=start_qps,
         short=short,
         full=full,
-        bracket=_bracket(settings, short, full),
+        bracket=bracket_of(settings, short, full),
         knee=knee,
     )
 
@@ -179,7 +179,7 @@ def _passed(settings: TuneSettings, run: Probe) -> bool:
     return run.outcome is Outcome.VALID
 
 
-def _bracket(settings: TuneSettings, short: Sequence[Probe], full: Sequence[Probe]) -> Bracket:
+def bracket_of(settings: TuneSettings, short: Sequence[Probe], full: Sequence[Probe]) -> Bracket:
     """What full-length runs say, and of the short ones what does not contradict them."""
     passed = {_rate(run) for run in full if _passed(settings, run)}
     failed = {_rate(run) for run in full if not _passed(settings, run)}

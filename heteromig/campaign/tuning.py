@@ -27,7 +27,7 @@ from heteromig.campaign.probes import (
     Stopped,
     TuneSettings,
 )
-from heteromig.campaign.server import tune_server
+from heteromig.campaign.server import bracket_of, tune_server
 
 
 def next_step(settings: TuneSettings, probes: Sequence[Probe]) -> Step:
@@ -76,6 +76,16 @@ def spoiled(settings: TuneSettings, probe: Probe) -> bool:
     if not probe.confirms and probe.queries < fewest_queries(probe.misses, settings.allowed_share):
         return False  # too few queries for a verdict, and their misses say what a short run is to say
     return probe.misses == 0 or probe.misses <= most_misses(probe.queries, settings.allowed_share)
+
+
+def bracket(settings: TuneSettings, side: Side, probes: Sequence[Probe]) -> Bracket:
+    """Between which rates the answer of a side is, as far as its runs tell; without ends where nothing is searched."""
+    if settings.scenario != SERVER:
+        return Bracket(low_qps=None, high_qps=None)
+    runs = [probe for probe in probes if probe.side is side and not spoiled(settings, probe)]
+    return bracket_of(
+        settings, tuple(run for run in runs if not run.confirms), tuple(run for run in runs if run.confirms)
+    )
 
 
 def _measure(settings: TuneSettings, side: Side, runs: Sequence[Probe]) -> Confirm | Answer | Stopped:

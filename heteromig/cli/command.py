@@ -16,6 +16,8 @@ ALIASES = {
 }
 """Further names of options, which no help shows, by the documented ones; both without their dashes in front."""
 
+TUNING = "Tuning"
+"""A group of options that only the help of `tune` shows: the other commands share its function, but not these."""
 _ARGUMENTS = "Arguments"
 _NEGATABLE = re.compile(r"--(\S+) / --no-\1")
 _VARIABLE = re.compile(r"\s*\[env var: \w+\]")
@@ -41,6 +43,8 @@ class Command(TyperCommand):
                 continue
             names, text = _NEGATABLE.sub(r"--[no-]\1", record[0]), record[1]
             panel = getattr(param, "rich_help_panel", None)
+            if panel == TUNING and ctx.info_name != "tune":
+                continue
             if param.param_type_name == "argument":
                 groups.setdefault(_ARGUMENTS, []).append((names, text))
             elif panel is None:

@@ -12,6 +12,7 @@ from heteromig.cli.reporting import make_own_report
 from heteromig.core.record import RunRecord
 from heteromig.core.spec import RunSpec
 from heteromig.core.verdict import ExitCode
+from heteromig.runner.crew import Crew
 from heteromig.runner.session import Outcome, execute
 from heteromig.views.console import choose_reporter, print_report_made, print_summary
 from heteromig.views.outlet import Outlet
@@ -57,9 +58,15 @@ def exit_code_of(record: RunRecord) -> int:
 
 
 def execute_shown(
-    spec: RunSpec, showing: Showing, sampler_faults: Path | None, series_dir: Path | None = None
+    spec: RunSpec,
+    showing: Showing,
+    sampler_faults: Path | None,
+    series_dir: Path | None = None,
+    crew: Crew | None = None,
 ) -> Outcome:
-    """Run it to the end, and show it in the meantime; `series_dir` is where its directory goes, if there are several.
+    """Run it to the end, and show it in the meantime.
+
+    If there are several, `series_dir` is where its directory goes, and `crew` has the backgrounds that go on.
 
     Raises:
         UsageError: no run directory can be made.
@@ -80,6 +87,7 @@ def execute_shown(
             sampler_faults=str(sampler_faults) if sampler_faults else None,
             followers=tuple(relays.values()),
             series_dir=series_dir,
+            crew=crew,
         )
     finally:
         for stream, relay in relays.items():

@@ -1,4 +1,4 @@
-"""`run`, `baseline`, `plan` and `build`: one set of options, four ways to use them."""
+"""`run`, `baseline`, `plan`, `build` and `tune`: one set of options, five ways to use them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from heteromig.cli.command import Command
+from heteromig.cli.command import TUNING, Command
+from heteromig.cli.comparing import Format
 from heteromig.core.errors import UsageError
 from heteromig.core.phases import EvidenceLevel
 from heteromig.core.spec import Action, Drain, Goal, Mode
@@ -17,6 +18,7 @@ _HELP = {
     "baseline": "Run main alone, everything else idle: what `run` is compared with.",
     "plan": "Show what `run` would do: slices, assignment, every command. Launches nothing.",
     "build": "Build the engines that `run` would need, and stop.",
+    "tune": "Look for the highest rate at which main is VALID: alone, and then beside its backgrounds.",
 }
 _EPILOG = (
     "TIME is in milliseconds, or has a unit: 600000, 600s, 10m, 1h. Defaults are in brackets. All but the options of "
@@ -26,7 +28,7 @@ _EPILOG = (
 
 
 def register(app: typer.Typer) -> None:
-    """Add the four commands; they share one function, because they share every option."""
+    """Add the five commands; they share one function, because they share their options."""
     for name, text in _HELP.items():
         app.command(name, cls=Command, help=text, epilog=_EPILOG)(_run)
 
@@ -48,7 +50,7 @@ _SCENARIOS = "offline, server, singlestream or multistream. [offline]"
 
 _MAIN, _BACKGROUND, _TREE = "Main", "Backgrounds", "NVIDIA's tree (harness make)"
 _WHERE, _TIMING, _OUTPUT = "Where it runs", "Timing", "Output"
-_COMPARISON = "Comparison"
+_COMPARISON, _TUNING = "Comparison", TUNING
 _REPEAT_MAX = 1000
 _GOALS = {"baseline": Goal.BASELINE, "build": Goal.BUILD}
 
@@ -384,7 +386,38 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
             help="Measure a baseline although others use GPUs of this host.",
         ),
     ] = None,
+    isolated: Annotated[
+        _Switch, _option("--isolated/--no-isolated", panel=_TUNING, help="Main alone only. [then beside backgrounds]")
+    ] = None,
+    probe_duration: Annotated[
+        _Text, _option("--probe-duration", metavar="TIME", panel=_TUNING, help="Of a short run. [60s, or main's]")
+    ] = None,
+    confirm: Annotated[
+        Optional[int],  # noqa: UP045
+        _option("--confirm", metavar="N", panel=_TUNING, help="So many full-length runs must pass. [1]"),
+    ] = None,
+    precision: Annotated[
+        Optional[float],  # noqa: UP045
+        _option("--precision", metavar="SHARE", panel=_TUNING, help="How near to the highest rate. [0.01]"),
+    ] = None,
+    start_qps: Annotated[
+        Optional[float],  # noqa: UP045
+        _option("--start-qps", metavar="RATE", panel=_TUNING, help="Tried first. [--main-target-qps, or 100]"),
+    ] = None,
     *,
+    resume: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--resume",
+            metavar="DIR",
+            rich_help_panel=_TUNING,
+            help="Go on with the campaign in this directory, which was begun with the same settings.",
+        ),
+    ] = None,
+    output: Annotated[
+        Format,
+        typer.Option("--format", rich_help_panel=_TUNING, help="How to print the answer; md has every run."),
+    ] = Format.TABLE,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", rich_help_panel=_OUTPUT, help="Print every command, launch nothing: `plan`.")
     ] = False,
@@ -421,6 +454,7 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
         Config,
         MainConfig,
         TimingConfig,
+        TuneConfig,
         overlay,
         read_config,
         resolve,
@@ -479,6 +513,13 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
             clean_stop=clean_stop,
             grace=grace,
         ),
+        tune=TuneConfig(
+            isolated=isolated,
+            probe_duration=probe_duration,
+            confirm=confirm,
+            precision=precision,
+            start_qps=start_qps,
+        ),
     )
     whole = overlay(read_config(config) if config else Config(), said)
     spec = resolve(whole, goal=_GOALS.get(context.info_name or "", Goal.RUN))
@@ -488,6 +529,19 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
     _refuse_contradictions(planning=planning, live=live, json=json, events=events, debug=debug)
     if repeat is not None:
         _refuse_to_repeat(repeat, context.info_name, planning=planning, events=events)
+    if context.info_name == "tune":
+        _refuse_to_tune(json=json, events=events, markdown=output is Format.MARKDOWN)
+        from heteromig.cli.executing import Showing  # noqa: PLC0415
+        from heteromig.cli.tuning import Tuning, execute_tuning, print_tuning_plan  # noqa: PLC0415
+
+        alone = resolve(whole, goal=Goal.BASELINE)
+        tuning = Tuning(alone=alone, beside=spec, config=whole.tune, resume=resume, markdown=output is Format.MARKDOWN)
+        if dry_run:
+            print_tuning_plan(tuning, as_json=json)
+            return
+        showing = Showing(live=live, quiet=quiet, json=json, events=False, debug=debug, report=False)
+        raise typer.Exit(execute_tuning(tuning, showing, sim_faults.absolute() if sim_faults else None))
+    _refuse_tuning(context)
     if planning:
         from heteromig.cli.planning import print_plan  # noqa: PLC0415
 
@@ -523,6 +577,21 @@ def _refuse_to_repeat(repeat: int, command: str | None, *, planning: bool, event
         raise UsageError("--events shows the journal of one run, and --repeat makes several: leave one of them out.")
     if not 1 <= repeat <= _REPEAT_MAX:
         raise UsageError(f"--repeat is {repeat}, and must be from 1 to {_REPEAT_MAX}.")
+
+
+def _refuse_to_tune(*, json: bool, events: bool, markdown: bool) -> None:
+    if events:
+        raise UsageError("--events shows the journal of one run, and tune makes several: leave it out.")
+    if json and markdown:
+        raise UsageError("--json and --format md would both write to standard output: choose one.")
+
+
+def _refuse_tuning(context: typer.Context) -> None:
+    """Options of `tune` on the command line of another command; what a file or a variable says is for whom it is."""
+    for param in context.command.params:
+        given = context.get_parameter_source(param.name or "")
+        if getattr(param, "rich_help_panel", None) == TUNING and given is not None and given.name == "COMMANDLINE":
+            raise UsageError(f"{param.opts[0]} is for tune, which makes several runs: leave it out.")
 
 
 def _refuse_contradictions(*, planning: bool, live: bool | None, json: bool, events: bool, debug: bool) -> None:

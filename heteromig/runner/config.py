@@ -115,6 +115,16 @@ class TimingConfig(Struct, frozen=True, rename="kebab", forbid_unknown_fields=Tr
     grace: Duration | None = None
 
 
+class TuneConfig(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
+    """The `[tune]` table, which `run` and the others leave alone."""
+
+    isolated: bool | None = None
+    probe_duration: Duration | None = None
+    confirm: Whole | None = None
+    precision: Positive | None = None
+    start_qps: Positive | None = None
+
+
 class SystemConfig(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     """One `[[systems]]` table: a kind of GPU, by a part of its product name, and the scenarios of its benchmarks."""
 
@@ -166,6 +176,7 @@ class Config(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     main: MainConfig = MainConfig()
     background: BackgroundConfig = BackgroundConfig()
     timing: TimingConfig = TimingConfig()
+    tune: TuneConfig = TuneConfig()
 
 
 def read_config(path: Path) -> Config:
@@ -604,6 +615,8 @@ def _toml_lines(struct: Struct, table: str) -> list[str]:
     nested: list[str] = []
     for field in msgspec.structs.fields(struct):
         value = getattr(struct, field.name)
+        if isinstance(value, TuneConfig):
+            continue  # it is about several runs, and this is one
         if isinstance(value, Struct):
             nested += ["", *_toml_lines(value, field.encode_name)]
         elif value is not None:

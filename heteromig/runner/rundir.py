@@ -53,14 +53,14 @@ def create_run_dir(spec: RunSpec, at_utc_ns: UtcNs, series_dir: Path | None = No
     return run_dir
 
 
-def create_series_dir(spec: RunSpec, at_utc_ns: UtcNs) -> Path:
-    """A fresh directory for several runs of one main, and the `latest` link beside it.
+def create_series_dir(spec: RunSpec, at_utc_ns: UtcNs, kind: str = "repeat") -> Path:
+    """A fresh directory for several runs of one main, and the `latest` link beside it; its name ends with `kind`.
 
     Raises:
         UsageError: it cannot be made.
     """
     runs = Path(spec.runs_dir).absolute()
-    series_dir = _create(runs, f"{_stem(spec, at_utc_ns)}-repeat", "")
+    series_dir = _create(runs, f"{_stem(spec, at_utc_ns)}-{kind}", "")
     _point_latest(runs, series_dir.name)
     return series_dir
 

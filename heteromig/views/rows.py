@@ -59,6 +59,7 @@ STATE_STYLES: dict[WorkerState, Style | None] = {
     WorkerState.BUSY: BUSY,
     WorkerState.ENDED: PLAIN,
     WorkerState.STOPPING: WAIT,
+    WorkerState.RELEASED: GOOD,
     WorkerState.EXITED: DIM,
 }
 

@@ -75,6 +75,9 @@ ELSEWHERE = {
 }
 """Options that the table cannot hold: they say nothing to NVIDIA's tree, or nothing about the run."""
 
+TUNING = {"isolated", "probe-duration", "confirm", "precision", "start-qps", "resume", "format"}
+"""Options of `tune` alone; the other commands neither show them nor take them on the command line."""
+
 APART = {"main-benchmark", "main-mode", "main-action", "harness", "harness-dir", "slices", "runs-dir"}
 """Options of the table that do not go with all others of it, or that change where the rest is looked for."""
 
@@ -134,11 +137,12 @@ def _names(option: str) -> list[str]:
 
 def test_the_table_has_every_option() -> None:
     names = {name.lstrip("-") for param in COMMANDS["run"].params for name in (*param.opts, *param.secondary_opts)}
-    told = {*VALUES, *ELSEWHERE}
+    told = {*VALUES, *ELSEWHERE, *TUNING}
     assert {name for name in names if len(name) > 1 and name not in told and f"no-{name}" not in told} - {"help"} == {
         "no-allow-busy",
         "no-allow-shared-dirs",
         "no-enable-mig-mode",
+        "no-isolated",
         "no-lenient",
         "no-live",
         "no-rebuild",
@@ -180,7 +184,20 @@ def test_dry_run_is_plan(flag: str) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["", "run", "baseline", "plan", "build", "compare", "slices", "states", "verify", "clean", "import-results"],
+    [
+        "",
+        "run",
+        "baseline",
+        "plan",
+        "build",
+        "tune",
+        "compare",
+        "slices",
+        "states",
+        "verify",
+        "clean",
+        "import-results",
+    ],
 )
 def test_help_shows_one_spelling_in_80_columns(command: str) -> None:
     words = (command,) if command else ()
@@ -191,16 +208,48 @@ def test_help_shows_one_spelling_in_80_columns(command: str) -> None:
         assert f"--{alias} " not in text
 
 
+def _shown(text: str) -> set[str]:
+    return set(re.findall(r"^  (?:-\w, )?--(?:\[no-\])?([\w-]+)", text, re.MULTILINE))
+
+
 def test_help_of_run_has_every_option_in_its_group() -> None:
     text = _call("run", "--help", COLUMNS="80").stdout
-    shown = set(re.findall(r"^  (?:-\w, )?--(?:\[no-\])?([\w-]+)", text, re.MULTILINE))
-    assert shown == {name.removeprefix("no-") for name in {*VALUES, *ELSEWHERE}}
+    assert _shown(text) == {name.removeprefix("no-") for name in {*VALUES, *ELSEWHERE}}
     groups = re.findall(r"^(\S.*):$", text, re.MULTILINE)
     assert groups == [
         *("Main", "Backgrounds", "NVIDIA's tree (harness make)", "Where it runs", "Timing", "Comparison"),
         *("Output", "Others"),
     ]
     assert "HETEROMIG_MAIN_BENCHMARK for --main-benchmark" in " ".join(text.split())
+
+
+def test_help_of_tune_has_its_own_options_too() -> None:
+    text = _call("tune", "--help", COLUMNS="80").stdout
+    assert _shown(text) == {name.removeprefix("no-") for name in {*VALUES, *ELSEWHERE, *TUNING}}
+    assert "Tuning:" in text
+
+
+@pytest.mark.parametrize("option", [("--confirm", "3"), ("--isolated",), ("--resume", "x"), ("--start_qps", "5")])
+def test_options_of_tune_are_refused_elsewhere(option: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="is for tune, which makes several runs"):
+        _call("run", *option)
+
+
+def test_variables_of_tune_are_left_alone_elsewhere() -> None:
+    assert _call("plan", HETEROMIG_CONFIRM="3", HETEROMIG_ISOLATED="1").exit_code == 0
+
+
+def test_a_dry_run_of_tune_says_what_is_bounded_and_the_first_commands() -> None:
+    argv = ("--dry-run", "--harness", "loadgen", "--slices", "sim:a30", "--main-scenario", "server", "--confirm", "3")
+    text = _call("tune", *argv).stdout
+    assert text.startswith("Tune bert server alone and then beside its backgrounds, at most 0.01 of the queries")
+    assert text.count("--target-qps 100") == 2
+    assert json.loads(_call("tune", *argv, "--json").stdout)["spec"]["main"]["target-qps"] == 100
+
+
+def test_tuning_is_for_the_embedded_harness() -> None:
+    with pytest.raises(UsageError, match=r"only the embedded harness .* and the harness is make"):
+        _call("tune", "--dry-run")
 
 
 @pytest.mark.parametrize("argv", [("--slices", "sim:a30", "--runs_dir", "x"), ("--slices=sim:a30", "--runs-dir=x")])

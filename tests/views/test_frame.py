@@ -8,9 +8,10 @@ from rich.cells import cell_len
 
 from heteromig.core import events as ev
 from heteromig.core.devices import Activity, GpuSample, Reading, Shared, Unavailable
-from heteromig.core.phases import Phase
+from heteromig.core.phases import Phase, WorkerState
+from heteromig.views.rows import STATE_STYLES
 from tests.views.pictures import lines_of, picture, row_of
-from tests.views.stories import GIB, Story, make_inventory
+from tests.views.stories import GIB, Story, make_inventory, make_spec
 
 HOSTILE = "\x1b[2J\x1b[31m[red]日本語[/red]\x07 " + "x" * 300
 HOSTILE_LINES = dict.fromkeys(range(80), HOSTILE)
@@ -28,6 +29,15 @@ def failing() -> Story:
     return story
 
 
+def keeping() -> Story:
+    """A run of a campaign, whose backgrounds go on after it."""
+    story = Story(spec=msgspec.structs.replace(make_spec(), keeps_backgrounds=True))
+    story.discover().build(engines=0, of=0).start().buffer().measure(4.0).finish_main()
+    story.tell(ev.DeadlinePassed(story.now_ns, ev.Timer.LAST_LOOK, story.run.entry))
+    story.tell(ev.WorkerReleased(story.now_ns, 1))
+    return story
+
+
 CHAPTERS: dict[str, Callable[[], Story]] = {
     "nothing known": Story,
     "building": lambda: Story().discover().build(engines=2, of=7),
@@ -36,6 +46,7 @@ CHAPTERS: dict[str, Callable[[], Story]] = {
     "measuring on one of 8 GPUs": lambda: measuring(gpus=8),
     "measuring on 56 slices": lambda: measuring(slices=56),
     "failing": failing,
+    "keeping": keeping,
     "finished": lambda: measuring().finish_main().drain().judge(),
 }
 
@@ -182,6 +193,11 @@ def test_workers_that_were_stopped_are_not_shown_as_failed(exit_code: int | None
     story = measuring().finish_main()
     story.tell(ev.WorkerExited(story.now_ns, 1, exit_code, signal, "TERM"))
     assert f" {how} " in row_of(lines_of(story, width=100), "0001beef:8")
+
+
+def test_a_background_that_goes_on_after_the_run_is_shown() -> None:
+    assert " released " in row_of(lines_of(keeping(), width=100), "0001beef:8")
+    assert set(STATE_STYLES) == set(WorkerState)
 
 
 def test_unused_slices_are_shown() -> None:

@@ -1,0 +1,197 @@
+"""The directory of a campaign: run directories, and `campaign.json`, which says what was asked and what came of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from heteromig.campaign.fingerprint import fingerprint, require_same
+from heteromig.campaign.probes import (
+    Confirm,
+    Done,
+    Inconclusive,
+    NotPossible,
+    Outcome,
+    Probe,
+    RunProbe,
+    Stopped,
+    TuneSettings,
+)
+from heteromig.core.errors import EvidenceError, UsageError
+from heteromig.core.record import Tool
+from heteromig.core.redaction import Redaction
+from heteromig.core.spec import RunSpec
+from heteromig.core.verdict import ExitCode
+from heteromig.logs.files import read_regular
+from heteromig.runner.recording import TOOL
+from heteromig.runner.rundir import write_json
+
+CAMPAIGN_JSON = "campaign.json"
+SCHEMA_VERSION = 1
+TUNE = "tune"
+
+Wanted = RunProbe | Confirm
+Ended = Done | Inconclusive | NotPossible | Stopped
+
+
+class Asked(Struct, frozen=True):
+    """What was asked: the settings of the planner, and the specification of all runs, without its secrets."""
+
+    tune: TuneSettings
+    run: RunSpec
+
+
+class Entry(Struct, frozen=True):
+    """One run that has ended: what was wanted of it, and what it says.
+
+    `run_dir` is relative to the directory of the campaign. `probe` is None where the run is the reason to stop, and is
+    to be done again when the campaign goes on: it was interrupted, or something failed that no rate changes.
+    `took_s` is how long it took in all.
+    """
+
+    step: Wanted
+    run_dir: str
+    exit_code: int
+    took_s: float
+    probe: Probe | None
+
+
+class Campaign(Struct, frozen=True):
+    """All of `campaign.json`.
+
+    `fingerprint` is that of `asked`. The first `forgiven` runs were there when the campaign was last continued: those
+    of them that came to nothing count no more. `answer` is what the planner said in the end, None while it goes on.
+    `exit_code` is that of the whole, None likewise, and where its controller was killed; `sentence` says why it ended.
+    """
+
+    schema_version: int
+    tool: Tool
+    kind: str
+    campaign_id: str
+    fingerprint: str
+    asked: Asked
+    entries: tuple[Entry, ...] = ()
+    forgiven: int = 0
+    answer: Ended | None = None
+    exit_code: int | None = None
+    sentence: str = ""
+
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        """What the planner is told."""
+        return tuple(
+            entry.probe
+            for number, entry in enumerate(self.entries)
+            if entry.probe is not None and not (number < self.forgiven and entry.probe.outcome is Outcome.SPOILED)
+        )
+
+    def after(self, entry: Entry) -> Campaign:
+        """The same, one run later."""
+        return replace(self, entries=(*self.entries, entry))
+
+    def stopped(self, exit_code: int, sentence: str) -> Campaign:
+        """The same, ended without an answer."""
+        return replace(self, exit_code=exit_code, sentence=sentence)
+
+    def answered(self, answer: Ended) -> Campaign:
+        """The same, ended by the planner. What stands in the way of an answer has the code of the last run."""
+        if isinstance(answer, Done):
+            exit_code, sentence = int(ExitCode.VALID), "Every rate that was asked for is known."
+        else:
+            exit_code, sentence = int(ExitCode.INCONCLUSIVE), answer.why
+            if isinstance(answer, Stopped) and self.entries:
+                exit_code = self.entries[-1].exit_code or exit_code
+        return replace(self, answer=answer, exit_code=exit_code, sentence=sentence)
+
+    def continued(self) -> Campaign:
+        """The same, going on."""
+        return replace(self, forgiven=len(self.entries), answer=None, exit_code=None, sentence="")
+
+
+def ask(settings: TuneSettings, spec: RunSpec) -> Asked:
+    """What is asked, as it is written down."""
+    return Asked(tune=settings, run=Redaction(spec, os.environ).spec(spec))
+
+
+def begin(campaign_dir: Path, asked: Asked) -> Campaign:
+    """An empty campaign, which is on the disk."""
+    campaign = Campaign(
+        schema_version=SCHEMA_VERSION,
+        tool=TOOL,
+        kind=TUNE,
+        campaign_id=campaign_dir.name,
+        fingerprint=fingerprint(asked),
+        asked=asked,
+    )
+    write_campaign(campaign_dir, campaign)
+    return campaign
+
+
+def resume(campaign_dir: Path, asked: Asked) -> Campaign:
+    """The campaign in that directory, to go on.
+
+    Raises:
+        UsageError: there is none, it was asked something else, or it is not in the directory of runs.
+        EvidenceError: it cannot be read, or is of another version.
+    """
+    if not is_campaign(campaign_dir):
+        raise UsageError(f"{campaign_dir} is not the directory of a campaign: it has no {CAMPAIGN_JSON}.")
+    campaign = read_campaign(campaign_dir)
+    _require_same(campaign.asked, asked)
+    runs = Path(asked.run.runs_dir).resolve()  # where locks and engines are, and where others must not write
+    if campaign_dir.resolve().parent != runs:
+        raise UsageError(f"{campaign_dir} is not in {runs}: resume it where it was begun, or with its --runs-dir.")
+    return campaign.continued()
+
+
+def _require_same(recorded: Asked, asked: Asked) -> None:
+    """What differs is named by its own name, so the parts are compared first."""
+    require_same(recorded.tune, asked.tune)
+    old, new = recorded.run, asked.run
+    for before, now in ((old.main, new.main), (old.background, new.background), (old.timing, new.timing), (old, new)):
+        require_same(before, now)
+
+
+def is_campaign(directory: Path) -> bool:
+    """Whether that is the directory of a campaign."""
+    return (directory / CAMPAIGN_JSON).is_file()
+
+
+class _Stamp(Struct, frozen=True):
+    """What is read before the rest, which another version may have changed."""
+
+    schema_version: int
+
+
+def read_campaign(campaign_dir: Path) -> Campaign:
+    """What is written of a campaign.
+
+    Raises:
+        EvidenceError: it cannot be read, was altered, or is of another version.
+    """
+    path = campaign_dir / CAMPAIGN_JSON
+    try:
+        raw = read_regular(path, "The index of the campaign")
+        version = msgspec.json.decode(raw, type=_Stamp).schema_version
+        if version != SCHEMA_VERSION:
+            raise EvidenceError(
+                f"{path} was written by another version of heteromig: its schema is {version}, and this one reads "
+                f"{SCHEMA_VERSION}."
+            )
+        campaign = msgspec.json.decode(raw, type=Campaign)
+    except FileNotFoundError as error:
+        raise EvidenceError(f"The index of the campaign {path} cannot be read: {error.strerror}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise EvidenceError(f"{path} is not the index of a campaign ({error}): begin another one.") from None
+    if campaign.fingerprint != fingerprint(campaign.asked):
+        raise EvidenceError(f"{path} was altered: its settings have another fingerprint. Begin another campaign.")
+    return campaign
+
+
+def write_campaign(campaign_dir: Path, campaign: Campaign) -> None:
+    """Replace the index, in one step, and wait until it is on the disk."""
+    write_json(campaign_dir / CAMPAIGN_JSON, campaign, sync=True)

@@ -1,0 +1,149 @@
+"""A step of the planner as a run, and a run that has ended as what the planner is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from heteromig.campaign.probes import OFFLINE, SERVER, Confirm, Outcome, Probe, Side
+from heteromig.campaigns.directory import Wanted
+from heteromig.comparing.measured import main_of
+from heteromig.core import events as ev
+from heteromig.core.plan import automatic_duration_ms
+from heteromig.core.record import RunRecord, VerdictRecord, WorkerRecord
+from heteromig.core.spec import Drain, RunSpec
+from heteromig.core.units import NS_PER_S
+from heteromig.core.verdict import ExitCode
+from heteromig.results.metrics import QPS, primary_metric, read_figures
+
+QUERIES, LATE = "result_query_count", "result_overlatency_query_count"
+"""What LoadGen logs of Server (loadgen 6.0.17, results.cc)."""
+START_MS = 30_000
+"""What main may take to load and to warm up, where it is ended after so long."""
+SEVERAL = 2
+"""Backgrounds that are to outlast a run are asked for so many times as long, so that they last for a few."""
+LEAST_BACKGROUND_MS = 600_000
+"""Where runs are short, they last for all of them: ten minutes hold 25 probes of 10 s."""
+
+
+def spec_of(step: Wanted, specs: Mapping[Side, RunSpec], *, first: bool) -> RunSpec:
+    """The run that the step asks for, out of those of both sides.
+
+    Engines are built anew in the `first` one of a side only. Backgrounds go on when it is over.
+    """
+    spec = specs[step.side]
+    scenario = spec.main.scenario
+    main = replace(
+        spec.main,
+        duration_ms=round(1000 * step.duration_s),
+        target_qps=step.rate_qps if scenario in {SERVER, OFFLINE} else None,
+        most_over_latency=step.abort_above_misses if scenario == SERVER else None,
+    )
+    timing = spec.timing
+    if step.abort_after_s is not None:
+        limit_ms = min(timing.main_timeout_ms, round(1000 * step.abort_after_s) + START_MS)
+        timing = replace(timing, main_timeout_ms=limit_ms)
+    background = spec.background
+    beside = step.side is Side.BESIDE
+    if beside and background.duration_ms is None:
+        lasting_ms = max(SEVERAL * automatic_duration_ms(spec), LEAST_BACKGROUND_MS)  # by the full-length run
+        background = replace(background, duration_ms=min(lasting_ms, background.timeout_ms))
+    return replace(
+        spec,
+        main=main,
+        timing=timing,
+        background=background,
+        keeps_backgrounds=beside,
+        drain=Drain.KILL,
+        rebuild=spec.rebuild and first,
+    )
+
+
+class _Heard(Struct, frozen=True):
+    """Main's heartbeats: the last one's counts, and how many samples were completed in a second; None: unknown."""
+
+    completed: int = 0
+    late: int | None = None
+    qps: float | None = None
+
+
+def probe_of(step: Wanted, record: RunRecord, events: Sequence[ev.AnyEvent]) -> Probe | None:
+    """What the run says of its rate; None where it says that there is no use in going on.
+
+    `events` are those of its journal.
+    """
+    main, verdict = main_of(record), record.verdict
+    if main is None or verdict is None:
+        return None
+    heard = _heard(events, main.index)
+    outcome = _outcome(step, main, verdict, heard, events)
+    if outcome is None:
+        return None
+    figures = read_figures(main.scenario, main.metrics)
+    measured = outcome is not Outcome.ABORTED and bool(main.metrics)
+    server = main.scenario == SERVER
+    late = main.metrics.get(LATE) if measured else heard.late
+    latency = primary_metric(main.scenario, figures)
+    return Probe(
+        side=step.side,
+        rate_qps=step.rate_qps,
+        duration_s=step.duration_s,
+        outcome=outcome,
+        confirms=isinstance(step, Confirm),
+        queries=round(main.metrics.get(QUERIES, 0)) if measured and server else heard.completed,
+        misses=round(late) if server and late is not None else None,
+        achieved_qps=figures.get(QPS.name) if measured else heard.qps,
+        percentile_latency_ms=figures.get(latency) if latency != QPS.name else None,
+        reason="" if outcome is Outcome.VALID else why_of(verdict),
+    )
+
+
+def why_of(verdict: VerdictRecord | None) -> str:
+    """The weightiest reason of a verdict, as a sentence without its end."""
+    return verdict.reasons[0].sentence.rstrip(".") if verdict is not None and verdict.reasons else "no reason is known"
+
+
+def _outcome(
+    step: Wanted, main: WorkerRecord, verdict: VerdictRecord, heard: _Heard, events: Sequence[ev.AnyEvent]
+) -> Outcome | None:
+    code = verdict.exit_code
+    if code == ExitCode.VALID:
+        return Outcome.VALID
+    if code == ExitCode.INVALID:
+        most = step.abort_above_misses
+        hopeless = most is not None and heard.late is not None and heard.late > most
+        return Outcome.ABORTED if hopeless else Outcome.INVALID
+    if code == ExitCode.WORKER and step.abort_after_s is not None and _took_too_long(events, main.index):
+        return Outcome.ABORTED
+    # Only a background's fault can be forgiven: one of main, or of a build, is there at any rate.
+    neighbours = code == ExitCode.WORKER and not any(one.fatal for one in verdict.reasons if one.exit_code == code)
+    # A device that refuses before main began does so again.
+    device = code == ExitCode.DEVICE and main.pid is not None
+    passing = code in {ExitCode.OVERLAP, ExitCode.START_TIMEOUT, ExitCode.INCONCLUSIVE}
+    return Outcome.SPOILED if neighbours or device or passing else None
+
+
+def _heard(events: Sequence[ev.AnyEvent], main: int) -> _Heard:
+    beats = [event for event in events if isinstance(event, ev.ProgressMade) and event.worker == main]
+    if not beats:
+        return _Heard()
+    last = beats[-1]
+    begun = [event.at_ns for event in events if isinstance(event, ev.TimedSectionBegan) and event.worker == main]
+    # From beat to beat, both of which were heard equally late; where there is one only, from the beginning.
+    since = (beats[0].at_ns, beats[0].completed_samples) if len(beats) > 1 else (begun[0], 0) if begun else None
+    qps = None
+    if since is not None and last.at_ns > since[0] and last.completed_samples > since[1]:
+        qps = (last.completed_samples - since[1]) * NS_PER_S / (last.at_ns - since[0])
+    return _Heard(completed=last.completed_samples, late=last.over_latency, qps=qps)
+
+
+def _took_too_long(events: Sequence[ev.AnyEvent], main: int) -> bool:
+    """Whether the limit on all of main was reached; that of a phase before it is another one's fault."""
+    started = False
+    for event in events:
+        started = started or (isinstance(event, ev.WorkerSpawned) and event.worker == main)
+        if started and isinstance(event, ev.DeadlinePassed) and event.timer is ev.Timer.PHASE_TIMEOUT:
+            return True
+    return False

@@ -1,0 +1,74 @@
+"""The loop of a tuning: ask the planner, run what it says, write down what came of it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from heteromig.campaign.probes import Confirm, RunProbe, Side
+from heteromig.campaign.tuning import next_step
+from heteromig.campaigns.directory import Campaign, Entry, write_campaign
+from heteromig.campaigns.probing import probe_of, spec_of, why_of
+from heteromig.campaigns.wording import begun_line, ended_line
+from heteromig.core.errors import HeteromigError
+from heteromig.core.spec import RunSpec
+from heteromig.core.verdict import SIGNAL_BASE, ExitCode
+from heteromig.runner.crew import Crew
+from heteromig.runner.journal import read_journal
+from heteromig.runner.session import Outcome
+
+Execute = Callable[[RunSpec, Crew | None], Outcome]
+"""Does one run to its end, into the directory of the campaign."""
+Tell = Callable[[str], None]
+"""Takes a line for people."""
+
+
+def tune(
+    campaign_dir: Path, campaign: Campaign, specs: Mapping[Side, RunSpec], execute: Execute, tell: Tell
+) -> Campaign:
+    """Run until the planner has its answer, or a run says that there is no use in going on.
+
+    Backgrounds go on between two runs; in the end none is left. The index is written after each run, so that whatever
+    ends this, nothing but the run in hand is lost.
+
+    Raises:
+        UsageError: no run directory can be made.
+        PreflightError: the harness is not installed.
+    """
+    crew = Crew(campaign_dir)
+    settings = campaign.asked.tune
+    try:
+        while isinstance(step := next_step(settings, campaign.probes), RunProbe | Confirm):
+            tell(begun_line(campaign, step))
+            first = all(entry.step.side is not step.side for entry in campaign.entries)
+            spec = spec_of(step, specs, first=first)
+            began_s = time.monotonic()
+            outcome = execute(spec, crew if spec.keeps_backgrounds else None)
+            verdict = outcome.record.verdict
+            entry = Entry(
+                step=step,
+                run_dir=outcome.run_dir.name,
+                exit_code=ExitCode.INTERNAL if verdict is None else verdict.exit_code,
+                took_s=round(time.monotonic() - began_s, 3),
+                probe=probe_of(step, outcome.record, read_journal(outcome.run_dir).events),
+            )
+            campaign = campaign.after(entry)
+            if entry.probe is None:
+                number = len(campaign.entries)
+                campaign = campaign.stopped(entry.exit_code, f"Tuning ended with run {number}: {why_of(verdict)}.")
+            write_campaign(campaign_dir, campaign)
+            tell(ended_line(campaign))
+            if entry.probe is None:
+                return campaign
+        campaign = campaign.answered(step)
+    except KeyboardInterrupt:  # between two runs; within one it is the run that is ended by it
+        campaign = campaign.stopped(SIGNAL_BASE + signal.SIGINT, "Tuning was interrupted between two runs.")
+    except HeteromigError as error:
+        write_campaign(campaign_dir, campaign.stopped(error.exit_code, str(error)))
+        raise
+    finally:
+        crew.dismiss(next(iter(specs.values())).timing)
+    write_campaign(campaign_dir, campaign)
+    return campaign

@@ -1,0 +1,123 @@
+"""`tune`: many runs that look for the highest valid rate, alone and beside backgrounds."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import typer
+
+from heteromig.campaign.probes import Side
+from heteromig.campaign.tuning import next_step
+from heteromig.campaigns.asking import tune_settings
+from heteromig.campaigns.directory import Campaign, Ended, ask, begin, resume
+from heteromig.campaigns.probing import spec_of
+from heteromig.campaigns.tuning import tune
+from heteromig.campaigns.wording import answer_markdown, answer_text, plan_text
+from heteromig.cli.executing import Showing, execute_shown
+from heteromig.cli.planning import print_plan
+from heteromig.cli.printing import say
+from heteromig.core.spec import RunSpec
+from heteromig.core.verdict import ExitCode
+from heteromig.harnesses import harness_of
+from heteromig.runner.config import TuneConfig
+from heteromig.runner.crew import Crew
+from heteromig.runner.rundir import create_series_dir
+from heteromig.runner.session import Outcome
+from heteromig.runner.trust import require_unshared
+from heteromig.views.console import is_terminal, wants_live
+from heteromig.views.output import width_of
+
+
+class Tuning(msgspec.Struct, frozen=True):
+    """What `tune` was asked: main alone, and beside its backgrounds, and the rest of its options."""
+
+    alone: RunSpec
+    beside: RunSpec
+    config: TuneConfig
+    resume: Path | None
+    markdown: bool
+
+
+def execute_tuning(asked: Tuning, showing: Showing, sampler_faults: Path | None) -> int:
+    """Tune, and print the answer; returns the exit code.
+
+    Raises:
+        UsageError: the run cannot be tuned, no directory can be made, or that of --resume was asked something else.
+        PreflightError: the harness is not installed.
+        EvidenceError: the directory of --resume cannot be read.
+    """
+    specs, whole = _specs(asked)
+    settings = tune_settings(whole, asked.config)
+    harness_of(whole).preflight(whole)
+    what = ask(settings, whole)
+    if asked.resume is None:
+        require_unshared(whole)
+        campaign_dir = create_series_dir(whole, time.time_ns(), "tune")
+        campaign = begin(campaign_dir, what)
+    else:
+        campaign_dir = asked.resume.resolve()  # it may be the link `latest`
+        campaign = resume(campaign_dir, what)
+
+    shown = msgspec.structs.replace(showing, quiet=showing.quiet or not _is_live(showing))
+
+    def execute(spec: RunSpec, crew: Crew | None) -> Outcome:
+        return execute_shown(spec, shown, sampler_faults, campaign_dir, crew)
+
+    def tell(line: str) -> None:
+        if not showing.quiet:
+            typer.echo(line, err=True)
+
+    campaign = tune(campaign_dir, campaign, specs, execute, tell)
+    _conclude(campaign_dir, campaign, json=showing.json, markdown=asked.markdown)
+    return ExitCode.INTERNAL if campaign.exit_code is None else campaign.exit_code
+
+
+def print_tuning_plan(asked: Tuning, *, as_json: bool) -> None:
+    """What would be done, and the commands of the first run of each side.
+
+    Raises:
+        UsageError: the run cannot be tuned.
+        PreflightError: there are no slices, or the harness is not installed.
+    """
+    specs, whole = _specs(asked)
+    settings = tune_settings(whole, asked.config)
+    step = next_step(settings, ())
+    assert not isinstance(step, Ended)  # noqa: S101 - nothing is known before the first run
+    if not as_json:
+        say(plan_text(settings, f"{whole.main.benchmark} {whole.main.scenario}"))
+        for side in settings.sides:
+            say("")
+            print_plan(spec_of(msgspec.structs.replace(step, side=side), specs, first=True), as_json=False)
+        return
+    print_plan(spec_of(step, specs, first=True), as_json=True)
+
+
+def _specs(asked: Tuning) -> tuple[Mapping[Side, RunSpec], RunSpec]:
+    """The runs of each side, and the one that says most."""
+    if asked.config.isolated:
+        return {Side.ISOLATED: asked.alone}, asked.alone
+    return {Side.ISOLATED: asked.alone, Side.BESIDE: asked.beside}, asked.beside
+
+
+def _is_live(showing: Showing) -> bool:
+    """Whether each run is shown by the live table; where it is not, a line for each run is enough."""
+    if showing.live is None and (showing.json or showing.debug):
+        return False
+    return wants_live(live=showing.live, environ=os.environ, stderr_isatty=is_terminal())
+
+
+def _conclude(campaign_dir: Path, campaign: Campaign, *, json: bool, markdown: bool) -> None:
+    if json:
+        say(msgspec.json.format(msgspec.json.encode(campaign), indent=2))
+    elif markdown:
+        say(answer_markdown(campaign))
+    else:
+        say(answer_text(campaign, str(campaign_dir), width_of(sys.stdout)))
+    if campaign.answer is None and not json:
+        typer.echo(f"To go on, say the same again with --resume {shlex.quote(str(campaign_dir))}", err=True)
