@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from heteromig.comparing.comparison import compare_measured
-from heteromig.comparing.measured import Measured, main_of, measure, measured, read_record
+from heteromig.comparing.measured import Measured, main_of, measure, measured
 from heteromig.comparing.series import is_series, read_series
 from heteromig.core.degradation import Degradation
 from heteromig.core.errors import EvidenceError, HeteromigError
@@ -19,6 +19,7 @@ from heteromig.core.record import RunRecord, VerdictRecord
 from heteromig.core.spec import Goal
 from heteromig.logs.files import read_regular
 from heteromig.results.wording import sentence
+from heteromig.runner.recording import read_record
 from heteromig.runner.rundir import RUN_JSON
 from heteromig.runner.verification import Retold
 

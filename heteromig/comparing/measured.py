@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 from heteromig.comparing.devices import read_devices
@@ -14,12 +13,11 @@ from heteromig.core.device_guards import HOST_IDLE
 from heteromig.core.errors import EvidenceError, UsageError
 from heteromig.core.guards import Status
 from heteromig.core.phases import Role
-from heteromig.core.record import SCHEMA_VERSION, RunRecord, WorkerRecord
+from heteromig.core.record import RunRecord, WorkerRecord
 from heteromig.core.spec import Goal, Mode
 from heteromig.core.verdict import Verdict
-from heteromig.logs.files import read_regular
 from heteromig.results.metrics import ENERGY, POWER, QPS, read_figures
-from heteromig.runner.rundir import RUN_JSON
+from heteromig.runner.recording import read_record
 from heteromig.runner.verification import Retold, retell
 
 
@@ -48,35 +46,6 @@ class Measured(Struct, frozen=True):
     def is_baseline(self) -> bool:
         """Whether main was alone."""
         return self.goal is Goal.BASELINE
-
-
-class _Stamp(Struct, frozen=True):
-    """What is read of a run.json before the rest of it, which another version may have changed."""
-
-    schema_version: int
-
-
-def read_record(run_dir: Path) -> RunRecord:
-    """`run.json`.
-
-    Raises:
-        UsageError: there is none.
-        EvidenceError: it cannot be read, or is of another version.
-    """
-    path = run_dir / RUN_JSON
-    try:
-        raw = read_regular(path, "The record of the run")
-        version = msgspec.json.decode(raw, type=_Stamp).schema_version
-        if version != SCHEMA_VERSION:
-            raise EvidenceError(
-                f"{path} was written by another version of heteromig: its schema is {version}, and this one reads "
-                f"{SCHEMA_VERSION}. Compare it with the version that wrote it."
-            )
-        return msgspec.json.decode(raw, type=RunRecord)
-    except FileNotFoundError:
-        raise UsageError(f"{run_dir} is not a run directory: it has no {RUN_JSON}.") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise EvidenceError(f"{path} is not readable ({error}): it was altered.") from None
 
 
 def main_of(record: RunRecord) -> WorkerRecord | None:

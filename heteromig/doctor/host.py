@@ -37,7 +37,7 @@ def about_runs_dir(runs_dir: Path) -> Iterator[Finding]:
         place = place.parent
     try:
         if place == runs_dir.absolute() and not place.is_dir():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         _try_writing(place)
         free_bytes = shutil.disk_usage(place).free
     except OSError as error:

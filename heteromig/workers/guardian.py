@@ -183,6 +183,13 @@ def catch_signals() -> int:
     return read_fd
 
 
+def report(fd: int, message: dict[str, int | str | None]) -> None:
+    """Tell the controller the one thing that it waits to hear."""
+    with contextlib.suppress(BrokenPipeError):  # The controller is gone; the lifeline says so as well.
+        os.write(fd, json.dumps(message).encode() + b"\n")
+    os.close(fd)
+
+
 class Guardian:
     """The harness, its descendants, and the three things to wait for: lifeline, signals, the outcome of exec."""
 
@@ -304,9 +311,7 @@ class Guardian:
         self._report({"error": sentence})
 
     def _report(self, message: dict[str, int | str | None]) -> None:
-        with contextlib.suppress(BrokenPipeError):  # The controller is gone; the lifeline says so as well.
-            os.write(self._report_fd, json.dumps(message).encode() + b"\n")
-        os.close(self._report_fd)
+        report(self._report_fd, message)
 
     def _wait(self, timeout_s: float | None) -> None:
         """Block until something happened, at most `timeout_s`, and take it in."""
@@ -481,7 +486,11 @@ def main(lifeline_fd: int, report_fd: int, command_fd: int, parent_pid: int, dir
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent_pid:
         return 1  # the controller died before its death could be announced
-    guardian_pid = os.fork()
+    try:
+        guardian_pid = os.fork()
+    except OSError as error:
+        report(report_fd, {"error": f"The guardian for {directory} cannot be started: {error}."})
+        return 1
     if guardian_pid == 0:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
         guardian = Guardian(lifeline_fd, report_fd, command_fd, directory)

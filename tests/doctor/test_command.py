@@ -73,7 +73,7 @@ def test_help(tmp_path: Path) -> None:
         ((*A30, "--harness", "make", "--harness-dir", "."), "harness", "is not NVIDIA's tree"),
         ((*A30, "--gpu", "7"), "plan", "--gpu 7 is none of the GPUs with slices"),
         (("--slices", "sim:a30/1x4g.24gb"), "plan", "needs at least 2"),
-        (("--slices", "sim:a30/2x2g.12gb", "--runs-dir", "programs.toml"), "runs-dir", "File exists"),
+        (("--slices", "sim:a30/2x2g.12gb", "--runs-dir", "programs.toml"), "runs-dir", "Not a directory"),
     ],
 )
 def test_problems(tmp_path: Path, argv: tuple[str, ...], check: str, says: str) -> None:

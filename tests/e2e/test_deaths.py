@@ -34,43 +34,11 @@ def test_signal_while_building(run: Start, tmp_path: Path, signum: signal.Signal
     _aborts(command, signum, Phase.BUILDING)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
-def test_signal_while_backgrounds_start(quick: Start, signum: signal.Signals) -> None:
-    command = quick(environ={"QUICK_BACKGROUND": "silent"})
-    command.wait_for(ev.WorkerSpawned, 1)
-    command.send(signum)
-    _aborts(command, signum, Phase.BACKGROUND_STARTING)
-
-
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_signal_while_buffering(quick: Start, signum: signal.Signals) -> None:
-    command = quick("--start-time-buffer", "60s")
-    command.wait_for_phase(Phase.BUFFERING)
-    command.send(signum)
-    _aborts(command, signum, Phase.BUFFERING)
-
-
 def test_term_while_the_embedded_main_runs(run: Start) -> None:
     command = run(*LONG)
     command.wait_for(ev.TimedSectionBegan, 0)
     command.send(signal.SIGTERM)
     _aborts(command, signal.SIGTERM, Phase.MAIN_RUNNING)
-
-
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP])
-def test_signal_while_main_runs(quick: Start, signum: signal.Signals) -> None:
-    command = quick(*LONG)
-    command.wait_for(ev.TimedSectionBegan, 0)
-    command.send(signum)
-    _aborts(command, signum, Phase.MAIN_RUNNING)
-
-
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
-def test_signal_while_draining(quick: Start, signum: signal.Signals) -> None:
-    command = quick("--drain", "wait")
-    command.wait_for_phase(Phase.DRAINING)
-    command.send(signum)
-    _aborts(command, signum, Phase.DRAINING)
 
 
 def test_second_interrupt_kills_at_once(quick: Start) -> None:
@@ -111,33 +79,6 @@ def test_killed_background_ends_the_run_within_a_second(run: Start) -> None:
     (exited,) = (event for event in command.heard(ev.WorkerExited) if event.worker == 1)
     assert exited.at_ns - killed_ns < 1_000_000_000
     assert verify_run(command.run_dir).verdict.exit_code == 5
-
-
-def test_killed_guardian_takes_its_harness_along(quick: Start) -> None:
-    command = quick(*LONG)
-    command.wait_for(ev.TimedSectionBegan, 0)
-    command.kill_worker(1, guardian=True)
-    command.expect(5, "Background 1 (dlrm) lost its guardian")
-    assert verify_run(command.run_dir).verdict.exit_code == 5
-
-
-@pytest.mark.parametrize(("worker", "who"), [(0, "Main 0 (resnet50)"), (1, "Background 1 (dlrm)")])
-def test_guardian_that_somebody_terminates_costs_the_verdict(quick: Start, worker: int, who: str) -> None:
-    command = quick(*LONG)
-    command.wait_for(ev.TimedSectionBegan, 0)
-    command.kill_worker(worker, guardian=True, signum=signal.SIGTERM)
-    record = command.expect(5, f"{who} died of SIGKILL during main-running")
-    assert record.workers[worker].stopped_by is None
-    assert verify_run(command.run_dir).verdict.exit_code == 5
-
-
-def test_stopped_background_is_killed_like_any_other(quick: Start) -> None:
-    command = quick(*LONG, "--clean-stop", "300ms", "--grace", "300ms")
-    command.wait_for(ev.TimedSectionBegan, 0)
-    command.kill_worker(1, signum=signal.SIGSTOP)
-    command.kill_worker(0)
-    record = command.expect(5, "Main 0 (resnet50) died of SIGKILL")
-    assert record.workers[1].exit_code is not None or record.workers[1].signal is not None
 
 
 def test_background_that_stands_still_when_main_ends_was_no_neighbour(quick: Start) -> None:

@@ -115,34 +115,6 @@ def test_too_little_slack_in_wait_mode(quick: Start) -> None:
     assert verify_run(command.run_dir).verdict.exit_code == 4
 
 
-def test_background_that_never_begins(quick: Start) -> None:
-    command = quick("--background-start-timeout", "500ms", environ={"QUICK_BACKGROUND": "silent"})
-    command.expect(6, "still missing background 1 (dlrm)", "--background-start-timeout")
-    assert not list(command.heard(ev.TimedSectionBegan))
-    assert verify_run(command.run_dir).verdict.exit_code == 6
-
-
-def test_main_that_stays_after_its_timed_section(quick: Start) -> None:
-    command = quick(
-        "--main-exit-timeout", "300ms", "--clean-stop", "100ms", "--grace", "100ms", environ={"QUICK_MAIN": "lingering"}
-    )
-    command.expect(5, "Main was still alive", "--main-exit-timeout")
-    assert verify_run(command.run_dir).verdict.exit_code == 5
-
-
-def test_main_that_crashes(quick: Start) -> None:
-    command = quick(environ={"QUICK_MAIN": "crashing"})
-    command.expect(5, "Main 0 (resnet50) exited with status 3", "no such luck")
-    assert verify_run(command.run_dir).verdict.exit_code == 5
-
-
-def test_harness_whose_program_is_not_there(quick: Start) -> None:
-    command = quick(environ={"QUICK_PROGRAM": "/no/such/program"})
-    record = command.expect(5, "The harness of background 1 (dlrm) could not be started", "/no/such/program")
-    assert record.workers[1].pid is None
-    assert verify_run(command.run_dir).verdict.exit_code == 5
-
-
 def test_worker_whose_directory_cannot_be_made(quick: Start) -> None:
     command = quick(environ={"QUICK_OBSTACLE": "1"})
     command.expect(5, "The harness of background 1 (dlrm) could not be started", "File exists")

@@ -601,6 +601,8 @@ def test_read_by_somebody_else(good: Path) -> None:
     with tempfile.TemporaryDirectory() as place:
         Path(place).chmod(0o755)
         copy = shutil.copytree(good, Path(place, good.name))
+        for path in copy.rglob("*"):  # most of it is for its owner alone, until he gives it away
+            path.chmod(path.stat().st_mode | 0o044)
         argv = (sys.executable, "-c", "\n".join(lines), str(copy))
         done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

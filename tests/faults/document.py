@@ -84,8 +84,8 @@ def _machine() -> str:
 
 
 _INTRODUCTION = """What befalls a run, and what comes of it. `make faults` plays every cell with a real run of real
-processes, and then writes this document; `make test` plays a part of it, and fails when a row here is not a cell of the tables under
-`tests/faults/tables/`, or the other way round. Do not edit it.
+processes, and then writes this document; `make test` plays a part of it, and fails when a row here is not a cell of the
+tables under `tests/faults/tables/`, or the other way round. Do not edit it.
 
 - *phase*: where the run is held, or found by the fault, when it strikes.
 - *expected* and *seen*: status of the verdict and exit code. Where there is no verdict, because the controller died or

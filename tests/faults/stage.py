@@ -349,6 +349,7 @@ _OF_A_RUN = {
     "certificate.json",
     "events.jsonl",
     "plan.toml",
+    "processes.jsonl",
     "run.json",
     "report.html",
     "sampler.log",

@@ -168,5 +168,5 @@ def parent_of(pid: int) -> int:
 
 
 def keeper_of(command: SharedRun) -> int:
-    """The parent of the daemon's guardian."""
-    return parent_of(parent_of(command.daemon))
+    """The parent of the daemon's guardian, which is two processes."""
+    return parent_of(parent_of(parent_of(command.daemon)))

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from heteromig.core.phases import Phase
-from tests.faults.cells import Act, Cell, Need, cell, failed, gave_up
+from tests.faults.cells import VALID, Act, Cell, Need, cell, failed, gave_up, invalid
 from tests.faults.stage import Stage
 
 TOPIC = "limit"
@@ -59,18 +59,27 @@ NO_FILES = (
 """How far it gets is for the interpreter to say, which has some open itself."""
 NO_PROCESSES = (
     failed(7, "Resource temporarily unavailable"),
-    failed(5, "Background 1 (dlrm)"),
+    failed(5, "ackground 1 (dlrm)"),
+    invalid(4, "Background 1 (dlrm)"),
 )
+"""How far it gets is for the threads to say that everything in it has."""
 
 CELLS: tuple[Cell, ...] = (
     cell(
         TOPIC,
-        Act("no more descriptors", strike=_no_more_files),
+        Act("no more descriptors", strike=_no_more_files, flags=("--start-time-buffer", "2s")),
         Phase.BUFFERING,
         *NO_FILES,
+        gave_up("Too many open files", verify=5),
         fast=True,
     ),
-    cell(TOPIC, Act("no more descriptors", strike=_no_more_files), Phase.MAIN_RUNNING, *NO_FILES),
+    cell(
+        TOPIC,
+        Act("no more descriptors", strike=_no_more_files, flags=("--main-benchmark-duration", "7s")),
+        Phase.MAIN_RUNNING,
+        VALID,
+        *NO_FILES,
+    ),
     *(cell(TOPIC, _files(number), Phase.DISCOVERING, *NO_FILES) for number in (8, 12, 16, 20, 24)),
     cell(
         TOPIC,
