@@ -126,8 +126,8 @@ def _cost(story: Story) -> Fact:
     name = "Cost of the neighbours"
     if found is None:
         return Fact(name, "not known", _NOT_MEASURED)
-    against = "the baseline" if len(found.baselines) == 1 else "the baselines"
-    detail = (found.sentence, *found.remarks, f"Against {against} {' and '.join(found.baselines)}.")
+    against = "Baseline" if len(found.baselines) == 1 else "Baselines"
+    detail = (found.sentence, *found.remarks, f"{against}: {' and '.join(found.baselines)}.")
     return Fact(name, found.change.words, " ".join(detail), _COST_TONES.get(found.change.judgement, "warn"))
 
 

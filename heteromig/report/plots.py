@@ -298,10 +298,14 @@ def _label_lane(axes: Axes, lane: Lane, row: int, close_up: str, *, narrow: bool
     slack, slack_colour = _slack_label(lane, close_up)
     below = f"{lane.profile} {lane.name}"
     if narrow:
-        axes.text(0.0, row + 0.22, _cropped(lane.label, 22), color=colour, weight=weight, va="center", **place)
+        behind = {"facecolor": _PAPER, "edgecolor": "none", "pad": 1.0}
+        axes.text(
+            0.0, row + 0.22, _cropped(lane.label, 22), color=colour, weight=weight, va="center", zorder=7, bbox=behind,
+            **place,
+        )  # fmt: skip
         axes.text(
             1.0, row + 0.22, slack if close_up else below, color=slack_colour if close_up else _MUTED, fontsize=10,
-            ha="right", va="center", zorder=4, bbox={"facecolor": _PAPER, "edgecolor": "none", "pad": 1.0}, **place,
+            ha="right", va="center", zorder=7, bbox=behind, **place,
         )  # fmt: skip
         return
     axes.text(

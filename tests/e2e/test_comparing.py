@@ -166,7 +166,7 @@ def test_a_series_puts_each_run_between_two_baselines(measure: Measure, compare:
         page = pages[series.entries[place].run_dir]
         assert "Against main alone, throughput: " in page
         before, after = (series.entries[place + step].run_dir for step in (-1, 1))
-        assert f"Against the baselines {before} and {after}." in page
+        assert f"Baselines: {before} and {after}." in page
 
     again = compare(series_dir, "--json")
     found = json.loads(again.stdout)

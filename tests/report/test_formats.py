@@ -208,7 +208,7 @@ def test_page_shows_the_cost_of_neighbours_first_where_it_is_known(valid: Path) 
     assert '<dd class="value">7.0 % slower</dd>' in page
     assert "95 % interval from 8.0 % slower to 6.0 % slower, n = 3" in page
     assert "The host was &lt;busy&gt; meanwhile." in page
-    assert "Against the baseline 20260101T000000Z-resnet50-offline-baseline." in page
+    assert "Baseline: 20260101T000000Z-resnet50-offline-baseline." in page
     assert page.index("7.0 % slower") < page.index("Timeline</h2>")
 
 
