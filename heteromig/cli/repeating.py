@@ -12,6 +12,7 @@ import typer
 from heteromig.cli.comparing import show_comparison
 from heteromig.cli.executing import Showing, execute_shown, exit_code_of
 from heteromig.cli.printing import say
+from heteromig.cli.reporting import make_own_report
 from heteromig.comparing.comparison import compare
 from heteromig.comparing.series import SCHEMA_VERSION, Entry, Series, plan_order, write_series
 from heteromig.core.errors import HeteromigError, UsageError
@@ -50,14 +51,24 @@ def execute_series(run: RunSpec, baseline: RunSpec, repeats: int, showing: Showi
             write_series(series_dir, series)
             if not showing.quiet:
                 typer.echo(ended_line(number, outcome.record), err=True)
-        return _conclude(series_dir, series, showing)
+        code = _conclude(series_dir, series, showing)
     except KeyboardInterrupt:  # between two runs; within one it is the run that is ended by it
         series = series.ended(_INTERRUPTED, "The series was interrupted between two runs.")
         write_series(series_dir, series)
-        return _conclude(series_dir, series, showing)
+        code = _conclude(series_dir, series, showing)
     except HeteromigError as error:
         write_series(series_dir, series.ended(error.exit_code, str(error)))
         raise
+    if showing.report:
+        _make_reports(series_dir, series)
+    return code
+
+
+def _make_reports(series_dir: Path, series: Series) -> None:
+    """The page of each run: only now are there both of the baselines that tell what its neighbours cost."""
+    for entry in series.entries:
+        if entry.run_dir is not None and make_own_report(series_dir / entry.run_dir, quiet=True) is None:
+            return  # what stood in the way of one page stands in the way of all, or somebody wants to leave
 
 
 def _refuse(run: RunSpec) -> None:

@@ -42,7 +42,8 @@ def _report(
     ] = None,
 ) -> None:
     """Make a report of a run, however far it got."""
-    from heteromig.core.errors import UsageError  # noqa: PLC0415 - keeps `--help` quick, as all imports here
+    from heteromig.comparing.series import refuse_series  # noqa: PLC0415 - keeps `--help` quick, as all imports here
+    from heteromig.core.errors import UsageError  # noqa: PLC0415
     from heteromig.report.making import Format, refuse_evidence, report, write, write_where_told  # noqa: PLC0415
     from heteromig.runner.rundir import REPORT  # noqa: PLC0415
 
@@ -50,6 +51,7 @@ def _report(
         raise UsageError(f"--format {kind!r} is none: say {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}.")
     if output is not None:
         refuse_evidence(run_dir, output)
+    refuse_series(run_dir)
     text = report(run_dir, Format(kind))
     if output is not None:
         write_where_told(output, text)

@@ -10,16 +10,18 @@ import msgspec
 from msgspec import Struct
 
 from heteromig.comparing.comparison import compare_measured
-from heteromig.comparing.measured import Measured, main_of, measure, measure_as_written
+from heteromig.comparing.measured import Measured, main_of, measure, measured
 from heteromig.comparing.series import is_series, read_series
 from heteromig.core.degradation import Degradation
 from heteromig.core.errors import EvidenceError, HeteromigError
+from heteromig.core.phases import Phase
 from heteromig.core.record import RunRecord, VerdictRecord
 from heteromig.core.spec import Goal
 from heteromig.logs.files import read_regular
 from heteromig.results.wording import sentence
 from heteromig.runner.recording import read_record
 from heteromig.runner.rundir import RUN_JSON
+from heteromig.runner.verification import Retold
 
 _READ_AT_MOST = 3
 """How many baselines that look right are read as a whole, the newest first, before none is taken to be known."""
@@ -32,27 +34,26 @@ class _Glance(Struct, frozen=True):
     verdict: VerdictRecord | None
 
 
-def find_baseline(run_dir: Path) -> Degradation | None:
+def find_baseline(run_dir: Path, told: Retold) -> Degradation | None:
     """What the neighbours of this run cost by its main metric, None where no baseline is known that it compares with.
 
     Of a series it is the two baselines beside the run, as far as they are there already; else the newest valid one
-    among the runs in the same directory whose settings are the same. The run itself is believed, its baselines are
-    verified.
+    among the runs in the same directory whose settings are the same. `told` is the run itself, verified, as its
+    baselines are here.
     """
+    if told.journal.header.spec.goal is not Goal.RUN or told.run.phase is not Phase.FINISHED:
+        return None
     try:
         record = read_record(run_dir)
-        if record.goal != Goal.RUN.value:
-            return None
-        run = measure_as_written(run_dir)
+        beside = _beside(run_dir)
+        if beside:
+            return _against(measured(run_dir, told), beside, paired_up=len(beside) > 1)
+        for path in itertools.islice(_candidates(run_dir, record), _READ_AT_MOST):
+            known = _against(measured(run_dir, told), [path], paired_up=False)
+            if known is not None:
+                return known
     except HeteromigError:
-        return None
-    beside = _beside(run_dir)
-    if beside:
-        return _against(run, beside, paired_up=len(beside) > 1)
-    for path in itertools.islice(_candidates(run_dir, record), _READ_AT_MOST):
-        known = _against(run, [path], paired_up=False)
-        if known is not None:
-            return known
+        pass
     return None
 
 

@@ -9,18 +9,16 @@ from msgspec import Struct
 from heteromig.comparing.devices import read_devices
 from heteromig.comparing.settings import read_settings
 from heteromig.core import events as ev
-from heteromig.core.device_guards import HOST_IDLE, DeviceFinding
+from heteromig.core.device_guards import HOST_IDLE
 from heteromig.core.errors import EvidenceError, UsageError
 from heteromig.core.guards import Status
-from heteromig.core.overlap import CertificateSummary
 from heteromig.core.phases import Role
 from heteromig.core.record import RunRecord, WorkerRecord
 from heteromig.core.spec import Goal, Mode
 from heteromig.core.verdict import Verdict
 from heteromig.results.metrics import ENERGY, POWER, QPS, read_figures
-from heteromig.runner.journal import read_journal
 from heteromig.runner.recording import read_record
-from heteromig.runner.verification import verify_run
+from heteromig.runner.verification import Retold, retell
 
 
 class Measured(Struct, frozen=True):
@@ -62,36 +60,27 @@ def measure(run_dir: Path, *, allow_invalid: bool = False) -> Measured:
         UsageError: it is no run directory, or of a run that measures no speed.
         EvidenceError: it cannot be read, or is not valid; `allow_invalid` lets the latter pass.
     """
-    found = verify_run(run_dir)
+    told = retell(run_dir)
+    found = told.found
     if found.verdict.status != "valid" and not allow_invalid:
         why = found.verdict.reasons[0].sentence if found.verdict.reasons else "it measured nothing."
         raise EvidenceError(
             f"{run_dir} cannot be compared, because it is {found.verdict.status} (exit {found.verdict.exit_code}): "
             f"{why} To compare all the same, add --allow-invalid."
         )
-    return _measured(run_dir, found.verdict, found.certificate, found.device_guards)
+    return measured(run_dir, told)
 
 
-def measure_as_written(run_dir: Path) -> Measured:
-    """A run that is believed: what it wrote of itself is not computed again.
+def measured(run_dir: Path, told: Retold) -> Measured:
+    """The same of a run that was verified, however that came out.
 
     Raises:
         UsageError: it is no run directory, or of a run that measures no speed.
-        EvidenceError: it cannot be read.
+        EvidenceError: its record cannot be read, or it had no plan.
     """
-    record = read_record(run_dir)
-    certificates = [one.summary for one in read_journal(run_dir).events if isinstance(one, ev.CertificateComputed)]
-    said = record.verdict
-    verdict = Verdict("unfinished", 9, ()) if said is None else Verdict(said.status, said.exit_code, said.reasons)
-    return _measured(run_dir, verdict, certificates[-1] if certificates else None, record.device_guards)
-
-
-def _measured(
-    run_dir: Path, verdict: Verdict, certificate: CertificateSummary | None, guards: tuple[DeviceFinding, ...]
-) -> Measured:
+    journal, certificate, guards = told.journal, told.found.certificate, told.found.device_guards
     record = read_record(run_dir)
     main = main_of(record)
-    journal = read_journal(run_dir)
     spec = journal.header.spec
     if not spec.goal.measures:
         raise UsageError(f"{run_dir} is of a build, which measures nothing: name directories of runs.")
@@ -124,7 +113,7 @@ def _measured(
         simulated=spec.simulated,
         benchmark=spec.main.benchmark,
         scenario=spec.main.scenario,
-        verdict=verdict,
+        verdict=told.found.verdict,
         figures=figures,
         missing=missing,
         settings=read_settings(run_dir, record, main, spec),

@@ -5,17 +5,18 @@ What comes next is decided here, from what has been done, and nothing is run.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from heteromig.core.errors import EvidenceError
+from heteromig.core.errors import EvidenceError, UsageError
 from heteromig.core.record import Tool
 from heteromig.core.spec import Goal
 from heteromig.core.verdict import ExitCode
 from heteromig.logs.files import read_regular
-from heteromig.runner.rundir import write_json
+from heteromig.runner.rundir import RUN_JSON, write_json
 
 SERIES_JSON = "series.json"
 SCHEMA_VERSION = 1
@@ -73,6 +74,21 @@ def plan_order(runs: int) -> tuple[Goal, ...]:
 def is_series(directory: Path) -> bool:
     """Whether that is the directory of a series."""
     return (directory / SERIES_JSON).is_file()
+
+
+def refuse_series(directory: Path) -> None:
+    """What is for one run cannot be done with a series.
+
+    Raises:
+        UsageError: it is the directory of a series.
+    """
+    if is_series(directory):
+        runs = [path.parent for path in sorted(directory.glob(f"*/{RUN_JSON}"))]
+        such = f", such as {shlex.quote(str(runs[min(1, len(runs) - 1)]))}" if runs else ""
+        raise UsageError(
+            f"{directory} is the directory of a series: name one of its runs{such}, or see what they come to together "
+            f"with heteromig compare {shlex.quote(str(directory))}"
+        )
 
 
 def read_series(series_dir: Path) -> Series:

@@ -6,11 +6,11 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 
 from heteromig.core.overlap import BackgroundOverlap, CertificateSummary
-from heteromig.core.phases import EvidenceLevel, Role
+from heteromig.core.phases import EvidenceLevel, Role, WorkerState
 from heteromig.core.spec import Mode
 from heteromig.core.units import NS_PER_S
 from heteromig.core.view import View, WorkerView
-from heteromig.report.story import Interval, Kind, Lane, Worker
+from heteromig.report.story import Gap, Interval, Kind, Lane, Worker
 from heteromig.runner.journal import Header
 from heteromig.views.text import format_cpus, printable, short_uuid
 
@@ -45,7 +45,13 @@ def lanes(
             worker=by_index.get(taken[uuid]) if uuid in taken else None,
             intervals=tuple(sorted(found, key=lambda one: one.begin_s)),
             overlap=compared.get(taken[uuid]) if uuid in taken else None,
+            gaps=tuple(_gaps(header, compared.get(taken[uuid]))) if uuid in taken else (),
         )
+
+
+def _gaps(header: Header, overlap: BackgroundOverlap | None) -> Iterator[Gap]:
+    for one in (overlap.gaps if overlap is not None else None) or ():
+        yield Gap(_since_utc(header, one.begin_utc_ns), _since_utc(header, one.end_utc_ns), one.watch.value)
 
 
 def told_workers(
@@ -70,6 +76,7 @@ def told_workers(
             ending=_ending(worker),
             last_line=printable(last_lines.get(worker.index, "")),
             command=commands.get(worker.index, ""),
+            went_on=worker.state is WorkerState.RELEASED,
         )
         for worker in view.workers
     )
@@ -83,6 +90,8 @@ def died(worker: WorkerView) -> bool:
 def _ending(worker: WorkerView) -> str:
     if worker.spawned_ns is None:
         return f"could not be started: {printable(worker.spawn_failure)}" if worker.spawn_failure else "never started"
+    if worker.state is WorkerState.RELEASED:
+        return "went on for the next run"
     if worker.exited_ns is None:
         return "still there"
     if worker.signal is not None:
@@ -137,6 +146,8 @@ def _intervals(header: Header, worker: WorkerView, bounds: Bounds, end_s: float)
         (Kind.BUSY, _since(header, worker.busy_ns)),
         (Kind.STOP, _since(header, worker.ended_ns) if ended_s is None else ended_s),
     ]
+    if worker.state is WorkerState.RELEASED:
+        steps.pop()  # the last that is known of its timed section is no end of it
     known = [(kind, at_s) for kind, at_s in steps if at_s is not None]
     at_s = spawned_s
     for number, (kind, begins_s) in enumerate(known):

@@ -16,7 +16,7 @@ from heteromig.views.verdict_text import share_words
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
 """What means something within a line; no line begins with a text of somebody else."""
-_COLUMNS = (0, 1, 2, 3, 4, 5)
+_COLUMNS = (0, 1, 2, 3, 4, 5, 6)
 """Of the overlap: what fits into a comment."""
 
 
@@ -42,18 +42,8 @@ def _lines(story: Story) -> Iterator[str]:
         yield ""
         yield f"Result: {escaped(story.result.words)}"
         yield ""
-    if story.degradation is not None:
-        yield f"Cost of the neighbours: {escaped(story.degradation.sentence)}"
-        yield ""
-    if story.backgrounds:
-        proven = {True: "proven", False: "NOT proven", None: "not judged"}[story.overlap_proven]
-        before = slack_with_uncertainty(story.slack_before_s, None)
-        after = slack_with_uncertainty(story.slack_after_s, None)
-        worst = f"coverage {share_words(story.coverage)}, slack {before} before and {after} after main"
-        yield f"Overlap {proven}: at worst {escaped(worst)}"
-        yield ""
-        yield from _table(tables.overlap_table(story))
-        yield ""
+    yield from _cost(story)
+    yield from _overlap(story)
     violated = [one for one in story.device_guards if one.status is Status.VIOLATED]
     for one in violated:
         guard = one.guard.replace("_", " ")
@@ -63,6 +53,31 @@ def _lines(story: Story) -> Iterator[str]:
     yield f"Run {escaped(story.run_id)}, {escaped(story.tool)}. Verify it from its files, on any machine:"
     yield ""
     yield f"    heteromig verify {shlex.quote(story.run_id)}"
+
+
+def _cost(story: Story) -> Iterator[str]:
+    if story.degradation is not None:
+        yield f"Cost of the neighbours: {escaped(story.degradation.sentence)}"
+        yield ""
+        for remark in story.degradation.remarks:
+            yield f"- {escaped(remark)}"
+        if story.degradation.remarks:
+            yield ""
+
+
+def _overlap(story: Story) -> Iterator[str]:
+    if story.backgrounds:
+        proven = {True: "proven", False: "NOT proven", None: "not judged"}[story.overlap_proven]
+        before = slack_with_uncertainty(story.slack_before_s, None)
+        after = slack_with_uncertainty(story.slack_after_s, None)
+        worst = f"coverage {share_words(story.coverage)}, slack {before} before and {after} after main"
+        yield f"Overlap {proven}: at worst {escaped(worst)}"
+        yield ""
+        yield from _table(tables.overlap_table(story))
+        yield ""
+    if story.clock:
+        yield f"Clock: {escaped(story.clock)}"
+        yield ""
 
 
 def _table(table: Table) -> Iterator[str]:

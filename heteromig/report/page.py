@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from msgspec import Struct
 
+from heteromig.core.degradation import Judgement
 from heteromig.core.guards import Status
 from heteromig.core.phases import Phase
 from heteromig.report import plots, tables
@@ -27,6 +28,7 @@ _TONES = {
     "inconclusive": "warn",
     "still going on": "warn",
 }
+_COST_TONES = {Judgement.WORSE: "bad", Judgement.BETTER: "good", Judgement.NO_DIFFERENCE: "good"}
 _NOT_MEASURED = "There is no baseline of this main alone, so what the neighbours cost it is not known."
 
 
@@ -124,11 +126,9 @@ def _cost(story: Story) -> Fact:
     name = "Cost of the neighbours"
     if found is None:
         return Fact(name, "not known", _NOT_MEASURED)
-    bounds = (
-        "" if found.low is None or found.high is None else f" ({100 * found.low:+.1f} to {100 * found.high:+.1f} %)"
-    )
-    tone = {True: "bad", False: "good", None: "warn"}[found.is_worse]
-    return Fact(name, f"{100 * found.change:+.1f} % {found.metric}{bounds}", found.sentence, tone)
+    against = "Baseline" if len(found.baselines) == 1 else "Baselines"
+    detail = (found.sentence, *found.remarks, f"{against}: {' and '.join(found.baselines)}.")
+    return Fact(name, found.change.words, " ".join(detail), _COST_TONES.get(found.change.judgement, "warn"))
 
 
 def _overlap(story: Story) -> Fact:

@@ -68,6 +68,8 @@ _FILLS = {
 }
 """How an interval is filled, on main's slice and on others."""
 _HATCHES = {Kind.ANNOUNCED: "////"}
+_GLYPH_PIXELS = 6.4
+"""How wide a letter of 10 px is, about."""
 _SERIES_COLOURS = (_MAIN, _SECOND, _THIRD)
 
 
@@ -145,10 +147,12 @@ def _lanes(story: Story, window: tuple[float, float], name: str, *, narrow: bool
                 axes.axvline(at_s, color=_MAIN, linewidth=1.0, zorder=3, dashes=(3, 2))
         bars = (0.44, 0.86) if narrow else (0.2, 0.8)
         _draw_bars(axes, story, window, bars)
+        _draw_gaps(axes, story, window, bars)
         axes.hlines(range(1, len(story.lanes) + 1), *window, color=_FAINT, linewidth=0.6, zorder=0)
         for row, lane in enumerate(story.lanes):
             middle = row + sum(bars) / 2
             _draw_deaths(axes, story, lane, middle, window)
+            _draw_open_end(axes, lane, middle, window)
             if slack:
                 _draw_slack(axes, story, lane, middle, window, begin=name == "begin")
             _label_lane(axes, lane, row, name if slack else "", narrow=narrow)
@@ -166,7 +170,7 @@ def _draw_phases(axes: Axes, story: Story, window: tuple[float, float], *, label
         if end_s <= begin_s:
             continue
         room = (end_s - begin_s) * per_s
-        if labels and room > 6.4 * len(stay.name) + 6:
+        if labels and room > _GLYPH_PIXELS * len(stay.name) + 6:
             axes.text(
                 begin_s, -0.12, f" {stay.name}", color=_MUTED, fontsize=10, va="bottom", ha="left", parse_math=False
             )
@@ -202,6 +206,54 @@ def _draw_bars(axes: Axes, story: Story, window: tuple[float, float], bars: tupl
             ),
             autolim=False,
         )
+
+
+def _draw_gaps(axes: Axes, story: Story, window: tuple[float, float], bars: tuple[float, float]) -> None:
+    """Where a background stalled: hatched in red, with its length where there is room for it."""
+    found = [
+        (row, max(gap.begin_s, window[0]), min(gap.end_s, window[1]), gap.end_s - gap.begin_s)
+        for row, lane in enumerate(story.lanes)
+        for gap in lane.gaps
+    ]
+    found = [one for one in found if one[1] < one[2]]
+    if not found:
+        return
+    top, bottom = bars
+    axes.add_collection(
+        PolyCollection(
+            [
+                [(begin, row + top), (end, row + top), (end, row + bottom), (begin, row + bottom)]
+                for row, begin, end, _ in found
+            ],
+            facecolors=_PAPER,
+            edgecolors=_BAD,
+            linewidths=0.9,
+            hatch="////",
+            zorder=4,
+        ),
+        autolim=False,
+    )
+    pixels_per_s = axes.bbox.width / (window[1] - window[0])
+    for row, begin_s, end_s, length_s in found:
+        words = f"gap {length_s:.1f} s"
+        if (end_s - begin_s) * pixels_per_s > _GLYPH_PIXELS * len(words) + 8:
+            axes.text(
+                (begin_s + end_s) / 2, row + (top + bottom) / 2, words, color=_BAD, fontsize=10, weight="bold",
+                ha="center", va="center", zorder=5, bbox={"facecolor": _PAPER, "edgecolor": "none", "pad": 1.0},
+                parse_math=False,
+            )  # fmt: skip
+
+
+def _draw_open_end(axes: Axes, lane: Lane, middle: float, window: tuple[float, float]) -> None:
+    """An arrowhead where a run ends and its background goes on."""
+    if lane.worker is None or not lane.worker.went_on or not lane.intervals:
+        return
+    at_s = lane.intervals[-1].end_s
+    if window[0] <= at_s <= window[1]:
+        axes.plot(
+            [at_s], [middle], marker=9, markersize=11, color=_OTHER, markeredgecolor=_PAPER, markeredgewidth=0.8,
+            zorder=6, clip_on=False,
+        )  # fmt: skip
 
 
 def _draw_deaths(axes: Axes, story: Story, lane: Lane, middle: float, window: tuple[float, float]) -> None:
@@ -246,10 +298,14 @@ def _label_lane(axes: Axes, lane: Lane, row: int, close_up: str, *, narrow: bool
     slack, slack_colour = _slack_label(lane, close_up)
     below = f"{lane.profile} {lane.name}"
     if narrow:
-        axes.text(0.0, row + 0.22, _cropped(lane.label, 22), color=colour, weight=weight, va="center", **place)
+        behind = {"facecolor": _PAPER, "edgecolor": "none", "pad": 1.0}
+        axes.text(
+            0.0, row + 0.22, _cropped(lane.label, 22), color=colour, weight=weight, va="center", zorder=7, bbox=behind,
+            **place,
+        )  # fmt: skip
         axes.text(
             1.0, row + 0.22, slack if close_up else below, color=slack_colour if close_up else _MUTED, fontsize=10,
-            ha="right", va="center", zorder=4, bbox={"facecolor": _PAPER, "edgecolor": "none", "pad": 1.0}, **place,
+            ha="right", va="center", zorder=7, bbox=behind, **place,
         )  # fmt: skip
         return
     axes.text(

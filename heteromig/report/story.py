@@ -11,6 +11,7 @@ from enum import Enum
 
 from msgspec import Struct
 
+from heteromig.core.degradation import Degradation
 from heteromig.core.device_guards import DeviceFinding
 from heteromig.core.guards import Finding
 from heteromig.core.overlap import BackgroundOverlap
@@ -63,6 +64,14 @@ class Interval(Struct, frozen=True):
     worker: int
 
 
+class Gap(Struct, frozen=True):
+    """A background stalled for so long while main was timed; `seen_by` is what shows it."""
+
+    begin_s: float
+    end_s: float
+    seen_by: str
+
+
 class Mark(Struct, frozen=True):
     """Something that happened at one moment; `bad` where it is a reason to look closer. No `worker`: to the run."""
 
@@ -89,6 +98,8 @@ class Worker(Struct, frozen=True):
     ending: str
     last_line: str
     command: str
+    went_on: bool = False
+    """Whether the next run of a campaign took it over."""
 
 
 class Lane(Struct, frozen=True):
@@ -101,6 +112,7 @@ class Lane(Struct, frozen=True):
     worker: Worker | None
     intervals: tuple[Interval, ...]
     overlap: BackgroundOverlap | None = None
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def is_main(self) -> bool:
@@ -200,25 +212,6 @@ class Passage(Struct, frozen=True):
     findings: tuple[Finding, ...]
 
 
-class Degradation(Struct, frozen=True):
-    """What the neighbours cost main, against a baseline of the same main alone.
-
-    `change` is measured / baseline - 1; `low` and `high` bound it where there were repeats. `is_worse` is whether the
-    change is for the worse in that metric, None where noise hides it.
-    """
-
-    baseline_run_id: str
-    metric: str
-    unit: str
-    baseline: float
-    measured: float
-    change: float
-    low: float | None
-    high: float | None
-    is_worse: bool | None
-    sentence: str
-
-
 class Step(Struct, frozen=True):
     """Something to do next: `words`, and a command to copy, if there is one."""
 
@@ -256,6 +249,8 @@ class Story(Struct, frozen=True):
     slack_before_s: float | None
     slack_after_s: float | None
     backgrounds: tuple[BackgroundOverlap, ...]
+    gap_threshold_s: float | None
+    clock: str
     result: Result | None
     stays: tuple[Stay, ...]
     marks: tuple[Mark, ...]

@@ -8,12 +8,13 @@ from statistics import median
 from msgspec import Struct
 
 from heteromig.core.guards import Status
+from heteromig.core.overlap import BackgroundOverlap
 from heteromig.core.phases import Role
 from heteromig.core.units import format_bytes
 from heteromig.report.story import Instrument, Kind, Lane, Series, Story
 from heteromig.report.words import NONE, length_words, moment_words, slack_with_uncertainty
 from heteromig.views.text import short_uuid
-from heteromig.views.verdict_text import COVERED_WORDS, share_words
+from heteromig.views.verdict_text import covered_words, gaps_words, share_words
 
 _COVERED_TONES = {True: "good", False: "bad", None: "warn"}
 _STATUS_TONES = {Status.OK: "good", Status.VIOLATED: "bad", Status.NOT_OBSERVABLE: "warn"}
@@ -40,7 +41,7 @@ def lanes_table(story: Story) -> Table:
     """What the timeline shows: when each slice was used for what."""
     return Table(
         caption="When what happened on each slice, in seconds since the run began",
-        heads=("Slice", "Worker", "Builds", "Started", "Announced", "Timed", "Busy", "Timed until", "Gone", "Ended by"),
+        heads=("Slice", "Worker", "Builds", "Started", "Announced", "Timed", "Busy", "Timed until", "Gone", "Ending"),
         rows=tuple(_lane(lane) for lane in story.lanes),
         numeric=frozenset(range(2, 9)),
     )
@@ -72,14 +73,24 @@ def overlap_table(story: Story) -> Table:
     """The proof: each background against main's timed section."""
     return Table(
         caption="Each background against main's timed section",
-        heads=("Background", "Timed during main", "Coverage", "Before main", "After main", "Evidence", "Its ends are"),
+        heads=(
+            "Background",
+            "Timed during main",
+            "Coverage",
+            "Before main",
+            "After main",
+            "Gaps",
+            "Evidence",
+            "Its ends are",
+        ),
         rows=tuple(
             (
                 Cell(f"{one.worker} {one.benchmark}"),
-                Cell(COVERED_WORDS[one.covered], _COVERED_TONES[one.covered]),
+                Cell(covered_words(one), _COVERED_TONES[one.covered]),
                 Cell(share_words(one.coverage)),
                 Cell(slack_with_uncertainty(one.slack_before_s, one.uncertainty_s), _slack_tone(one.slack_before_s)),
                 Cell(slack_with_uncertainty(one.slack_after_s, one.uncertainty_s), _slack_tone(one.slack_after_s)),
+                _gaps(story, one),
                 Cell(one.evidence.value),
                 Cell(f"{one.begin_source or NONE}, {one.end_source or NONE}"),
             )
@@ -87,6 +98,12 @@ def overlap_table(story: Story) -> Table:
         ),
         numeric=frozenset({2, 3, 4}),
     )
+
+
+def _gaps(story: Story, one: BackgroundOverlap) -> Cell:
+    if story.section is None or story.gap_threshold_s is None or (one.covered is None and one.coverage is None):
+        return Cell(NONE)
+    return Cell(gaps_words(one, story.gap_threshold_s), "bad" if one.gaps else "warn" if one.gaps is None else "")
 
 
 def _slack_tone(slack_s: float | None) -> str:

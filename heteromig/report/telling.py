@@ -11,8 +11,10 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from heteromig.comparing.baseline import find_baseline
 from heteromig.core import effects as ef
 from heteromig.core import events as ev
+from heteromig.core.degradation import Degradation
 from heteromig.core.errors import EvidenceError
 from heteromig.core.guards import Finding
 from heteromig.core.overlap import BackgroundOverlap, CertificateSummary
@@ -27,7 +29,6 @@ from heteromig.logs.detail import read_parameters
 from heteromig.logs.files import read_regular
 from heteromig.report.instruments import Readings, instruments
 from heteromig.report.lanes import died, lanes, told_workers
-from heteromig.report.liveness import is_going_on
 from heteromig.report.story import (
     Board,
     Headline,
@@ -43,12 +44,13 @@ from heteromig.report.story import (
 from heteromig.runner.clock import Clock, SystemClock, rfc3339
 from heteromig.runner.config import to_toml
 from heteromig.runner.journal import Header
+from heteromig.runner.liveness import goes_on
 from heteromig.runner.rundir import RUN_JSON, FileHash, hash_files
-from heteromig.runner.verification import Retold, retell, unfinished
+from heteromig.runner.verification import Retold, retell
 from heteromig.views.plan_view import command_lines
 from heteromig.views.summary import next_steps, observer_words, result_words
 from heteromig.views.text import printable
-from heteromig.views.verdict_text import SIMULATED_NOTE, SOFT_NOTE, headline
+from heteromig.views.verdict_text import SIMULATED_NOTE, SOFT_NOTE, clock_words, headline
 from heteromig.workers.command import Command
 from heteromig.workers.worker import COMMAND_FILE
 
@@ -111,7 +113,7 @@ def tell(run_dir: Path, clock: Clock | None = None) -> Story:
         simulated=found.simulated,
         isolation=found.isolation.value,
         lenient=header.spec.lenient,
-        degradation=None,
+        degradation=_degradation(run_dir, told),
         boards=tuple(
             Board(printable(gpu.uuid), printable(gpu.name), printable(gpu.driver))
             for gpu in (view.inventory.gpus if view.inventory is not None else ())
@@ -125,6 +127,8 @@ def tell(run_dir: Path, clock: Clock | None = None) -> Story:
         slack_before_s=overlap.slack_before_s if overlap is not None else None,
         slack_after_s=overlap.slack_after_s if overlap is not None else None,
         backgrounds=backgrounds,
+        gap_threshold_s=certificate.gap_threshold_s if certificate is not None else None,
+        clock=clock_words(certificate.clock) if certificate is not None and certificate.clock is not None else "",
         result=_result(run_dir, header, view, certificate) if runs_something else None,
         stays=tuple(_stays(told, record, end_s)),
         marks=tuple(_marks(header, view, events)),
@@ -151,6 +155,22 @@ def tell(run_dir: Path, clock: Clock | None = None) -> Story:
     )
 
 
+def _degradation(run_dir: Path, told: Retold) -> Degradation | None:
+    """What the neighbours cost, if that is known: a report is none the less one without it."""
+    try:
+        found = find_baseline(run_dir, told)
+    except (OSError, MemoryError):  # other directories than this one are looked into
+        return None
+    if found is None:
+        return None
+    return msgspec.structs.replace(
+        found,
+        baselines=tuple(printable(Path(one).name) for one in found.baselines),
+        sentence=printable(found.sentence),
+        remarks=tuple(map(printable, found.remarks)),
+    )
+
+
 def _read_record(run_dir: Path) -> tuple[RunRecord | None, tuple[str, ...]]:
     """`run.json`, or a remark on why it says nothing."""
     try:
@@ -165,7 +185,9 @@ def _read_record(run_dir: Path) -> tuple[RunRecord | None, tuple[str, ...]]:
 def _state(told: Retold, record: RunRecord | None, clock: Clock) -> State:
     if told.run.phase is Phase.FINISHED:
         return State.FINISHED
-    return State.GOING_ON if is_going_on(told.journal, record, clock) else State.BROKEN_OFF
+    heartbeat_at = record.heartbeat_at if record is not None else None
+    more = told.life is not None and goes_on(told.life, heartbeat_at, clock.utc_ns())
+    return State.GOING_ON if more else State.BROKEN_OFF
 
 
 def _headline(told: Retold, state: State, as_of: str) -> Headline:
@@ -175,7 +197,7 @@ def _headline(told: Retold, state: State, as_of: str) -> Headline:
     if state is State.FINISHED:
         sentence, rest = headline(verdict.status, reasons, backgrounds=backgrounds)
         return Headline(verdict.status, verdict.exit_code, sentence, tuple(map(_safe_reason, rest)))
-    reasons = tuple(reason for reason in reasons if reason != unfinished(told.journal, phase))
+    reasons = tuple(reason for reason in reasons if reason != told.unfinished)
     if state is State.GOING_ON:
         sentence = f"the run is in {phase.value} as of {as_of}, and there is no verdict before it has ended."
         return Headline("still going on", None, sentence, tuple(map(_safe_reason, reasons)))

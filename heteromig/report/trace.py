@@ -69,6 +69,11 @@ def _slices(story: Story, places: Mapping[str, tuple[int, int]]) -> Iterator[Tra
                 (interval.begin_s, interval.end_s),
                 {"worker": worker.index, "role": worker.role.value, "slice": lane.slice_uuid},
             )
+            for gap in lane.gaps:  # in pieces that lie within one interval: only what is nested is drawn
+                begin_s, end_s = max(gap.begin_s, interval.begin_s), min(gap.end_s, interval.end_s)
+                if begin_s < end_s and lane.worker is not None and interval.worker == lane.worker.index:
+                    args = {"worker": worker.index, "seen_by": gap.seen_by}
+                    yield _complete(f"gap {worker.benchmark}", "gap", places[lane.slice_uuid], (begin_s, end_s), args)
 
 
 def _markers(story: Story, places: Mapping[str, tuple[int, int]]) -> Iterator[TraceEvent]:

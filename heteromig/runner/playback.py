@@ -10,7 +10,6 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -25,17 +24,17 @@ from heteromig.core.units import NS_PER_S, MonotonicNs, UtcNs
 from heteromig.core.verdict import ABORT_SIGNALS
 from heteromig.runner.clock import Clock, SystemClock
 from heteromig.runner.journal import JOURNAL, JournalText, read_journal
+from heteromig.runner.liveness import goes_on, life_of_run
 from heteromig.runner.recording import Recorder, read_record
 from heteromig.runner.replaying import Step, fresh_run, replay
 from heteromig.runner.rundir import RUN_JSON
+from heteromig.runner.survivors import Life
 from heteromig.views.reporter import Reporter, tell
 from heteromig.workers.command import Command
 
 _DISPLAY_PERIOD_S = 1.0
 """Of the journal, as in a run; but no more often than ten times a second of ours."""
 _DISPLAY_PERIOD_MIN_S = 0.1
-_SILENT_AFTER_S = 20.0
-"""A run that goes on writes `run.json` every five seconds."""
 
 
 class Played(Struct, frozen=True):
@@ -79,7 +78,11 @@ def play(run_dir: Path, reporter: Reporter, speed: float | None, clock: Clock | 
         player = _Player(run_dir, journal, written, reporter=reporter, speed=speed, clock=clock, held=held)
         record = player.play()
     _require_agreement(run_dir, record, written)
-    return Played(run_dir=run_dir, record=record, ending=_ending(record, read_at_utc_ns, cut=journal.cut))
+    return Played(
+        run_dir=run_dir,
+        record=record,
+        ending=_ending(record, life_of_run(run_dir, journal), read_at_utc_ns, cut=journal.cut),
+    )
 
 
 class _Player:
@@ -206,16 +209,12 @@ def _require_agreement(run_dir: Path, record: RunRecord, written: RunRecord) -> 
         )
 
 
-def _ending(record: RunRecord, now_utc_ns: UtcNs, *, cut: bool) -> str | None:
+def _ending(record: RunRecord, life: Life, now_utc_ns: UtcNs, *, cut: bool) -> str | None:
     """Why the journal ends where it ends; None where the run does."""
     if record.phase == Phase.FINISHED.value:
         return None
     where = f"The journal ends in {record.phase}" + (", in the middle of a line" if cut else "")
-    try:
-        silent_s = now_utc_ns / NS_PER_S - msgspec.convert(record.heartbeat_at, type=datetime).timestamp()
-    except msgspec.ValidationError:
-        return f"{where}, and {RUN_JSON} has no time at which it was written: it was altered."
-    if silent_s < _SILENT_AFTER_S:
+    if goes_on(life, record.heartbeat_at, now_utc_ns):
         return f"{where}: the run is still going on."
     return f"{where}: its controller died, or is suspended; it was last heard of at {record.heartbeat_at}."
 

@@ -92,6 +92,11 @@ def read_notes(run_dir: Path) -> tuple[ProcessNote, ...]:
     return tuple(found)
 
 
+def read_notes_of(directory: Path) -> tuple[ProcessNote, ...]:
+    """Those in one directory; raises what `read_notes` does."""
+    return tuple(_read(directory / PROCESSES_FILE))
+
+
 def life_of(notes: Iterable[ProcessNote]) -> Life:
     """Whether the run goes on, by what its controller wrote of itself."""
     controller = next((note for note in notes if note.role == CONTROLLER), None)

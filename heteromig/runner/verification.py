@@ -29,10 +29,11 @@ from heteromig.harnesses import HARNESSES, harness_of
 from heteromig.logs.files import read_regular
 from heteromig.runner.evidence import certify_run
 from heteromig.runner.journal import JOURNAL, JournalText, read_journal
+from heteromig.runner.liveness import life_of_run
 from heteromig.runner.recording import CERTIFICATE_VERSION, Certificate, certificate_of, overlap_of, verdict_of
 from heteromig.runner.replaying import Step, fresh_run, replay
 from heteromig.runner.rundir import CERTIFICATE, PLAN, RUN_JSON, TELEMETRY, FileHash, hash_files
-from heteromig.workers.guardian import read_process
+from heteromig.runner.survivors import Life
 
 _WORKERS = "workers/"
 _SEALED = frozenset({JOURNAL, RUN_JSON, PLAN, TELEMETRY})
@@ -77,12 +78,18 @@ class Verification(Struct, frozen=True):
 
 
 class Retold(NamedTuple):
-    """A run read back: its journal, the core after it, every step on the way, and what was verified."""
+    """A run read back: its journal, the core after it, every step on the way, and what was verified.
+
+    `life` is what is known of its controller, and `unfinished` the reason that there is no verdict; both None where the
+    run came to its end.
+    """
 
     journal: JournalText
     run: Run
     steps: tuple[Step, ...]
     found: Verification
+    life: Life | None
+    unfinished: Reason | None
 
 
 def verify_run(run_dir: Path) -> Verification:
@@ -105,8 +112,10 @@ def retell(run_dir: Path) -> Retold:
     run, steps = _replay(run_dir, journal)
     found, notes = _altered(run_dir, journal, run)
     reasons = [*run.verdict.reasons, *found]
-    if run.phase is not Phase.FINISHED:
-        reasons.append(unfinished(journal, run.phase))
+    life = None if run.phase is Phase.FINISHED else life_of_run(run_dir, journal)
+    unfinished = None if life is None else Reason(ExitCode.INCONCLUSIVE, _why_unfinished(journal, run.phase, life))
+    if unfinished is not None:
+        reasons.append(unfinished)
     clock = run.view.certificate.clock if run.view.certificate is not None else None
     if clock is not None and clock.remark:
         notes = (clock.remark, *notes)
@@ -120,7 +129,7 @@ def retell(run_dir: Path) -> Retold:
         device_guards=device_findings(run.view),
         notes=notes,
     )
-    return Retold(journal, run, steps, verification)
+    return Retold(journal, run, steps, verification, life, unfinished)
 
 
 def _replay(run_dir: Path, journal: JournalText) -> tuple[Run, tuple[Step, ...]]:
@@ -155,28 +164,19 @@ def _replay(run_dir: Path, journal: JournalText) -> tuple[Run, tuple[Step, ...]]
     return run, tuple(steps)
 
 
-def unfinished(journal: JournalText, phase: Phase) -> Reason:
-    """What keeps a run whose journal ends in `phase` from being proven."""
-    return Reason(ExitCode.INCONCLUSIVE, _why_unfinished(journal, phase))
-
-
-def _why_unfinished(journal: JournalText, phase: Phase) -> str:
+def _why_unfinished(journal: JournalText, phase: Phase, life: Life) -> str:
     """Why there is no verdict: the run goes on, or it never came to its end."""
     controller = journal.controller
     if controller is None:
         return f"The journal ends in {phase.value}, before it says who ran the run: its controller died at once."
     pid = controller.controller_pid
-    process = read_process(pid)
-    lives = process is not None and process.state not in "ZX"
-    if process is not None and lives and process.start_time == controller.controller_start_time:
+    if life is Life.GOES_ON:
         return (
             f"The run is still going on: it is in {phase.value}, and its controller is pid {pid}. Verify it again once "
             "it has ended."
         )
-    return (
-        f"The journal ends in {phase.value}, and its controller (pid {pid}) does not run here any more: it died, or "
-        "the run goes on on another machine."
-    )
+    why = "it died" if life is Life.DEAD else "it died, or the run goes on on another machine"
+    return f"The journal ends in {phase.value}, and its controller (pid {pid}) does not run here any more: {why}."
 
 
 def _altered(run_dir: Path, journal: JournalText, run: Run) -> tuple[tuple[Reason, ...], tuple[str, ...]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
+from heteromig.core.clocks import ClockCheck
 from heteromig.core.overlap import BackgroundOverlap
 from heteromig.core.units import NS_PER_S
 from heteromig.core.verdict import Reason
@@ -86,9 +87,9 @@ def append_overlap(
     title = f"{'BACKGROUND':<{name_width}}  {'TIMED DURING MAIN':<17}  {'COVERAGE':>8}  {'BEFORE':>10}  {'AFTER':>10}"
     text.append(f"  {title}  EVIDENCE\n", "dim")
     for name, background in zip(names, backgrounds, strict=True):
-        word, style = COVERED_WORDS[background.covered], _COVERED_STYLES[background.covered]
+        style = _COVERED_STYLES[background.covered]
         text.append(f"  {fit(name, name_width)}  ")
-        text.append(f"{'NO, it stalled' if background.gaps else word:<17}", style)
+        text.append(f"{covered_words(background):<17}", style)
         text.append(
             f"  {share_words(background.coverage):>8}  {slack_words(background.slack_before_s):>10}"
             f"  {slack_words(background.slack_after_s):>10}  {background.evidence.value}\n"
@@ -100,17 +101,36 @@ def append_gaps(text: Text, backgrounds: Sequence[BackgroundOverlap], threshold_
     by_watch: dict[str, list[str]] = {}
     for background in backgrounds:
         name = f"{background.worker} {printable(background.benchmark)}"
-        if background.gaps is None:
-            by_watch.setdefault("not observed (no heartbeat, no device activity)", []).append(name)
-        elif background.gaps:
-            lost_s = sum(gap.end_utc_ns - gap.begin_utc_ns for gap in background.gaps) / NS_PER_S
-            by_watch.setdefault(f"{len(background.gaps)} of {lost_s:.3f} s in all", []).append(name)
-        else:
-            watches = " and ".join(watch.value for watch in background.gaps_seen_by)
-            by_watch.setdefault(f"none longer than {threshold_s:g} s by {watches}", []).append(name)
+        by_watch.setdefault(gaps_words(background, threshold_s), []).append(name)
     if by_watch:
         words = "; ".join(f"{found}: {', '.join(names)}" for found, names in by_watch.items())
         append_block(text, "Gaps", words, width)
+
+
+def gaps_words(background: BackgroundOverlap, threshold_s: float) -> str:
+    """`none longer than 5 s by heartbeat`, or how many, or that nothing would have shown one."""
+    if background.gaps is None:
+        return "not observed (no heartbeat, no device activity)"
+    if background.gaps:
+        lost_s = sum(gap.end_utc_ns - gap.begin_utc_ns for gap in background.gaps) / NS_PER_S
+        return f"{len(background.gaps)} of {lost_s:.3f} s in all"
+    watches = " and ".join(watch.value for watch in background.gaps_seen_by)
+    return f"none longer than {threshold_s:g} s by {watches}"
+
+
+def covered_words(background: BackgroundOverlap) -> str:
+    """Whether it was timed during main, and at work."""
+    return "NO, it stalled" if background.gaps else COVERED_WORDS[background.covered]
+
+
+def clock_words(check: ClockCheck) -> str:
+    """Whether the wall clock, which stamps the logs, went as the monotonic one did."""
+    drift_s = round(check.drift_s, 3) + 0.0  # never -0.000
+    went = f"{check.readings} readings of the wall clock beside the monotonic one: drift {drift_s:+.3f} s"
+    if check.largest_step_s is None:
+        return f"{went}, and it was never set"
+    stamps = {True: ", all stamps were corrected", False: ", not all stamps could be corrected", None: ""}
+    return f"{went}, and it was set by {check.largest_step_s:+.3f} s{stamps[check.corrected]}"
 
 
 def share_words(share: float | None) -> str:

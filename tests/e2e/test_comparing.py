@@ -19,8 +19,8 @@ from heteromig.core.device_guards import HOST_IDLE
 from heteromig.core.guards import Status
 from heteromig.core.phases import Phase
 from heteromig.core.spec import Goal
-from heteromig.runner.rundir import RUN_JSON
-from heteromig.runner.verification import verify_run
+from heteromig.runner.rundir import REPORT, RUN_JSON
+from heteromig.runner.verification import retell, verify_run
 from tests.e2e.conftest import FLAGS, Say
 from tests.e2e.product import Command, Finished, RunCommand, processes_with, until
 from tests.e2e.strangers import slices_of, stranger
@@ -133,7 +133,7 @@ def test_a_baseline_ends_when_somebody_comes(measure: Measure, say: Say) -> None
 
 
 def test_a_series_puts_each_run_between_two_baselines(measure: Measure, compare: Compare, say: Say) -> None:
-    command = measure("run", "--repeat", "2")
+    command = measure("run", "--repeat", "2", "--report")
     finished = command.finish()
     series_dir, series = series_of(command)
     assert finished.exit_code == series.exit_code in {0, 9}, finished.stderr
@@ -155,6 +155,18 @@ def test_a_series_puts_each_run_between_two_baselines(measure: Measure, compare:
     refused = say("verify", "runs/latest").finish()
     assert refused.exit_code == 2
     assert "is a series: verify the run directories in it one by one" in refused.stderr
+    for argv in (("report", "runs/latest"), ("replay", "runs/latest")):
+        refused = say(*argv).finish()
+        assert refused.exit_code == 2
+        assert "is the directory of a series: name one of its runs" in refused.stderr
+        assert f"such as runs/latest/{series.entries[1].run_dir}" in refused.stderr
+
+    pages = {entry.run_dir: (series_dir / str(entry.run_dir) / REPORT).read_text() for entry in series.entries}
+    for place in (1, 3):
+        page = pages[series.entries[place].run_dir]
+        assert "Against main alone, throughput: " in page
+        before, after = (series.entries[place + step].run_dir for step in (-1, 1))
+        assert f"Baselines: {before} and {after}." in page
 
     again = compare(series_dir, "--json")
     found = json.loads(again.stdout)
@@ -164,11 +176,12 @@ def test_a_series_puts_each_run_between_two_baselines(measure: Measure, compare:
     assert qps["estimate"]["n"] == 2
     assert qps["estimate"]["low"] < qps["estimate"]["change"] < qps["estimate"]["high"]
 
-    known = find_baseline(series_dir / str(series.entries[1].run_dir))
+    run, baseline = (series_dir / str(series.entries[place].run_dir) for place in (1, 0))
+    known = find_baseline(run, retell(run))
     assert known is not None
     assert known.baselines == tuple(str(series_dir / str(series.entries[place].run_dir)) for place in (0, 2))
     assert known.sentence.startswith("Against main alone, throughput: ")
-    assert find_baseline(series_dir / str(series.entries[0].run_dir)) is None, "it is one itself"
+    assert find_baseline(baseline, retell(baseline)) is None, "it is one itself"
 
 
 def test_interrupting_a_series_ends_the_run_in_hand_and_the_series(measure: Measure, compare: Compare) -> None:
@@ -259,7 +272,7 @@ def test_comparing(pair: tuple[Path, Path], compare: Compare, measure: Measure) 
     assert markdown.stdout.startswith("**")
     assert "| qps samples/s |" in markdown.stdout
 
-    known = find_baseline(run)
+    known = find_baseline(run, retell(run))
     assert known is not None
     assert known.baselines == (str(baseline),)
 
@@ -276,7 +289,7 @@ def test_comparing(pair: tuple[Path, Path], compare: Compare, measure: Measure) 
     allowed = compare(baseline, other.run_dir, "--allow-differences")
     assert allowed.exit_code in {0, 9}
     assert "Differing    duration: 0.7 s against 1.4 s" in allowed.stdout
-    assert find_baseline(other.run_dir) is None
+    assert find_baseline(other.run_dir, retell(other.run_dir)) is None
 
 
 def test_what_is_not_valid_is_not_compared(pair: tuple[Path, Path], compare: Compare) -> None:

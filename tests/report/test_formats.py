@@ -12,24 +12,30 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from heteromig.core.clocks import ClockCheck
+from heteromig.core.degradation import Better, Change, Degradation, Estimate, Judgement, Metric
+from heteromig.core.overlap import Silence, Watch
 from heteromig.report.making import Format, report
 from heteromig.report.markdown import escaped, markdown
 from heteromig.report.page import render
-from heteromig.report.story import Degradation
+from heteromig.report.story import Gap, Story
 from heteromig.report.telling import tell
+from heteromig.report.trace import trace
+from heteromig.views.verdict_text import clock_words
 from tests.e2e.product import REPOSITORY
 
 DEGRADATION = Degradation(
-    baseline_run_id="20260101T000000Z-resnet50-offline",
-    metric="samples/s",
-    unit="samples/s",
-    baseline=1000.0,
-    measured=930.0,
-    change=-0.07,
-    low=-0.08,
-    high=-0.06,
-    is_worse=True,
-    sentence="930 samples/s beside its neighbours and 1000 alone.",
+    change=Change(
+        metric=Metric("qps", "throughput", "samples/s", Better.MORE, "slower", "faster"),
+        first=1000.0,
+        second=930.0,
+        estimate=Estimate(-0.07, -0.08, -0.06, 3),
+        judgement=Judgement.WORSE,
+        words="7.0 % slower",
+    ),
+    baselines=("20260101T000000Z-resnet50-offline-baseline",),
+    sentence="Against main alone, 7.0 % slower (95 % interval from 8.0 % slower to 6.0 % slower, n = 3).",
+    remarks=("The host was <busy> meanwhile.",),
 )
 
 # --- Markdown ---------------------------------------------------------------------------------------------------------
@@ -44,7 +50,7 @@ def test_markdown_says_the_verdict_the_result_the_overlap_and_how_to_verify(inva
     assert any(line.startswith("Overlap NOT proven: at worst coverage") for line in lines)
     table = [line for line in lines if line.startswith("|")]
     assert len(table) == 4
-    assert {line.count("|") for line in table} == {7}
+    assert {line.count("|") for line in table} == {8}
     assert lines[-1] == f"    heteromig verify {invalid.name}"
 
 
@@ -82,7 +88,8 @@ def test_markdown_names_violated_device_guards_and_the_cost_of_neighbours_where_
     text = markdown(replace(story, device_guards=(worse,), degradation=DEGRADATION))
     assert "- Device guard violated: only own processes on " in text
     assert "process 1 (&lt;b&gt;) was there as well" in text
-    assert "930 samples/s beside its neighbours" in text
+    assert "Cost of the neighbours: Against main alone, 7.0 % slower (95 % interval" in text
+    assert "- The host was &lt;busy&gt; meanwhile." in text
 
 
 # --- the trace --------------------------------------------------------------------------------------------------------
@@ -198,8 +205,11 @@ def test_page_shows_the_cost_of_neighbours_first_where_it_is_known(valid: Path) 
     story = tell(valid)
     assert "not known" in render(story)
     page = render(replace(story, degradation=DEGRADATION))
-    assert "-7.0 % samples/s (-8.0 to -6.0 %)" in page
-    assert page.index("930 samples/s beside") < page.index("Timeline</h2>")
+    assert '<dd class="value">7.0 % slower</dd>' in page
+    assert "95 % interval from 8.0 % slower to 6.0 % slower, n = 3" in page
+    assert "The host was &lt;busy&gt; meanwhile." in page
+    assert "Baseline: 20260101T000000Z-resnet50-offline-baseline." in page
+    assert page.index("7.0 % slower") < page.index("Timeline</h2>")
 
 
 @pytest.mark.parametrize("name", ["$\\frac$", "naïve 模型", "a<b&c>", "#1f5fd1", "x" * 300, "%s {0} {{ 7*7 }}"])
@@ -224,3 +234,61 @@ def test_a_reading_that_a_board_lacks_is_told_with_its_reason_and_never_drawn(va
     assert "n/a: the simulator measures no such thing" in page
     assert "Nothing to draw: none of its readings is available" in page
     assert page.count('class="plot"') == sum(not one.is_gpu for one in story.instruments)
+
+
+# --- gaps and the clock -----------------------------------------------------------------------------------------------
+
+
+def _with_gap(story: Story) -> Story:
+    """The same with a second of nothing in the first background."""
+    assert story.section is not None
+    begin_s = story.section.begin_s + 0.2
+    seen = tuple(
+        replace(one, covered=False, gaps=(Silence(0, 500_000_000, Watch.HEARTBEAT),)) if one.worker == 1 else one
+        for one in story.backgrounds
+    )
+    lanes = tuple(
+        replace(lane, gaps=(Gap(begin_s, begin_s + 0.5, "heartbeat"),)) if lane.label.startswith("1 ") else lane
+        for lane in story.lanes
+    )
+    return replace(story, backgrounds=seen, lanes=lanes)
+
+
+def test_gaps_are_told_and_drawn_everywhere(valid: Path) -> None:
+    story = tell(valid)
+    assert "none longer than 5 s by heartbeat" in markdown(story)
+    assert ">gap 0.5 s<" not in render(story)
+    stalled = _with_gap(story)
+    assert "| 1 dlrm | NO, it stalled |" in markdown(stalled)
+    assert "| 1 of 0.500 s in all |" in markdown(stalled)
+    page = render(stalled)
+    assert ">gap 0.5 s<" in page
+    assert "gap: it stalled" in page
+    assert '<td data-head="Gaps" class="bad">1 of 0.500 s in all</td>' in page
+    events = json.loads(trace(stalled))["traceEvents"]
+    gaps = [event for event in events if event["name"] == "gap dlrm"]
+    assert sum(event["dur"] for event in gaps) == pytest.approx(500_000)
+    assert {event["args"]["seen_by"] for event in gaps} == {"heartbeat"}
+
+
+def test_gaps_that_nobody_could_have_seen_are_told_as_such(valid: Path) -> None:
+    story = tell(valid)
+    blind = replace(story, backgrounds=tuple(replace(one, gaps=None, gaps_seen_by=()) for one in story.backgrounds))
+    assert markdown(blind).count("not observed (no heartbeat, no device activity)") == 2
+    assert "not observed (no heartbeat, no device activity)" in render(blind)
+
+
+def test_clock_check_is_a_line(valid: Path) -> None:
+    story = tell(valid)
+    assert "readings of the wall clock beside the monotonic one: drift +0.000 s, and it was never set" in story.clock
+    assert f"Clock: {story.clock}" in markdown(story)
+    assert f"Clock: {story.clock}." in render(story)
+
+
+@pytest.mark.parametrize(
+    ("corrected", "words"),
+    [(True, "and it was set by -2.500 s, all stamps were corrected"), (False, "not all stamps could be corrected")],
+)
+def test_clock_that_was_set_is_told(corrected: bool, words: str) -> None:  # noqa: FBT001 - a parameter of the table
+    check = ClockCheck(12, -2.5, largest_step_s=-2.5, stepped_at_utc_ns=1, corrected=corrected)
+    assert clock_words(check).endswith(words)

@@ -132,9 +132,13 @@ def test_elsewhere_the_heartbeat_tells_whether_a_run_goes_on(keep: Keep, copy: C
     command.send(signal.SIGTERM)
     command.finish()
     record = json.loads((run_dir / "run.json").read_bytes())
+    (run_dir / "run.json").write_text(json.dumps({**record, "heartbeat_at": "2999-01-01T00:00:00.000Z"}))
+    assert tell(run_dir).state is State.BROKEN_OFF, "its process is known here, and dead"
+    notes = [json.loads(line) for line in (run_dir / "processes.jsonl").read_text().splitlines()]
+    moved = [json.dumps({**note, "boot_id": "0000-another"}) + "\n" for note in notes]
+    (run_dir / "processes.jsonl").write_text("".join(moved))
     for heartbeat, state in (("2026-01-01T00:00:00.000Z", State.BROKEN_OFF), (None, State.GOING_ON), ("x", None)):
-        changed = {**record, "host": {**record["host"], "hostname": "elsewhere"}}
-        changed["heartbeat_at"] = heartbeat or "2999-01-01T00:00:00.000Z"
+        changed = {**record, "heartbeat_at": heartbeat or "2999-01-01T00:00:00.000Z"}
         (run_dir / "run.json").write_text(json.dumps(changed))
         assert tell(run_dir).state is (state or State.BROKEN_OFF)
 
