@@ -36,7 +36,7 @@ def keep_disk(directory: str, size_bytes: str) -> None:
     """A tmpfs that nobody else sees."""
     _require(_LIBC.unshare(_NEW_MOUNTS), "unshare")
     subprocess.run(("mount", "--make-rprivate", "/"), check=True)
-    subprocess.run(("mount", "-t", "tmpfs", "-o", f"size={size_bytes},mode=0777", "none", directory), check=True)
+    subprocess.run(("mount", "-t", "tmpfs", "-o", f"size={size_bytes},mode=0755", "none", directory), check=True)
     print("mounted", flush=True)  # noqa: T201 - the test waits for it
     sys.stdin.read()
 
