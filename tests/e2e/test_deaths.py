@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from heteromig.core import events as ev
 from heteromig.core.phases import Phase
 from heteromig.runner.rundir import RUN_JSON
 from heteromig.runner.verification import verify_run
+from heteromig.workers.guardian import read_process
 from tests.e2e.conftest import Start
 from tests.e2e.product import RunCommand, processes_with, until
 
@@ -119,7 +121,9 @@ def test_run_json_beats_while_nothing_happens(quick: Start) -> None:
 def test_stopped_guardian_is_killed_with_all_it_guards(quick: Start) -> None:
     command = quick(*LONG, "--clean-stop", "100ms", "--grace", "100ms")
     command.wait_for(ev.TimedSectionBegan, 0)
-    command.kill_worker(1, guardian=True, signum=signal.SIGSTOP)
+    harness = read_process(command.wait_for(ev.WorkerSpawned, 1).pid)
+    assert harness is not None
+    os.kill(harness.ppid, signal.SIGSTOP)  # the inner one, which takes orders
     command.send(signal.SIGTERM)
     record = command.expect(143)
     assert record.workers[1].stopped_by == "KILL"

@@ -45,7 +45,7 @@ def _validator(name: str) -> jsonschema.Draft202012Validator:
 
 def test_everything_that_is_there_is_expected_to_be() -> None:
     assert {path.name for path in RECORDED.iterdir()} == set(RECORDINGS)
-    assert sum(path.stat().st_size for path in RECORDED.rglob("*") if path.is_file()) < 1_500_000
+    assert sum(path.stat().st_size for path in RECORDED.rglob("*") if path.is_file()) < 2_000_000
 
 
 @each

@@ -18,6 +18,8 @@ from tests.faults.stage import Stage
 TOPIC = "disk"
 SIZE_BYTES = 2 << 20
 FULL = gave_up("No space left on device", "Make room, then try again")
+UNBUILT = gave_up("No space left on device", "Make room, then try again", verify=5)
+"""The build, which writes there as well, was the first to fail, and the journal still says so."""
 TOO_LARGE = gave_up("File too large", "Allow larger files, then try again")
 GONE = gave_up("Leave the run directory", verify=2)
 
@@ -92,7 +94,14 @@ SHORT = ("--main-benchmark-duration", "2s")
 CELLS: tuple[Cell, ...] = (
     cell(TOPIC, Act("the disk is full from the start", before=_tiny), Phase.DISCOVERING, FULL, needs=(Need.ROOT,)),
     *(
-        cell(TOPIC, FILLED, phase, FULL, needs=(Need.ROOT,), fast=phase is Phase.MAIN_RUNNING)
+        cell(
+            TOPIC,
+            FILLED,
+            phase,
+            *((FULL, UNBUILT) if phase is Phase.BUILDING else (FULL,)),
+            needs=(Need.ROOT,),
+            fast=phase is Phase.MAIN_RUNNING,
+        )
         for phase in (Phase.BUILDING, Phase.BACKGROUND_STARTING, Phase.BUFFERING, Phase.MAIN_RUNNING, Phase.DRAINING)
     ),
     *(
