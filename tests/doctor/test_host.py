@@ -196,7 +196,7 @@ def test_a_runs_directory_that_cannot_be(tmp_path: Path) -> None:
     status, what, fix = only(list(about_runs_dir(tmp_path / "runs")))
     assert status is Status.PROBLEM
     assert what == (
-        f"No run directory can be made in {tmp_path}/runs: File exists. Choose another place with --runs-dir."
+        f"No run directory can be made in {tmp_path}/runs: Not a directory. Choose another place with --runs-dir."
     )
     assert fix == "Choose another place with --runs-dir."
     assert ": Not a directory. " in only(list(about_runs_dir(tmp_path / "runs" / "of" / "mine")))[1]
