@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
-
 from heteromig.core.phases import Role
 from heteromig.core.record import RunRecord
 from heteromig.views.summary import result_words
-from heteromig.views.text import printable
+from heteromig.views.text import printable, shell_quote
 
 
 def ended_line(number: str, record: RunRecord) -> str:
@@ -22,5 +20,5 @@ def stopped_text(sentence: str, done: int, planned: int, series_dir: str) -> str
     """What is said of a series that did not come to its end."""
     lines = [printable(sentence), f"{done} of {planned} runs are in {series_dir}"]
     if done > 3:  # noqa: PLR2004 - a run between two baselines, and the one that stopped it
-        lines.append(f"What was measured until then: heteromig compare {shlex.quote(series_dir)}")
+        lines.append(f"What was measured until then: heteromig compare {shell_quote(series_dir)}")
     return "\n".join(lines)
