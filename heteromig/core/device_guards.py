@@ -218,7 +218,7 @@ def _host(watch: HostWatch) -> DeviceFinding:
 def _presence(view: View, worker: WorkerView) -> DeviceFinding:
     looked = worker.shown + worker.missed
     main = view.main
-    if worker.missed_twice:
+    if worker.went_missing:
         status, evidence = Status.VIOLATED, f"{worker.name} was not seen there twice in a row"
     elif main is None or (main.timed_ns or main.announced_ns) is None:
         status, evidence = Status.NOT_OBSERVABLE, _NO_MAIN

@@ -286,7 +286,7 @@ def _processes(view: View, phase: Phase) -> Iterator[Fault]:
                 f"idle: pid {occupant.pid} ({occupant.command}). End it, or measure all the same with --allow-busy.",
             )
     if phase in MEASURING_PHASES:
-        for index in sorted(view.absent_twice):
+        for index in sorted(view.missing):
             worker = view.workers[index]
             yield _stop(
                 ExitCode.DEVICE,

@@ -5,7 +5,7 @@ A view is immutable. Guards and faults read it; nothing else does arithmetic ove
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 from msgspec import Struct
@@ -31,8 +31,8 @@ MAX_SUCCESSORS = 1
 KeeperEvent = ev.DevicesPrepared | ev.PreparationFailed | ev.KeeperLost | ev.DevicesRestored | ev.RestorationFailed
 
 HEARD_WITHIN_NS = 500 * NS_PER_MS
-"""How much later than it happened the beginning of a timed section can be heard: the slowest tick, and a busy
-machine. A sample that is younger than that may have been taken within it."""
+"""How much later than it happened the begin or the end of a timed section can be heard: the slowest tick, and a busy
+machine. A sample that is younger than that may have been taken within it, or after it."""
 
 
 class WorkerView(Struct, frozen=True):
@@ -71,8 +71,8 @@ class WorkerView(Struct, frozen=True):
     """How many samples in main's timed section showed its process on its slice."""
     missed: int = 0
     """How many could have shown it, and did not."""
-    missed_twice: bool = False
-    """Whether two in a row did not."""
+    went_missing: bool = False
+    """Whether two or more in a row did not, for longer than its end can be unheard."""
     release_asked: bool = False
     """Whether the shell was told to let go of it."""
 
@@ -133,10 +133,10 @@ class View(Struct, frozen=True):
     """Where the processes of the plan are looked for."""
     host: HostWatch | None = None
     """Everything else on the host, where the run is a baseline."""
-    absent: frozenset[int] = frozenset()
-    """Timed workers that the last sample did not show on their own slice."""
-    absent_twice: frozenset[int] = frozenset()
-    """Those that the sample before did not show either."""
+    absent: Mapping[int, MonotonicNs] = {}
+    """Timed workers that the last sample did not show on their own slice, and when they were missed first."""
+    missing: frozenset[int] = frozenset()
+    """Those that have been missed for longer than it takes to hear that a worker has ended."""
     draining: bool = False
     """Whether workers are only stopped and reaped: who else is on the slices is no concern of the result any more."""
     notes: tuple[str, ...] = ()
@@ -457,14 +457,14 @@ class View(Struct, frozen=True):
                 owner = self.owner(occupant)
                 if owner is not None and owner.assignment.slice_uuid == reading.slice_uuid:
                     shown.add(owner.index)
-        absent = frozenset(
-            worker.index
+        absent = {
+            worker.index: self.absent.get(worker.index, sample.taken_ns)
             for worker in self.workers
             if worker.state in TIMED_STATES
             and (worker.timed_ns or 0) < sample.taken_ns
             and worker.assignment.slice_uuid in observable
             and worker.index not in shown
-        )
+        }
         main = self.main
         view = msgspec.structs.replace(
             self,
@@ -475,7 +475,9 @@ class View(Struct, frozen=True):
             places=self.places if self.draining else tuple(self._looked(sample, place) for place in self.places),
             host=self.host if self.draining else self._looked_around(sample),
             absent=absent,
-            absent_twice=absent & self.absent,
+            missing=frozenset(
+                index for index, since_ns in absent.items() if sample.taken_ns - since_ns >= HEARD_WITHIN_NS
+            ),
         ).noting(*self._bystanders(sample))
         view = view.with_activity()
         if main is None or not self.spec.start_evidence.reached_by(main.state):
@@ -486,7 +488,7 @@ class View(Struct, frozen=True):
                 worker,
                 shown=worker.shown + (worker.index in shown),
                 missed=worker.missed + (worker.index not in shown),
-                missed_twice=worker.missed_twice or worker.index in view.absent_twice,
+                went_missing=worker.went_missing or worker.index in view.missing,
             ),
         )
 

@@ -168,7 +168,9 @@ class Loop:
         )
         self._take_in()
         while self.run.phase is not Phase.FINISHED:
-            for key, _ in self._selector.select(self._patience_s()):
+            ready = [key for key, _ in self._selector.select(self._patience_s())]
+            # Samples last: what has ended by now is not missed by one that was taken after its end.
+            for key in sorted(ready, key=lambda key: key.fd == self._sampler_fd):
                 key.data()
             self._observer.woke()
             self._take_in()  # what was heard comes before what is due

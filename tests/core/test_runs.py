@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from heteromig.core import effects as ef
 from heteromig.core import events as ev
 from heteromig.core.device_guards import HOST_IDLE, device_findings
-from heteromig.core.devices import Occupant
+from heteromig.core.devices import DeviceSample, Occupant
 from heteromig.core.guards import Status
 from heteromig.core.phases import ACTIVE_PHASES, MEASURING_PHASES, EvidenceLevel, Phase, Role
 from heteromig.core.spec import Mode, RunSpec
@@ -450,13 +450,20 @@ def test_a_process_on_a_wrong_slice_fails_the_run() -> None:
     assert f"runs on slice {slice_uuid(2)} instead of its own ({slice_uuid(1)}), as pid 1011" in only_sentence(world)
 
 
-def test_a_background_that_the_device_stops_showing_fails_the_run_at_the_second_sample() -> None:
+def test_a_background_that_the_device_stops_showing_fails_the_run_after_half_a_second() -> None:
     world = World(SPEC).go_to(Phase.MAIN_RUNNING)
-    empty = replace(world.reading(), slices=tuple(replace(one, occupants=()) for one in world.reading().slices))
-    assert world.tell(ev.SampleTaken(0, replace(empty, taken_ns=world.now_ns))).after is Phase.MAIN_RUNNING
-    assert world.tell(ev.SampleTaken(0, world.reading())).after is Phase.MAIN_RUNNING, "it was seen in between"
-    assert world.tell(ev.SampleTaken(0, replace(empty, taken_ns=world.now_ns))).after is Phase.MAIN_RUNNING
-    assert world.tell(ev.SampleTaken(0, replace(empty, taken_ns=world.now_ns))).after is Phase.DRAINING
+    reading = world.reading()
+    empty = replace(reading, slices=tuple(replace(one, occupants=()) for one in reading.slices))
+
+    def told(sample: DeviceSample, after_s: float) -> Phase:
+        taken_ns = reading.taken_ns + round(after_s * NS_PER_S)
+        return world.tell(ev.SampleTaken(0, replace(sample, taken_ns=taken_ns))).after
+
+    assert told(empty, 0.0) is Phase.MAIN_RUNNING
+    assert told(reading, 0.4) is Phase.MAIN_RUNNING, "it was seen in between"
+    assert told(empty, 0.5) is Phase.MAIN_RUNNING
+    assert told(empty, 0.9) is Phase.MAIN_RUNNING, "it may have ended, and nobody has heard so"
+    assert told(empty, 1.0) is Phase.DRAINING
     world.finish()
     invariants.check(SPEC, world.steps)
     assert world.verdict.exit_code == 7

@@ -10,7 +10,7 @@ from heteromig.core.clocks import ClockReading
 from heteromig.core.devices import Activity, DeviceSample, Reading, Shared
 from heteromig.core.gaps import Idleness, Interval
 from heteromig.core.phases import LIVE_STATES, Phase, Role, WorkerState
-from heteromig.core.view import WORKER_STATES, View, WorkerEvent, WorkerView
+from heteromig.core.view import HEARD_WITHIN_NS, WORKER_STATES, View, WorkerEvent, WorkerView
 from tests.core.histories import AUDIT, CONTROLLER_PID, SPEC, inventory, occupant, sample, slice_uuid
 from tests.core.world import World
 
@@ -244,31 +244,33 @@ def timed_at(at_ns: int) -> View:
 OURS = (occupant(1012, 1011, 1010, CONTROLLER_PID),)
 
 
-def test_a_timed_worker_that_the_device_does_not_show_is_absent() -> None:
+def test_a_timed_worker_that_the_device_does_not_show_is_absent_and_after_a_while_missing() -> None:
     view = timed_at(5).after(ev.SampleTaken(9, sample(9)))
-    assert (view.absent, view.absent_twice) == (frozenset({ONE}), frozenset())
-    again = view.after(ev.SampleTaken(10, sample(10)))
-    assert again.absent_twice == {ONE}
-    seen = view.after(ev.SampleTaken(10, sample(10, (), OURS)))
-    assert (seen.absent, seen.absent_twice) == (frozenset(), frozenset())
+    assert (view.absent, view.missing) == ({ONE: 9}, frozenset())
+    soon, late = 8 + HEARD_WITHIN_NS, 9 + HEARD_WITHIN_NS
+    again = view.after(ev.SampleTaken(soon, sample(soon)))
+    assert (again.absent, again.missing) == ({ONE: 9}, frozenset()), "it may have ended, which is heard later"
+    assert again.after(ev.SampleTaken(late, sample(late))).missing == {ONE}
+    seen = view.after(ev.SampleTaken(late, sample(late, (), OURS)))
+    assert (seen.absent, seen.missing) == ({}, frozenset())
 
 
 def test_being_shown_on_another_slice_is_absence() -> None:
-    assert timed_at(5).after(ev.SampleTaken(9, sample(9, OURS))).absent == {ONE}
+    assert timed_at(5).after(ev.SampleTaken(9, sample(9, OURS))).absent == {ONE: 9}
 
 
 @pytest.mark.parametrize("taken_ns", [4, 5])
 def test_a_sample_from_before_the_timed_section_shows_no_absence(taken_ns: int) -> None:
-    assert timed_at(5).after(ev.SampleTaken(9, sample(taken_ns))).absent == frozenset()
+    assert timed_at(5).after(ev.SampleTaken(9, sample(taken_ns))).absent == {}
 
 
 def test_a_device_that_does_not_show_processes_shows_no_absence() -> None:
-    assert timed_at(5).after(ev.SampleTaken(9, sample(9, None, None, None))).absent == frozenset()
+    assert timed_at(5).after(ev.SampleTaken(9, sample(9, None, None, None))).absent == {}
 
 
 def test_a_worker_that_is_not_timed_is_not_absent() -> None:
     ended = timed_at(5).after(ev.TimedSectionEnded(6, ONE))
-    assert ended.after(ev.SampleTaken(9, sample(9))).absent == frozenset()
+    assert ended.after(ev.SampleTaken(9, sample(9))).absent == {}
 
 
 def test_processes_belong_to_the_worker_whose_guardian_they_descend_from() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from heteromig.core.phases import Phase
-from tests.faults.cells import VALID, Act, Cell, Need, cell, does, inconclusive, invalid
+from tests.faults.cells import VALID, Act, Cell, Expected, Need, cell, does, inconclusive, invalid
 from tests.faults.preload import SettableClock, build
 from tests.faults.stage import Stage
 from tests.nvml_library.build import compiler
@@ -13,9 +13,12 @@ from tests.nvml_library.build import compiler
 TOPIC = "clock"
 HOUR_S = 3600.0
 FLAGS = ("--main-benchmark-duration", "2s", "--start-time-buffer", "1s")
-SAYS_SO = inconclusive("clock")
-DISPROVEN = (invalid(3, "is not VALID"), invalid(4, "was not timed during the whole timed section of main"))
-"""LoadGen measures by the wall clock as well: what it calls too short, or its stamps disprove, is no false valid."""
+UNMAPPED = inconclusive("clock")
+"""A stamp of another clock than the controller's, or of a time that the controller's never showed, proves nothing."""
+CUT = invalid(4, "after main")
+"""LoadGen ends a timed section with the last completion by the wall clock, which is one before it was set back."""
+TOO_SHORT = invalid(3, "is not VALID")
+"""By the same rule main is shorter than its minimum."""
 
 
 def _preload(stage: Stage) -> None:
@@ -45,47 +48,47 @@ def _ahead(stage: Stage) -> None:
     stage.clock.set(backgrounds_s=HOUR_S)
 
 
+# What all clocks agree on is mapped; forward, no time of day is shown twice, and nothing is lost.
+_ALL: tuple[tuple[Phase, tuple[Expected, ...]], ...] = (
+    (Phase.BUFFERING, (CUT,)),
+    # Set back in the timed section of both: which of their last completions before was the later is chance.
+    (Phase.MAIN_RUNNING, (TOO_SHORT, invalid(4, "after main", "is not VALID"))),
+    (Phase.DRAINING, (CUT,)),
+)
+
+
 def _cells() -> Iterator[Cell]:
-    for phase in (Phase.BUFFERING, Phase.MAIN_RUNNING, Phase.DRAINING):
-        for by_s, words in ((HOUR_S, "forward"), (-HOUR_S, "back")):
+    for phase, back in _ALL:
+        for by_s, words, expected in ((HOUR_S, "forward", (VALID,)), (-HOUR_S, "back", back)):
             act = _all(f"all clocks are set {words} by an hour", by_s)
             if phase is Phase.DRAINING:
                 act = Act(act.words, before=act.before, strike=act.strike, flags=(*FLAGS, *WAITING))
-            yield cell(TOPIC, act, phase, VALID, SAYS_SO, *DISPROVEN, needs=(Need.COMPILER,))
-    for by_s, words in ((HOUR_S, "forward"), (-HOUR_S, "back")):
-        yield cell(
-            TOPIC,
-            _step(f"the controller's clock is set {words} by an hour", controller_s=by_s),
-            Phase.MAIN_RUNNING,
-            VALID,
-            SAYS_SO,
-            needs=(Need.COMPILER,),
-            fast=by_s > 0,
-        )
-        yield cell(
-            TOPIC,
-            _step(f"main's clock is set {words} by an hour", main_s=by_s),
-            Phase.MAIN_RUNNING,
-            VALID,
-            SAYS_SO,
-            *DISPROVEN,
-            needs=(Need.COMPILER,),
-        )
-        yield cell(
-            TOPIC,
-            _step(f"the background's clock is set {words} by an hour", backgrounds_s=by_s),
-            Phase.MAIN_RUNNING,
-            VALID,
-            SAYS_SO,
-            *DISPROVEN,
-            needs=(Need.COMPILER,),
-        )
+            yield cell(TOPIC, act, phase, *expected, needs=(Need.COMPILER,))
+    for whose, forward, back_alone in (
+        ("controller", UNMAPPED, UNMAPPED),
+        ("main", UNMAPPED, TOO_SHORT),
+        ("background", UNMAPPED, CUT),
+    ):
+        for by_s, words, outcome in ((HOUR_S, "forward", forward), (-HOUR_S, "back", back_alone)):
+            act = _step(
+                f"the {whose}'s clock is set {words} by an hour".replace("the main's", "main's"),
+                controller_s=by_s if whose == "controller" else 0,
+                main_s=by_s if whose == "main" else 0,
+                backgrounds_s=by_s if whose == "background" else 0,
+            )
+            yield cell(
+                TOPIC,
+                act,
+                Phase.MAIN_RUNNING,
+                outcome,
+                needs=(Need.COMPILER,),
+                fast=whose == "controller" and by_s > 0,
+            )
     yield cell(
         TOPIC,
         _all("all clocks are set forward by half a second", 0.5),
         Phase.MAIN_RUNNING,
         VALID,
-        SAYS_SO,
         needs=(Need.COMPILER,),
     )
     yield cell(

@@ -201,7 +201,6 @@ def _nvml() -> Iterator[Cell]:
             Act(f"NVML answers {name} from now on", strike=_inject(A_CALL, name), flags=SECONDS),
             RUNNING,
             failed(7),
-            inconclusive(),
             kind=Kind.MIG,
             fast=name == "GPU_IS_LOST",
         )

@@ -7,7 +7,7 @@ import signal
 
 from heteromig.core.phases import Phase
 from tests.e2e.deeds import PRINTED
-from tests.faults.cells import VALID, Act, Cell, aborted, cell, does, failed, invalid
+from tests.faults.cells import VALID, Act, Cell, aborted, cell, does, failed
 from tests.faults.stage import Stage
 from tests.faults.terminals import Terminal
 
@@ -89,8 +89,6 @@ CELLS: tuple[Cell, ...] = (
         does("background", "print a false end at cue", "background: says it is finished and is not"),
         RUNNING,
         VALID,
-        invalid(4, "left its timed section"),
-        failed(5),
     ),
     cell(TOPIC, CLOSED, STARTING, aborted(signal.SIGHUP)),
     cell(TOPIC, CLOSED, BUFFERING, aborted(signal.SIGHUP)),
