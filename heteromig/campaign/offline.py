@@ -7,6 +7,7 @@ times the expected rate is answered. Higher expectations only make it longer. So
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from heteromig.campaign.probes import (
@@ -38,7 +39,7 @@ def tune_offline(
     """What to do next on a side, of whose `runs` none is spoiled."""
     full = [run for run in runs if run.confirms]
     short = [run for run in runs if not run.confirms]
-    rate = _rounded(_measured(runs, start_qps))
+    rate = _rounded(settings, _measured(runs, start_qps))
     same = [run for run in full if run.rate_qps == full[-1].rate_qps]
     passed = all(run.outcome is Outcome.VALID for run in same)
     if full and passed and len(same) >= settings.confirmations:
@@ -115,5 +116,6 @@ def _rates(runs: Sequence[Probe]) -> str:
     return ", ".join("unknown" if run.achieved_qps is None else f"{run.achieved_qps:.5g}" for run in runs)
 
 
-def _rounded(rate: float) -> float:
-    return float(f"{rate:.6g}")
+def _rounded(settings: TuneSettings, rate: float) -> float:
+    """A whole rate is rather too high than too low, which only makes a run longer."""
+    return float(math.ceil(rate)) if settings.whole_rates else settings.rounded(rate)

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from heteromig.campaign.early_stopping import fewest_queries, most_misses
 from heteromig.campaign.knee import Knee, Reading, fit
+from heteromig.campaign.outstanding import rarely_above
 from heteromig.campaign.probes import (
     Answer,
     Bracket,
@@ -60,9 +61,6 @@ NEAR_CEILING = 0.95
 """A rate that passes so near to what is known to be too high says that this is not so."""
 BEYOND = 1.02
 """How far to go beyond the only end that a bracket has, where the line says to stay."""
-QUERIES_DEVIATIONS = 4.0
-"""Standard deviations of a random number of queries; more are seen once in 30 000 runs."""
-MS_PER_S = 1000
 
 
 class _Known(Struct, frozen=True):
@@ -136,10 +134,13 @@ def may_miss(settings: TuneSettings, rate_qps: float) -> int:
     return most_misses(_queries(settings, rate_qps), settings.allowed_share)
 
 
+def _most_misses_to_go_on(settings: TuneSettings, rate_qps: float) -> int | None:
+    return None if settings.verdicts_only else max(0, may_miss(settings, rate_qps))
+
+
 def _queries(settings: TuneSettings, rate_qps: float) -> int:
     """The queries of a full-length run. Their number is random; this is what it is very rarely above."""
-    expected = max(rate_qps * settings.full_s, settings.min_queries)
-    return math.ceil(expected + QUERIES_DEVIATIONS * math.sqrt(expected))
+    return rarely_above(max(rate_qps * settings.full_s, settings.min_queries))
 
 
 def _know(settings: TuneSettings, side: Side, start_qps: float, runs: Sequence[Probe]) -> _Known:
@@ -244,7 +245,7 @@ def _target(known: _Known) -> tuple[float, str] | None:
         rate, why = known.bracket.low_qps, "the highest rate that passed in a short run"
     else:
         return None
-    return _rounded(rate), why
+    return settings.rounded(rate), why
 
 
 def _ready(known: _Known) -> bool:
@@ -254,6 +255,8 @@ def _ready(known: _Known) -> bool:
         return True
     if known.bracket.low_qps is None:
         return False
+    if known.settings.whole_rates and (known.bracket.high_qps or math.inf) <= known.bracket.low_qps + 1:
+        return True  # no other rate is in between
     if known.knee is None:
         return known.bracket.width <= precision
     return _known_well(known) or known.bracket.width <= RUN_NOISE * precision
@@ -279,18 +282,8 @@ def _confirm(known: _Known, rate: float, why: str) -> Confirm:
         why=why,
         number=(_passes(known, rate) or 0) + 1,
         of=settings.confirmations,
-        abort_above_misses=max(0, may_miss(settings, rate)),
-        abort_above_outstanding=_may_be_outstanding(settings, rate),
+        abort_above_misses=_most_misses_to_go_on(settings, rate),
     )
-
-
-def _may_be_outstanding(settings: TuneSettings, rate: float) -> int:
-    """Above so many outstanding queries more of them are late already than may be.
-
-    Those that are not late yet arrived within the latency limit; their number is random too.
-    """
-    in_time = rate * settings.latency_limit_ms / MS_PER_S
-    return max(0, may_miss(settings, rate)) + math.ceil(in_time + QUERIES_DEVIATIONS * math.sqrt(in_time))
 
 
 # --- short runs -------------------------------------------------------------------------------------------------------
@@ -298,14 +291,13 @@ def _may_be_outstanding(settings: TuneSettings, rate: float) -> int:
 
 def _explore(known: _Known) -> RunProbe:
     settings = known.settings
-    rate, why = _inside(known.bracket, *_wanted(known))
+    rate, why = _inside(settings, known.bracket, *_wanted(known))
     return RunProbe(
         side=known.side,
         rate_qps=rate,
         duration_s=_duration_s(known, rate),
         why=why,
-        abort_above_misses=max(0, may_miss(settings, rate)),
-        abort_above_outstanding=_may_be_outstanding(settings, rate),
+        abort_above_misses=_most_misses_to_go_on(settings, rate),
     )
 
 
@@ -315,6 +307,8 @@ def _duration_s(known: _Known, rate: float) -> float:
     While no query was late the knee is far away, and what a verdict takes is enough.
     """
     settings = known.settings
+    if settings.verdicts_only:
+        return settings.probe_s
     if all(_passed(settings, run) and not run.misses for run in known.runs):
         verdict_s = fewest_queries(0, settings.allowed_share) / rate
         return min(settings.full_s, max(settings.probe_s, verdict_s))
@@ -374,20 +368,23 @@ def _overloaded(run: Probe) -> bool:
 def _capacity(known: _Known) -> float | None:
     """What Server may do, from what the last overloaded run answered; None where none was."""
     capacities = [run.achieved_qps for run in known.runs if run.achieved_qps and _overloaded(run)]
-    return _rounded(SERVER_OVER_CAPACITY * capacities[-1]) if capacities else None
+    return SERVER_OVER_CAPACITY * capacities[-1] if capacities else None
 
 
-def _inside(bracket: Bracket, rate: float, why: str) -> tuple[float, str]:
+def _inside(settings: TuneSettings, bracket: Bracket, rate: float, why: str) -> tuple[float, str]:
     """The nearest rate that is well inside the bracket."""
     low, high = bracket.low_qps, bracket.high_qps
-    if not bracket.holds(_rounded(rate)):
+    if not bracket.holds(settings.rounded(rate)):
         if low is not None and high is not None:
             share = EDGE if rate <= low else 1 - EDGE
             rate = low * (high / low) ** share
         else:
             rate = low * BEYOND if low is not None else (high or rate) / BEYOND
         why += ", kept inside the bracket"
-    return (_rounded(rate) if bracket.holds(_rounded(rate)) else rate), why
+    rounded = settings.rounded(rate)
+    if settings.whole_rates:
+        return max(rounded, low + 1 if low is not None else rounded), why
+    return (rounded if bracket.holds(rounded) else rate), why
 
 
 def _floor_reached(known: _Known) -> bool:
@@ -447,18 +444,14 @@ def _not_possible(known: _Known) -> NotPossible:
     latencies = [run.percentile_latency_ms for run in known.runs if run.percentile_latency_ms is not None]
     floor_ms = min(latencies, default=None)
     lowest = min(_rate(run) for run in known.runs)
+    limit_ms = known.settings.latency_limit_ms
     measured = "no latency was measured" if floor_ms is None else f"the lowest latency measured is {floor_ms:.4g} ms"
+    allowed = "" if limit_ms is None else f", and {limit_ms:.4g} ms are allowed"
     return NotPossible(
         side=known.side,
-        why=f"no rate down to {_qps(lowest)} passed: {measured}, and {known.settings.latency_limit_ms:.4g} ms are "
-        "allowed.",
+        why=f"no rate down to {_qps(lowest)} passed: {measured}{allowed}.",
         floor_ms=floor_ms,
     )
-
-
-def _rounded(rate: float) -> float:
-    """To six digits: what people read is what was run."""
-    return float(f"{rate:.6g}")
 
 
 def _qps(rate: float) -> str:

@@ -65,19 +65,27 @@ def least_left_s(campaign: Campaign, step: Wanted) -> float:
 def plan_text(settings: TuneSettings, spec_text: str) -> str:
     """What would be done, before anything is."""
     sides = " and then ".join(_PLACES[side] for side in settings.sides)
-    limit = f", at most {settings.allowed_share:.3g} of the queries later than {settings.latency_limit_ms:g} ms"
     start = _rate(settings.start_qps)
     probe, full = format_duration_s(settings.probe_s), format_duration_s(settings.full_s)
     passing, bound = settings.confirmations, settings.most_confirmations
     least = format_duration_s(settings.probe_s + settings.confirmations * settings.full_s)
     most = format_duration_s(settings.most_probes * settings.probe_s + settings.most_confirmations * settings.full_s)
     return (
-        f"Tune {spec_text} {sides}{limit if settings.latency_limit_ms else ''}.\n"
+        f"Tune {spec_text} {sides}{_rule(settings)}.\n"
         f"Start at {start}; short runs of {probe}, at most {settings.most_probes} a side; then runs of {full}, "
         f"of which {passing} must pass, at most {bound} a side.\n"
         f"The answer is to be within {settings.precision:.2%} of the highest rate that would pass. A side takes "
         f"{least} to {most}, and the time to start and to stop."
     )
+
+
+def _rule(settings: TuneSettings) -> str:
+    if settings.verdicts_only:
+        return ", by what main is judged by"
+    if settings.scenario != SERVER:
+        return ""
+    late = "than main allows" if settings.latency_limit_ms is None else f"than {settings.latency_limit_ms:g} ms"
+    return f", at most {settings.allowed_share:.3g} of the queries later {late}"
 
 
 def answer_text(campaign: Campaign, campaign_dir: str, width: int) -> str:
@@ -137,12 +145,12 @@ def _history(campaign: Campaign) -> list[tuple[str, ...]]:
 
 
 def _head(campaign: Campaign) -> str:
-    main = campaign.asked.run.main
+    main, scenario = campaign.asked.run.main, campaign.asked.tune.scenario
     code = ExitCode.INTERNAL if campaign.exit_code is None else campaign.exit_code
     status = _STATUS.get(code, "stopped").upper()
     words = campaign.sentence
     if isinstance(campaign.answer, Done):
-        words = f"{main.benchmark} {main.scenario}: {'; '.join(_answer_words(main.scenario, campaign.answer.answers))}."
+        words = f"{main.benchmark} {main.scenario}: {'; '.join(_answer_words(scenario, campaign.answer.answers))}."
     return f"{status} (exit {int(code)}): {words}"
 
 

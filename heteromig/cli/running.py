@@ -92,7 +92,7 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
             "--main-target-qps",
             metavar="RATE",
             panel=_MAIN,
-            help="Expected or target samples/s, embedded harness. [calibrated at warm-up]",
+            help="Expected or target samples/s. [the harness' own]",
         ),
     ] = None,
     main_slice: Annotated[

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import typer
 
-from heteromig.campaign.probes import Side
+from heteromig.campaign.probes import Side, TuneSettings
 from heteromig.campaign.tuning import next_step
 from heteromig.campaigns.asking import tune_settings
 from heteromig.campaigns.directory import Campaign, Ended, ask, begin, resume
@@ -54,7 +54,8 @@ def execute_tuning(asked: Tuning, showing: Showing, sampler_faults: Path | None)
     """
     specs, whole = _specs(asked)
     settings = tune_settings(whole, asked.config)
-    harness_of(whole).preflight(whole)
+    first = _first(settings, specs, settings.sides[-1])  # which has the backgrounds, where there are any
+    harness_of(first).preflight(first)
     what = ask(settings, whole)
     if asked.resume is None:
         require_unshared(whole)
@@ -87,15 +88,20 @@ def print_tuning_plan(asked: Tuning, *, as_json: bool) -> None:
     """
     specs, whole = _specs(asked)
     settings = tune_settings(whole, asked.config)
-    step = next_step(settings, ())
-    assert not isinstance(step, Ended)  # noqa: S101 - nothing is known before the first run
     if not as_json:
         say(plan_text(settings, f"{whole.main.benchmark} {whole.main.scenario}"))
         for side in settings.sides:
             say("")
-            print_plan(spec_of(msgspec.structs.replace(step, side=side), specs, first=True), as_json=False)
+            print_plan(_first(settings, specs, side), as_json=False)
         return
-    print_plan(spec_of(step, specs, first=True), as_json=True)
+    print_plan(_first(settings, specs), as_json=True)
+
+
+def _first(settings: TuneSettings, specs: Mapping[Side, RunSpec], side: Side | None = None) -> RunSpec:
+    """The first run, as it would be on that side."""
+    step = next_step(settings, ())
+    assert not isinstance(step, Ended)  # noqa: S101 - nothing is known before the first run
+    return spec_of(msgspec.structs.replace(step, side=side or step.side), specs, first=True)
 
 
 def _specs(asked: Tuning) -> tuple[Mapping[Side, RunSpec], RunSpec]:

@@ -127,9 +127,7 @@ def test_a_run_is_ended_only_when_a_full_one_could_not_pass() -> None:
     step = next_step(server(start_qps=400.0), [])
     assert isinstance(step, RunProbe)
     assert step.abort_above_misses is not None
-    assert step.abort_above_outstanding is not None
     assert 0.0095 * 240_000 < step.abort_above_misses < 0.01 * 240_000
-    assert step.abort_above_outstanding > step.abort_above_misses + 400 * 0.1
 
 
 def test_short_runs_grow_where_a_minute_has_too_few_queries() -> None:

@@ -12,6 +12,7 @@ import os
 import queue
 import signal
 import sys
+import tempfile
 import threading
 import time
 from array import array
@@ -26,6 +27,10 @@ from .account import Account
 from .measurements import ACCURACY_SAMPLES
 
 _AUDIT_CONFIG = "audit.config"
+_ARGUMENTS = (
+    *("logfile_outdir", "mlperf_conf_path", "user_conf_path", "test_mode"),
+    *("gpu_engines", "scenario", "model"),
+)
 _OFFLINE_MARGIN = 1.02
 _TOO_FAST = 0.8
 """LoadGen has prepared 1.1 times the queries that it expects to need; who answers faster runs out of them."""
@@ -140,9 +145,11 @@ class NullSystem:
 
     def __init__(self, settings: lg.TestSettings, seconds_per_query: float, begun: threading.Event) -> None:
         self._offline = settings.scenario == lg.TestScenario.Offline
+        self._is_server = settings.scenario == lg.TestScenario.Server
         self._seconds_per_query = seconds_per_query
         self._begun = begun
         self._waiting: queue.SimpleQueue[list[lg.QuerySample]] = queue.SimpleQueue()
+        self._hurries = threading.Event()
         self._answer = array("B", b"\0\0\0\1")
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -151,13 +158,21 @@ class NullSystem:
         self._begun.set()
         self._waiting.put(samples)
 
+    def flush(self) -> None:
+        """No query will follow: those of Server that are left are answered at once."""
+        if self._is_server:
+            self._hurries.set()
+
     def _serve(self) -> None:
+        free_s = 0.0
         while True:
             samples = self._waiting.get()
             half = len(samples) // 2 if self._offline else 0
             self._complete(samples[:half])
             if self._seconds_per_query:
-                time.sleep(self._seconds_per_query)
+                # By when it is due, and not for so long: short sleeps take longer than they should.
+                free_s = max(free_s, time.monotonic()) + self._seconds_per_query
+                self._hurries.wait(free_s - time.monotonic())
             self._complete(samples[half:])
 
     def _complete(self, samples: list[lg.QuerySample]) -> None:
@@ -170,7 +185,15 @@ def main(argv: list[str]) -> int:
     """Run one LoadGen test; the exit code says nothing of its result."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("family", choices=FAMILIES)
-    for name in ("logfile_outdir", "user_conf_path", "test_mode", "gpu_engines", "scenario", "model"):
+    for name in (
+        "logfile_outdir",
+        "mlperf_conf_path",
+        "user_conf_path",
+        "test_mode",
+        "gpu_engines",
+        "scenario",
+        "model",
+    ):
         parser.add_argument(f"--{name}", required=True)
     options = parser.parse_args(argv)
     habit = habits.habit()
@@ -190,7 +213,7 @@ def main(argv: list[str]) -> int:
     if habit == "chatty":
         _in_background(_chat, begun, over, console, Account(options.model))
     system = NullSystem(settings, seconds_per_query(settings, habit), begun)
-    sut = lg.ConstructSUT(system.issue, lambda: None)
+    sut = lg.ConstructSUT(system.issue, system.flush)
     load_s = habits.load_s() if habit == "slow-start" else 0.0
     qsl = lg.ConstructQSL(ACCURACY_SAMPLES, ACCURACY_SAMPLES, lambda _: time.sleep(load_s), lambda _: None)
     logs = lg.LogSettings()
@@ -212,17 +235,22 @@ def main(argv: list[str]) -> int:
 
 
 def read_settings(options: argparse.Namespace, habit: str) -> lg.TestSettings:
-    """LoadGen's settings from user.conf as it is now, changed as the habit wants.
+    """LoadGen's settings from mlperf.conf and user.conf as they are now, changed as the habit wants.
 
     Raises:
-        RuntimeError: user.conf cannot be read.
+        RuntimeError: they cannot be read.
     """
     settings = lg.TestSettings()
     settings.scenario = getattr(lg.TestScenario, options.scenario)
     settings.mode = getattr(lg.TestMode, options.test_mode)
     # LoadGen's own mlperf.conf wants 24576 samples for resnet50 and so on, but only of benchmarks that it knows.
-    if settings.FromConfig(options.user_conf_path, "stand-in", options.scenario) != 0:
-        raise RuntimeError(f"{options.user_conf_path} cannot be read.")
+    # Those of NVIDIA's trees read one file after the other, which LoadGen 6 no longer lets anybody do.
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as both:
+        for path in (options.mlperf_conf_path, options.user_conf_path):
+            both.write(Path(path).read_text())
+        both.flush()
+        if settings.FromConfig(both.name, "stand-in", options.scenario) != 0:
+            raise RuntimeError(f"{options.mlperf_conf_path} or {options.user_conf_path} cannot be read.")
     if habit == "early-exit":
         early_ms = round(min(habits.ends_after_s() * 1000, settings.min_duration_ms / 2))
         settings.min_duration_ms = max(1, early_ms)
@@ -239,7 +267,7 @@ def seconds_per_query(settings: lg.TestSettings, habit: str) -> float:
             return min(_CACHED_S, duration_s / 2)
         return duration_s * (_TOO_FAST if habit == "invalid" else _OFFLINE_MARGIN)
     if settings.scenario == lg.TestScenario.Server:
-        return 0.0
+        return habits.server_s()
     single = settings.scenario == lg.TestScenario.SingleStream
     expected_ns = settings.single_stream_expected_latency_ns if single else settings.multi_stream_expected_latency_ns
     expected_s: float = expected_ns / 1e9
