@@ -368,7 +368,7 @@ def _overloaded(run: Probe) -> bool:
 def _capacity(known: _Known) -> float | None:
     """What Server may do, from what the last overloaded run answered; None where none was."""
     capacities = [run.achieved_qps for run in known.runs if run.achieved_qps and _overloaded(run)]
-    return SERVER_OVER_CAPACITY * capacities[-1] if capacities else None
+    return known.settings.rounded(SERVER_OVER_CAPACITY * capacities[-1]) if capacities else None
 
 
 def _inside(settings: TuneSettings, bracket: Bracket, rate: float, why: str) -> tuple[float, str]:

@@ -106,7 +106,10 @@ def probe_of(
         queries=round(main.metrics.get(QUERIES, 0)) if measured and server else heard.completed,
         misses=round(late) if server and late is not None else None,
         achieved_qps=figures.get(QPS.name) if measured else heard.qps,
-        percentile_latency_ms=figures.get(latency) if latency in _LATENCIES else None,
+        # That of a run that was ended is how long its queue was, and no latency of its rate.
+        percentile_latency_ms=figures.get(latency)
+        if latency in _LATENCIES and outcome is not Outcome.ABORTED
+        else None,
         reason="" if outcome is Outcome.VALID else why_of(verdict),
     )
 

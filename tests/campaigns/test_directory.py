@@ -40,6 +40,7 @@ from heteromig.runner.config import CommandConfig, Config, MainConfig, TuneConfi
 from tests.campaign.worlds import SmoothServer
 from tests.campaigns.stories import SIM, begun, driven, entry, specs
 
+PLAIN = CommandConfig(argv="true", start="^on$", result="^ok$")
 SERVER = SmoothServer(limit_ms=15.0, floor_ms=8.0)
 
 
@@ -176,7 +177,7 @@ def test_settings_come_from_the_run_and_the_catalog() -> None:
     [
         ({"lenient": True}, TuneConfig(), "--lenient goes on without"),
         ({"main": MainConfig(scenario="server", runargs="--test_mode=AccuracyOnly")}, TuneConfig(), "--main-mode is"),
-        ({"harness": "command", "command": {"x": CommandConfig(argv="true")}, "main": MainConfig()}, TuneConfig(), "x"),
+        ({"harness": "command", "command": {"x": PLAIN}, "main": MainConfig()}, TuneConfig(isolated=True), "no place"),
         ({}, TuneConfig(confirm=0), "at least 1"),
         ({}, TuneConfig(precision=0.5), "precision must be"),
         ({}, TuneConfig(precision=0.0), "precision must be"),
@@ -233,7 +234,8 @@ def test_offline_is_answered_by_what_was_measured(home: Path) -> None:
         for side, measured in ((Side.ISOLATED, 800.0), (Side.BESIDE, 600.0))
     )
     campaign = begun(home)
-    offline = replace(campaign.asked, run=specs(replace(SIM, main=MainConfig()))[Side.BESIDE])
+    spec = specs(replace(SIM, main=MainConfig()))[Side.BESIDE]
+    offline = ask(tune_settings(spec, TuneConfig()), spec)
     text = answer_text(replace(campaign, asked=offline).answered(Done(answers=answers)), "runs/x", 200)
     words = "resnet50 offline: 800 samples/s alone; 600 samples/s beside its backgrounds, 75.0% of that."
     assert words in text

@@ -52,7 +52,7 @@ def ends_after_s() -> float:
 
 
 def server_s() -> float:
-    """What a query of Server takes, one after the other; those that wait when no other will come are free."""
+    """What a query of Server takes, one after the other."""
     rate_qps = _number("STANDIN_SERVER_QPS", 0)
     return 1 / rate_qps if rate_qps else 0.0
 

@@ -145,11 +145,9 @@ class NullSystem:
 
     def __init__(self, settings: lg.TestSettings, seconds_per_query: float, begun: threading.Event) -> None:
         self._offline = settings.scenario == lg.TestScenario.Offline
-        self._is_server = settings.scenario == lg.TestScenario.Server
         self._seconds_per_query = seconds_per_query
         self._begun = begun
         self._waiting: queue.SimpleQueue[list[lg.QuerySample]] = queue.SimpleQueue()
-        self._hurries = threading.Event()
         self._answer = array("B", b"\0\0\0\1")
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -157,11 +155,6 @@ class NullSystem:
         """Take a query from LoadGen."""
         self._begun.set()
         self._waiting.put(samples)
-
-    def flush(self) -> None:
-        """No query will follow: those of Server that are left are answered at once."""
-        if self._is_server:
-            self._hurries.set()
 
     def _serve(self) -> None:
         free_s = 0.0
@@ -172,7 +165,7 @@ class NullSystem:
             if self._seconds_per_query:
                 # By when it is due, and not for so long: short sleeps take longer than they should.
                 free_s = max(free_s, time.monotonic()) + self._seconds_per_query
-                self._hurries.wait(free_s - time.monotonic())
+                time.sleep(max(0.0, free_s - time.monotonic()))
             self._complete(samples[half:])
 
     def _complete(self, samples: list[lg.QuerySample]) -> None:
@@ -213,7 +206,7 @@ def main(argv: list[str]) -> int:
     if habit == "chatty":
         _in_background(_chat, begun, over, console, Account(options.model))
     system = NullSystem(settings, seconds_per_query(settings, habit), begun)
-    sut = lg.ConstructSUT(system.issue, system.flush)
+    sut = lg.ConstructSUT(system.issue, lambda: None)
     load_s = habits.load_s() if habit == "slow-start" else 0.0
     qsl = lg.ConstructQSL(ACCURACY_SAMPLES, ACCURACY_SAMPLES, lambda _: time.sleep(load_s), lambda _: None)
     logs = lg.LogSettings()
