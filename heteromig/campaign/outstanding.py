@@ -10,6 +10,9 @@ import math
 
 DEVIATIONS = 4.0
 """Standard deviations of a random number of queries; more are seen once in 30 000 times."""
+CROWDED_DEVIATIONS, CROWDED_FEW = 6.0, 10
+"""A Poisson number, be it large or small, is above its mean by so many standard deviations and so many more once in
+10**9 times."""
 MS_PER_S = 1000
 
 
@@ -23,6 +26,8 @@ def most_outstanding(most_late: int, rate_qps: float, latency_limit_ms: float) -
 
     A query that is outstanding and not late yet was due within the last `latency_limit_ms`; LoadGen measures from when
     it was due. So many queries are due in that time at most, and all others are late, whenever they will be answered.
-    Never 0, by which LoadGen means that there is no limit.
+    More than are ever due so close together, for a run has as many such times as it has queries; and hence never 0, by
+    which LoadGen means that there is no limit.
     """
-    return max(0, most_late) + max(1, rarely_above(rate_qps * latency_limit_ms / MS_PER_S))
+    due = rate_qps * latency_limit_ms / MS_PER_S
+    return max(0, most_late) + math.ceil(due + CROWDED_DEVIATIONS * math.sqrt(due)) + CROWDED_FEW

@@ -110,8 +110,16 @@ def probe_of(
         percentile_latency_ms=figures.get(latency)
         if latency in _LATENCIES and outcome is not Outcome.ABORTED
         else None,
-        reason="" if outcome is Outcome.VALID else why_of(verdict),
+        reason=_reason(outcome, verdict, by_queue=by_queue),
     )
+
+
+def _reason(outcome: Outcome, verdict: VerdictRecord, *, by_queue: bool) -> str:
+    if outcome is Outcome.VALID:
+        return ""
+    if outcome is Outcome.ABORTED and by_queue:
+        return "LoadGen ended it, because so many queries were outstanding that too many of them were late"
+    return why_of(verdict)
 
 
 def _same_percentile(settings: TuneSettings, logged: DetailFacts) -> bool:

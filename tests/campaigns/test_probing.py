@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -15,7 +16,7 @@ from heteromig.core.record import RunRecord
 from heteromig.core.spec import Drain, Goal
 from heteromig.core.units import NS_PER_S
 from heteromig.core.verdict import Reason
-from heteromig.logs.detail import DetailFacts
+from heteromig.logs.detail import DetailFacts, read_detail
 from heteromig.runner.config import Config, MainConfig
 from tests.campaigns.stories import SIM, record, specs
 from tests.views.records import make_record
@@ -137,10 +138,52 @@ def test_one_that_took_too_long_was_ended() -> None:
     timeout = ev.DeadlinePassed(at_ns=9 * NS_PER_S, timer=ev.Timer.PHASE_TIMEOUT, entry=5)
     spawned = ev.WorkerSpawned(at_ns=0, worker=0, guardian_pid=1, pid=2)
     stalled = record(5, Reason(5, "Main did not end within 60.0 s.", fatal=True), scenario="offline")
-    ended = told(step, stalled, (spawned, *BEATS, timeout))
+    ended = told(step, stalled, (spawned, *BEATS, timeout), TuneSettings("offline"))
     assert ended is not None
     assert (ended.outcome, ended.achieved_qps, ended.misses) == (Outcome.ABORTED, 300.0, None)
     assert told(step, stalled, (timeout, spawned, *BEATS)) is None, "another phase took too long"
+
+
+TOO_LONG = (
+    ':::MLLOG {"key": "error_runtime", "value": "IssueQueryThread 0 Ending early: Too many outstanding queries. '
+    'issued 9 outstanding 8", "time_ms": 1.0, "metadata": {"is_error": true}}\n'
+)
+PERCENTILE = ':::MLLOG {{"key": "effective_target_latency_percentile", "value": {}, "time_ms": 1.0}}\n'
+
+
+def logged(tmp_path: Path, text: str) -> DetailFacts:
+    (tmp_path / "log").write_text(text)
+    return read_detail(tmp_path / "log")
+
+
+def test_a_run_that_loadgen_ended_tells_its_late_queries_and_no_latency(tmp_path: Path) -> None:
+    invalid = record(3, Reason(3, "Main is not VALID: too many things.", fatal=True), metrics=LOGGED)
+    probe = told(STEP, invalid, (), logged=logged(tmp_path, TOO_LONG))
+    assert probe is not None
+    assert (probe.outcome, probe.queries, probe.misses) == (Outcome.ABORTED, 4000, 12)
+    assert (probe.achieved_qps, probe.percentile_latency_ms) == (399.5, None)
+    assert probe.reason.startswith("LoadGen ended it, because so many queries were outstanding")
+    by_itself = told(replace(STEP, abort_above_misses=None), invalid, (), logged=logged(tmp_path, TOO_LONG))
+    assert by_itself is not None
+    assert by_itself.outcome is Outcome.INVALID, "by a limit that was not ours"
+
+
+@pytest.mark.parametrize(("percentile", "misses"), [(0.99, 12), (0.9, None)])
+def test_what_is_late_by_another_rule_is_not_counted(tmp_path: Path, percentile: float, misses: int | None) -> None:
+    probe = told(STEP, record(0, metrics=LOGGED), (), logged=logged(tmp_path, PERCENTILE.format(percentile)))
+    assert probe is not None
+    assert (probe.outcome, probe.misses) == (Outcome.VALID, misses)
+
+
+def test_an_ordinary_program_tells_its_verdict_and_figures_that_have_our_names() -> None:
+    verdicts = TuneSettings("server", latency_limit_ms=None, verdicts_only=True)
+    own = record(0, metrics={"rounds": 400.0, "qps": 7.5, "p99": 3.0}, scenario="offline")
+    probe = told(STEP, own, (), verdicts)
+    assert probe is not None
+    assert (probe.misses, probe.achieved_qps, probe.percentile_latency_ms) == (None, 7.5, 3.0)
+    other = told(STEP, record(0, metrics={"rounds": 400.0}, scenario="offline"), (), verdicts)
+    assert other is not None
+    assert (other.achieved_qps, other.percentile_latency_ms) == (None, None)
 
 
 @pytest.mark.parametrize("exit_code", [4, 5, 6, 7, 9])

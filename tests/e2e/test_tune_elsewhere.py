@@ -20,7 +20,7 @@ from heteromig.runner.recording import read_record
 from heteromig.runner.verification import verify_run
 from tests.e2e.nvidia import StartInTree, TreeCommand, of_role
 from tests.e2e.ordinary import SERVED_QPS
-from tests.e2e.product import BOARD, RunCommand, processes_with, until
+from tests.e2e.product import BOARD, DEADLINE_S, RunCommand, processes_with, until
 from tests.e2e.test_command import ORDINARY, TIMING
 from tests.nvidia_tree.tree import plant, workload
 
@@ -73,6 +73,7 @@ def tuned(in_tree: StartInTree, tmp_path: Path) -> TreeCommand:
 
 def test_nvidias_tree_is_tuned_alone_and_beside_backgrounds(tuned: TreeCommand) -> None:
     before = unchanging(tuned.tree)
+    tuned.process.wait(4 * DEADLINE_S)  # some fifteen runs, each of which starts a few processes one after the other
     finished = tuned.finish()
     campaign_dir, campaign = campaign_of(tuned)
     assert finished.exit_code == 0, finished.stderr
@@ -122,7 +123,8 @@ def test_the_plan_of_a_tuning_in_the_tree_shows_its_knobs(in_tree: StartInTree) 
     assert finished.exit_code == 0, finished.stderr
     text = " ".join(finished.stdout.split())
     assert f"of the queries later than {LIMIT_MS} ms" in text
-    assert text.count(f"--server_target_qps={HOPELESS_QPS} --mlperf_conf_path=") == 2
+    assert text.count(f"--server_target_qps={HOPELESS_QPS} ") == 2, "alone, and beside"
+    assert text.count("--mlperf_conf_path=") == text.count("-outstanding.conf") == 2
 
 
 @pytest.mark.parametrize(
@@ -181,6 +183,7 @@ def programs(tmp_path: Path) -> Iterator[RunCommand]:
 
 
 def test_an_ordinary_program_is_tuned_by_its_verdicts(programs: RunCommand) -> None:
+    programs.process.wait(4 * DEADLINE_S)
     finished = programs.finish()
     campaign_dir, campaign = campaign_of(programs)
     assert finished.exit_code == 0, finished.stderr

@@ -116,7 +116,8 @@ class CommandHarness:
         names = dict.fromkeys((spec.main.benchmark, *spec.background.candidates))
         programs = [self._programs[name] for name in names]
         _require_judged(programs[0])
-        _require_rates(programs, spec.main.target_qps)
+        _require_rate(programs[0], spec.main.target_qps)
+        _require_no_rate([self._programs[name] for name in spec.background.candidates])
         if not spec.background.candidates and spec.background.benchmarks != "none":
             raise UsageError(
                 f"--background-benchmarks {spec.background.benchmarks} leaves no background: every command is of the "
@@ -233,14 +234,16 @@ def _require_judged(main: Program) -> None:
         )
 
 
-def _require_rates(programs: list[Program], rate_qps: float | None) -> None:
-    main, *backgrounds = programs
+def _require_rate(main: Program, rate_qps: float | None) -> None:
     if main.takes_rate and rate_qps is None:
         raise UsageError(
             f"[command.{main.spec.name}] holds {{{RATE}}}, and no rate was given: say it with --main-target-qps."
         )
     if rate_qps is not None and not main.takes_rate:
         raise _no_place(main)
+
+
+def _require_no_rate(backgrounds: list[Program]) -> None:
     for program in backgrounds:
         if program.takes_rate:
             raise UsageError(
