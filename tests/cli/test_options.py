@@ -247,9 +247,9 @@ def test_a_dry_run_of_tune_says_what_is_bounded_and_the_first_commands() -> None
     assert json.loads(_call("tune", *argv, "--json").stdout)["spec"]["main"]["target-qps"] == 100
 
 
-def test_tuning_is_for_the_embedded_harness() -> None:
-    with pytest.raises(UsageError, match=r"only the embedded harness .* and the harness is make"):
-        _call("tune", "--dry-run")
+def test_a_dry_run_of_tune_in_the_tree_shows_the_rate_as_the_tree_takes_it() -> None:
+    text = _call("tune", "--dry-run", "--start-qps", "70").stdout
+    assert text.count("--offline_expected_qps=70'") == 2, "alone, and beside"
 
 
 @pytest.mark.parametrize("argv", [("--slices", "sim:a30", "--runs_dir", "x"), ("--slices=sim:a30", "--runs-dir=x")])
