@@ -107,6 +107,7 @@ class MakeHarness:
         self._require_prefix(spec.main.cmd_prefix)
         if spec.main.target_qps is not None:
             rates.require_rate(spec.main, spec.main.target_qps)
+            rates.limited_conf(self._tree, spec.main)  # later there is nobody to tell that it cannot be read
         if spec.start_evidence is EvidenceLevel.BUSY:
             raise UsageError("NVIDIA's harness gives no heartbeat: choose --start-evidence timed or announced.")
         audit = spec.main.action.audit

@@ -89,6 +89,11 @@ def test_a_tree_that_does_not_say_its_rules(tree: Path) -> None:
     (tree / CONF).unlink()
     with pytest.raises(PreflightError, match=r"No such file.*clone_loadgen"):
         server_rules(tree, main_of(tree))
+    planned = Planned(tree, MainConfig(scenario="server", target_qps=300.0))
+    planned.harness.preflight(planned.spec)
+    hopeless = replace(planned.spec, main=replace(planned.spec.main, most_over_latency=9))
+    with pytest.raises(PreflightError, match="cannot be read"):
+        planned.harness.preflight(hopeless)
 
 
 def test_the_rules_of_a_search(tree: Path) -> None:
