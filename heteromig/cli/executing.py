@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from heteromig.core.spec import RunSpec
 from heteromig.core.verdict import ExitCode
 from heteromig.runner.crew import Crew
 from heteromig.runner.session import Outcome, execute
-from heteromig.views.console import choose_reporter, print_report_made, print_summary
+from heteromig.views.console import choose_reporter, is_terminal, print_report_made, print_summary, wants_live
 from heteromig.views.outlet import Outlet
 from heteromig.views.relay import Relay
 
@@ -31,6 +32,13 @@ class Showing(Struct, frozen=True):
     events: bool
     debug: bool
     report: bool
+
+
+def shows_live(showing: Showing) -> bool:
+    """Whether each run of a campaign is shown by the live table; where it is not, a line for each run is enough."""
+    if showing.live is None and (showing.json or showing.debug):
+        return False
+    return wants_live(live=showing.live, environ=os.environ, stderr_isatty=is_terminal())
 
 
 def execute_and_show(spec: RunSpec, showing: Showing, sampler_faults: Path | None) -> int:

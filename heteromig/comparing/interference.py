@@ -164,13 +164,13 @@ class Interference(Struct, frozen=True):
 def interference(
     settings: MatrixSettings,
     runs: Sequence[CellRun],
-    read: Mapping[str, Measured | str],
+    read: Mapping[str, Measured],
     origin: Origin,
     stop: Stop | None = None,
 ) -> Interference:
     """The matrix as far as it is known.
 
-    `read` has what each measured run said, by its id, or why that cannot be believed, as the end of a sentence.
+    `read` has what each measured run said, by its id.
 
     Raises:
         UsageError: a run belongs to no cell of the matrix.
@@ -186,7 +186,7 @@ def interference(
         confidence=CONFIDENCE,
         cells=found,
         worst=_worst_neighbours(settings, found),
-        conditions=_conditions([one for one in read.values() if isinstance(one, Measured)]),
+        conditions=_conditions(tuple(read.values())),
         remarks=tuple(dict.fromkeys(remark for one in found for remark in one.remarks)),
         runs_done=len(runs),
         runs_left=left,
@@ -210,11 +210,12 @@ def cost_of(change: Change) -> Cost | None:
 
 
 def _cell(
-    settings: MatrixSettings, state: CellState, runs: Sequence[CellRun], read: Mapping[str, Measured | str]
+    settings: MatrixSettings, state: CellState, runs: Sequence[CellRun], read: Mapping[str, Measured]
 ) -> CellResult:
     cell = state.cell
-    seen = [read.get(run.run_id) for run in runs if run.cell == cell]
-    logged = dict.fromkeys(name for one in seen if isinstance(one, Measured) for name in one.figures)
+    logged = dict.fromkeys(
+        name for run in runs if run.cell == cell and run.run_id in read for name in read[run.run_id].figures
+    )
     primary = primary_metric(cell.scenario, logged)
     result = CellResult(
         main=cell.main,
@@ -228,13 +229,7 @@ def _cell(
     if state.status is not Status.COMPLETE:
         there = len(state.measured) - state.measured.count(None)
         return result if state.reason else replace(result, reason=f"{there} of {len(state.measured)} runs are there")
-    measured: list[Measured] = []
-    for run in state.measured:
-        one = "it is not there" if run is None else read.get(run.run_id, "it is not there")
-        if isinstance(one, str):
-            name = "" if run is None else run.run_id
-            return replace(result, status=Status.FAILED, reason=f"{name} cannot be used: {one}")
-        measured.append(one)
+    measured = [read[run.run_id] for run in state.measured if run is not None]
     alone, beside = measured[::2], measured[1::2]
     differing = differences([one.settings for one in alone], [one.settings for one in beside])
     if differing:
@@ -258,7 +253,7 @@ def _runs(
     settings: MatrixSettings,
     cell: Cell,
     runs: Sequence[CellRun],
-    read: Mapping[str, Measured | str],
+    read: Mapping[str, Measured],
     primary: str,
 ) -> tuple[RunInCell, ...]:
     sides = order(settings.repetitions)
@@ -268,7 +263,6 @@ def _runs(
         if run.cell != cell:
             continue
         tries[run.position] += 1
-        one = read.get(run.run_id)
         found.append(
             RunInCell(
                 run_id=run.run_id,
@@ -279,7 +273,7 @@ def _runs(
                 ending=run.ending,
                 reason=run.reason,
                 took_s=run.took_s,
-                value=one.figures.get(primary) if isinstance(one, Measured) else None,
+                value=read[run.run_id].figures.get(primary) if run.run_id in read else None,
             )
         )
     return tuple(found)

@@ -65,10 +65,10 @@ def played(
     noise: Sequence[float] = NOISE,
     failing: Sequence[str] = (),
     at_most: int = 1000,
-) -> tuple[list[CellRun], dict[str, Measured | str]]:
+) -> tuple[list[CellRun], dict[str, Measured]]:
     """All runs that the planner asks for: alone 1000 samples/s in 10 ms, beside a set so many times that."""
     runs: list[CellRun] = []
-    read: dict[str, Measured | str] = {}
+    read: dict[str, Measured] = {}
     while isinstance(step := next_run(settings, runs), RunCell) and len(runs) < at_most:
         name = step.cell.backgrounds.name
         beside = step.side is Side.BESIDE
@@ -200,15 +200,12 @@ def test_an_interrupted_matrix_says_what_is_left_and_shows_nothing_half_measured
     assert matrix(at_most=10).exit_code is None
 
 
-def test_runs_that_cannot_be_believed_or_compared_make_a_hole() -> None:
+def test_runs_that_cannot_be_compared_make_a_hole() -> None:
     runs, read = played(ASKED, SLOWER)
-    first, second = runs[0].run_id, runs[7].run_id
-    read[first] = "its journal was altered"
-    other = read[second]
-    assert isinstance(other, Measured)
-    read[second] = replace(other, settings=(("benchmark", "resnet50"), ("GPU product", "H100")))
+    second = runs[7].run_id
+    read[second] = replace(read[second], settings=(("benchmark", "resnet50"), ("GPU product", "H100")))
     found = interference(ASKED, runs, read, ORIGIN)
-    assert [cell.status for cell in found.cells] == [Status.FAILED, Status.FAILED, Status.COMPLETE]
-    assert found.cells[0].reason == f"{first} cannot be used: its journal was altered"
+    assert [cell.status for cell in found.cells] == [Status.COMPLETE, Status.FAILED, Status.COMPLETE]
+    assert found.cells[1].cost is None
     assert "differ in more than their neighbours, GPU product: H100 or A100 against A100" in found.cells[1].reason
     assert ("GPU product", "A100") not in found.conditions
