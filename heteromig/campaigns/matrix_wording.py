@@ -7,15 +7,17 @@ import io
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from heteromig.campaign.matrix import Cell, RunCell, Status, cells, expected_s, order
+from heteromig.campaign.matrix import Cell, CellRun, Ending, RunCell, Status, cells, expected_s, order, states
 from heteromig.campaign.probes import Side
+from heteromig.campaigns.directory import MATRIX
 from heteromig.campaigns.matrix_asking import Asking
 from heteromig.campaigns.matrix_index import MatrixIndex
 from heteromig.comparing.interference import P99, CellResult, Interference
 from heteromig.core.degradation import Change
 from heteromig.core.units import format_duration_s
-from heteromig.results.metrics import BRAKE, HEAT, POWER, POWER_CAP, QPS, SM_CLOCK
+from heteromig.results.metrics import BRAKE, HEAT, POWER, POWER_CAP, QPS, SM_CLOCK, metric_of
 from heteromig.results.wording import percent
+from heteromig.views.campaign_bar import CampaignProgress
 from heteromig.views.text import printable, sentence
 from heteromig.views.verdict_text import SIMULATED_NOTE
 
@@ -44,25 +46,51 @@ def plan_text(asked: Asking, width: int) -> str:
     )
 
 
+def progress_of(index: MatrixIndex, step: RunCell) -> CampaignProgress:
+    """How far it is, for the picture of the run in hand."""
+    settings = index.asked.matrix
+    done = CellRun(step.cell, step.position, Ending.MEASURED, run_id="in hand")
+    return CampaignProgress(
+        campaign=MATRIX,
+        number=len(index.entries) + 1,
+        of=len(index.entries) + _left(index),
+        what=_what(step),
+        took_s=sum(entry.took_s for entry in index.entries),
+        left_s=step.remaining_s,
+        after_s=expected_s(settings, (*index.runs, done)),
+    )
+
+
 def begun_line(index: MatrixIndex, step: RunCell) -> str:
     """What is run next, and how long all of it takes."""
-    place = "alone" if step.side is Side.ISOLATED else f"beside {step.cell.backgrounds.name}"
     left = format_duration_s(round(step.remaining_s))
-    what = f"{step.cell.main} {step.cell.scenario} {place}"
-    return sentence(f"{len(index.entries) + 1}: {what}, {step.why}; about {left} left")
+    number = len(index.entries) + 1
+    again = f" ({step.why})" if step.attempt > 1 else ""
+    return sentence(f"{number} of {len(index.entries) + _left(index)}: {_what(step)}{again}; about {left} left")
+
+
+def _what(step: RunCell) -> str:
+    place = "alone" if step.side is Side.ISOLATED else f"beside {step.cell.backgrounds.name}"
+    return f"{step.cell.main} {step.cell.scenario} {place}"
+
+
+def _left(index: MatrixIndex) -> int:
+    """How many runs are left if none fails, the next one included."""
+    known = states(index.asked.matrix, index.runs)
+    return sum(one.measured.count(None) for one in known if one.status is Status.PENDING)
 
 
 def ended_lines(index: MatrixIndex, found: Interference) -> Iterator[str]:
     """How the last run came out, and its cell, if that was the last of it."""
-    number, entry = len(index.entries), index.entries[-1]
+    entry = index.entries[-1]
     if entry.run is None:
-        yield sentence(f"{number}: exit {entry.exit_code}: {index.sentence}")
+        yield sentence(f"exit {entry.exit_code}: {index.sentence}")
         return
     cell = next(one for one in found.cells if _is_of(one, entry.step.cell))
     run = next(one for one in cell.runs if one.run_id == entry.run.run_id)
-    value = "" if run.value is None else f", {cell.primary} {run.value:.5g}"
+    value = "" if run.value is None else f", {_figure(cell, run.value)}"
     said = f": {run.reason}" if run.reason else ""
-    yield sentence(f"{number}: {run.side.value}, {run.ending.value}{value}{said}")
+    yield sentence(f"{run.ending.value}{value}{said}")
     if cell.status is not Status.PENDING:
         yield sentence(f"{name_of(cell)}: {cell.sentence or f'failed, {cell.reason}'}")
 
@@ -126,18 +154,19 @@ def _head(found: Interference) -> str:
 
 def _results(found: Interference) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Titles and a row a cell; columns of which no cell knows anything are left out."""
-    titles = ["MAIN", "SCENARIO", "BESIDE", "THROUGHPUT", "LATENCY", "POWER W", "CLOCK MHZ", "THROTTLED"]
+    titles = ["MAIN", "SCENARIO", "BESIDE", "FINDING", "THROUGHPUT", "LATENCY", "POWER W", "CLOCK MHZ", "THROTTLED"]
     rows = [_result(cell) for cell in found.cells]
-    kept = [place for place in range(len(titles)) if place < 4 or any(row[place] != _UNKNOWN for row in rows)]  # noqa: PLR2004 - those that are always there
+    kept = [place for place in range(len(titles)) if place < 5 or any(row[place] != _UNKNOWN for row in rows)]  # noqa: PLR2004 - those that are always there
     return tuple(titles[place] for place in kept), [tuple(row[place] for place in kept) for row in rows]
 
 
 def _result(cell: CellResult) -> tuple[str, ...]:
     first = (cell.main, cell.scenario, printable(cell.backgrounds.name))
     if cell.status is not Status.COMPLETE:
-        return (*first, cell.status.value.upper(), *((_UNKNOWN,) * 4))
+        return (*first, cell.status.value.upper(), *((_UNKNOWN,) * 5))
     return (
         *first,
+        cell.judgement.value,
         _changed(cell.throughput),
         _changed(cell.latency),
         _from_to(cell.change(POWER.name)),
@@ -198,10 +227,16 @@ def _notes(found: Interference) -> Iterator[str]:
 def _runs(found: Interference) -> Iterator[tuple[str, ...]]:
     for cell in found.cells:
         for run in cell.runs:
-            value = _UNKNOWN if run.value is None else f"{cell.primary} {run.value:.5g}"
+            value = _UNKNOWN if run.value is None else _figure(cell, run.value)
             took = _UNKNOWN if run.took_s is None else format_duration_s(run.took_s)
             came_out = f"{run.ending.value}: {printable(run.reason)}" if run.reason else run.ending.value
             yield run.run_dir, name_of(cell), run.side.value, came_out, value, took
+
+
+def _figure(cell: CellResult, value: float) -> str:
+    """`1003.6 samples/s`, `p99 12.345 ms`."""
+    metric = metric_of(cell.primary)
+    return f"{'' if metric == QPS else f'{metric.name} '}{value:.5g} {metric.unit}".rstrip()
 
 
 def _planned(every: Sequence[Cell]) -> list[tuple[str, ...]]:

@@ -14,7 +14,7 @@ from heteromig.campaign.matrix import RunCell, cells, expected_s, order
 from heteromig.campaigns.matrix import measure_matrix, now_utc
 from heteromig.campaigns.matrix_asking import Asking, asking
 from heteromig.campaigns.matrix_index import MatrixIndex, begin_matrix, resume_matrix, written_down
-from heteromig.campaigns.matrix_wording import answer_csv, answer_markdown, answer_text, plan_text
+from heteromig.campaigns.matrix_wording import answer_csv, answer_markdown, answer_text, plan_text, progress_of
 from heteromig.cli.command import Format
 from heteromig.cli.executing import Showing, execute_shown, shows_live
 from heteromig.cli.printing import say
@@ -55,7 +55,7 @@ def execute_matrix(
     shown = msgspec.structs.replace(showing, report=False, quiet=showing.quiet or not shows_live(showing))
 
     def execute(spec: RunSpec, index: MatrixIndex, step: RunCell) -> Outcome:
-        return execute_shown(spec, shown, sampler_faults, campaign_dir)
+        return execute_shown(spec, shown, sampler_faults, campaign_dir, campaign=progress_of(index, step))
 
     def tell(line: str) -> None:
         if not showing.quiet:

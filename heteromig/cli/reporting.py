@@ -42,7 +42,8 @@ def _report(
     ] = None,
 ) -> None:
     """Make a report of a run, however far it got."""
-    from heteromig.comparing.series import refuse_series  # noqa: PLC0415 - keeps `--help` quick, as all imports here
+    from heteromig.campaigns.directory import refuse_campaign  # noqa: PLC0415 - keeps `--help` quick, as all here
+    from heteromig.comparing.series import refuse_series  # noqa: PLC0415
     from heteromig.core.errors import UsageError  # noqa: PLC0415
     from heteromig.report.making import Format, refuse_evidence, report, write, write_where_told  # noqa: PLC0415
     from heteromig.runner.rundir import REPORT  # noqa: PLC0415
@@ -52,6 +53,7 @@ def _report(
     if output is not None:
         refuse_evidence(run_dir, output)
     refuse_series(run_dir)
+    refuse_campaign(run_dir)
     text = report(run_dir, Format(kind))
     if output is not None:
         write_where_told(output, text)

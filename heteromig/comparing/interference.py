@@ -337,11 +337,16 @@ def _rivals(worst: str, costs: Mapping[str, Cost]) -> list[str]:
 
 
 def _worse(metric: Metric, cost: Cost) -> str:
-    """`12.3 % slower (10.1 % to 14.5 %)`."""
-    less, more = (metric.less, metric.more) if metric.better is Better.LESS else (metric.more, metric.less)
-    size = f"{abs(cost.share):.1%}".replace("%", " %")
-    span = "" if cost.low is None or cost.high is None else f" ({cost.low:.1%} to {cost.high:.1%})".replace("%", " %")
-    return f"{size} {more if cost.share > 0 else less}{span}"
+    """`12.3 % slower (10.1 % slower to 14.5 % slower)`."""
+    span = (
+        "" if cost.low is None or cost.high is None else f" ({_sized(metric, cost.low)} to {_sized(metric, cost.high)})"
+    )
+    return f"{_sized(metric, cost.share)}{span}"
+
+
+def _sized(metric: Metric, share: float) -> str:
+    worse, better = (metric.more, metric.less) if metric.better is Better.LESS else (metric.less, metric.more)
+    return f"{100 * abs(share):.1f} % {worse if share > 0 else better}"
 
 
 def _listed(names: Sequence[str]) -> str:
