@@ -84,6 +84,9 @@ def asking(config: Config) -> Asking:
     models = {spec.benchmark(spec.main.benchmark).model for spec in alone.values()}
     free = min(len(place(spec, inventory)) for spec in alone.values()) - 1
     said = {name: _of_set(config, first, name, names) for name, names in _sets(config).items()}
+    cpus = tuple(sorted(os.sched_getaffinity(0)))
+    if free < 1:  # which planning says in a sentence of its own
+        make_plan(next(iter(said.values())), inventory, cpus)
     around_s, start_s = _EMBEDDED_S if isinstance(harness_of(first), LoadgenHarness) else _OTHERS_S
     isolated_s = _MAIN_TAKES * first.main.duration_ms / 1000 + around_s
     settings = MatrixSettings(
@@ -105,7 +108,6 @@ def asking(config: Config) -> Asking:
             (Side.BESIDE, _beside(config, cell)),
         )
     }
-    cpus = tuple(sorted(os.sched_getaffinity(0)))
     needs: dict[EngineNeed, None] = {}
     for spec in specs.values():
         plan = make_plan(spec, inventory, cpus)

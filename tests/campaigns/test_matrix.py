@@ -33,7 +33,7 @@ from heteromig.campaigns.matrix_wording import (
 )
 from heteromig.comparing.interference import Interference
 from heteromig.comparing.measured import Measured
-from heteromig.core.errors import EvidenceError, UsageError
+from heteromig.core.errors import EvidenceError, PreflightError, UsageError
 from heteromig.core.spec import Goal, RunSpec
 from heteromig.runner.config import BackgroundConfig, Config, MainConfig, MatrixConfig
 from heteromig.runner.session import Outcome
@@ -145,6 +145,12 @@ def test_what_cannot_be_measured_is_refused(home: Path, config: Config, words: s
     assert home.is_dir()
     with pytest.raises(UsageError, match=words):
         asking(config)
+
+
+def test_one_slice_is_too_few(home: Path) -> None:
+    assert home.is_dir()
+    with pytest.raises(PreflightError, match="needs at least 2"):
+        asking(replace(SIM, slices="sim:a30/1x4g.24gb"))
 
 
 # --- the index --------------------------------------------------------------------------------------------------------
