@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 import time
@@ -78,15 +79,16 @@ def _measure(campaign_dir: Path, index: MatrixIndex, asked: Asking, how: Shown) 
 
     def tell(line: str) -> None:
         if not showing.quiet:
-            typer.echo(line, err=True)
+            with contextlib.suppress(OSError):  # the terminal may be gone, and the files are still to be written
+                typer.echo(line, err=True)
 
     if not index.entries:
         tell(plan_text(asked, width_of(sys.stderr)) + "\n")
     index, found = measure_matrix(campaign_dir, index, asked.specs, execute, tell)
     _write(campaign_dir, found)
     _print(campaign_dir, found, json=showing.json, output=how.output)
-    if index.exit_code is not None and index.sentence and not showing.quiet:
-        typer.echo(f"To go on, say the same again with --resume {shlex.quote(str(campaign_dir))}", err=True)
+    if index.sentence:
+        tell(f"To go on, say the same again with --resume {shlex.quote(str(campaign_dir))}")
     return ExitCode.INTERNAL if index.exit_code is None else index.exit_code
 
 
