@@ -80,7 +80,7 @@ def _render(story: Story, kind: Format) -> str:
         from heteromig.report.trace import trace  # noqa: PLC0415
 
         return trace(story)
-    from heteromig.report.page import render  # noqa: PLC0415
+    from heteromig.report.run_page import render  # noqa: PLC0415
 
     return render(story)
 

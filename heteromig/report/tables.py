@@ -21,11 +21,16 @@ _STATUS_TONES = {Status.OK: "good", Status.VIOLATED: "bad", Status.NOT_OBSERVABL
 
 
 class Cell(Struct, frozen=True):
-    """`tone` is good, warn, bad or nothing; `code` is for what is copied or compared letter by letter."""
+    """`tone` is good, warn, bad or nothing; `code` is for what is copied or compared letter by letter.
+
+    `detail` is what stands behind it, smaller; `href` is where it leads, beside the page.
+    """
 
     text: str
     tone: str = ""
     code: bool = False
+    detail: str = ""
+    href: str = ""
 
 
 class Table(Struct, frozen=True):

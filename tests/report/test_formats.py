@@ -17,7 +17,7 @@ from heteromig.core.degradation import Better, Change, Degradation, Estimate, Ju
 from heteromig.core.overlap import Silence, Watch
 from heteromig.report.making import Format, report
 from heteromig.report.markdown import escaped, markdown
-from heteromig.report.page import render
+from heteromig.report.run_page import render
 from heteromig.report.story import Gap, Story
 from heteromig.report.telling import tell
 from heteromig.report.trace import trace
