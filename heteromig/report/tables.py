@@ -23,7 +23,7 @@ _STATUS_TONES = {Status.OK: "good", Status.VIOLATED: "bad", Status.NOT_OBSERVABL
 class Cell(Struct, frozen=True):
     """`tone` is good, warn, bad or nothing; `code` is for what is copied or compared letter by letter.
 
-    `detail` is what stands behind it, smaller; `href` is where it leads, beside the page.
+    `detail` is what stands below it, smaller; `href` and `detail_href` are where they lead, beside the page.
     """
 
     text: str
@@ -31,6 +31,7 @@ class Cell(Struct, frozen=True):
     code: bool = False
     detail: str = ""
     href: str = ""
+    detail_href: str = ""
 
 
 class Table(Struct, frozen=True):

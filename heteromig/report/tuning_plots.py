@@ -29,16 +29,15 @@ from heteromig.report.drawing import (
     as_svg,
     blank,
 )
-from heteromig.report.tuning_story import Fate, TunedRun, TunedSide, TuningStory
-from heteromig.report.words import SIDES
+from heteromig.report.tuning_story import SIDES, Fate, TunedRun, TunedSide, TuningStory
 
-_MARKS = {
+_MARKS: dict[Fate, dict[str, Any]] = {
     Fate.PASSED: {"marker": "o", "markersize": 9, "color": MAIN, "markeredgecolor": PAPER, "markeredgewidth": 0.8},
     Fate.FAILED: {"marker": "X", "markersize": 10, "color": BAD, "markeredgecolor": PAPER, "markeredgewidth": 0.8},
     Fate.ENDED: {"marker": "^", "markersize": 9, "color": PAPER, "markeredgecolor": BAD, "markeredgewidth": 1.6},
     Fate.NOTHING: {"marker": "s", "markersize": 7, "color": PAPER, "markeredgecolor": OTHER, "markeredgewidth": 1.4},
 }
-_RING = {"marker": "o", "markersize": 16, "color": "none", "markeredgewidth": 1.2}
+_RING: dict[str, Any] = {"marker": "o", "markersize": 16, "color": "none", "markeredgewidth": 1.2}
 _EDGES = {Fate.PASSED: MAIN, Fate.FAILED: BAD, Fate.ENDED: BAD, Fate.NOTHING: OTHER}
 _BAND = 0.12
 """How opaque a bracket is."""
@@ -46,7 +45,8 @@ _NONE_LATE = 0.4
 """Of the least share drawn: where runs are drawn in which no query was late, which has no logarithm."""
 _MARGIN = 0.06
 _MARK_PIXELS, _RING_PIXELS, _LINE_PIXELS = 6.0, 10.0, 13.0
-_STEPS = (1, 2, 5)
+_STEPS = ((1, 2, 5), (1, 3), (1,))
+"""Of ticks within a decade, the finest of which there are few enough."""
 _NEAR = 6.0
 """Below such a ratio of its ends an axis has even steps, although it is logarithmic."""
 
@@ -143,12 +143,15 @@ def _frame(axes: Axes, across: tuple[float, float], up: tuple[float, float], *, 
 def _ticks(window: tuple[float, float], most: int) -> list[float]:
     low, high = window
     if high / low < _NEAR:
-        found = MaxNLocator(nbins=most, min_n_ticks=2).tick_values(low, high)
+        found = MaxNLocator(nbins=most, steps=[1, 2, 5, 10], min_n_ticks=2).tick_values(low, high)
         return [float(tick) for tick in found if low <= tick <= high]
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [step * 10.0**decade for decade in decades for step in _STEPS]
-    ticks = [tick for tick in ticks if low <= tick <= high]
-    return ticks if len(ticks) <= most else ticks[:: math.ceil(len(ticks) / most)]
+    for steps in _STEPS:
+        ticks = [step * 10.0**decade for decade in decades for step in steps]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= most:
+            return ticks
+    return ticks[:: math.ceil(len(ticks) / most)]
 
 
 def _rate_axis(axes: Axes, window: tuple[float, float], *, across: bool) -> None:
@@ -206,7 +209,7 @@ def _allowed_line(axes: Axes, share: float) -> _Box:
     words = f"{100 * share:.3g} % may be late"
     axes.annotate(
         words, (1, share), xytext=(-4, 3), xycoords=("axes fraction", "data"), textcoords="offset points", color=BAD,
-        fontsize=10, ha="right", va="bottom", zorder=5,
+        fontsize=10, ha="right", va="bottom", zorder=3, bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.0},
     )  # fmt: skip
     x, y = axes.bbox.x1 - 4, float(axes.transData.transform((1, share))[1]) + 3
     return (x - GLYPH_PIXELS * len(words), y, x, y + _LINE_PIXELS)
@@ -232,7 +235,7 @@ def _headline(axes: Axes, side: TunedSide, *, narrow: bool) -> None:
     axes.annotate(SIDES[side.side], (0, 1), xytext=(0, 7), color=INK, weight="bold", ha="left", **place)
     answer = side.answer
     if answer is not None and answer.rate_qps is not None:
-        axes.axvline(answer.rate_qps, color=MAIN, linewidth=1.4, zorder=1)
+        axes.axvline(answer.rate_qps, color=MAIN, linewidth=1.4, zorder=1, dashes=(5, 3))
         words = f"{answer.rate_qps:.5g} qps" if narrow else f"answer: {answer.rate_qps:.5g} qps"
         axes.annotate(words, (1, 1), xytext=(0, 7), color=MAIN, weight="bold", ha="right", **place)
 
@@ -264,16 +267,19 @@ def _draw_side(axes: Axes, side: Side, runs: Sequence[TunedRun], rates: tuple[fl
 
 
 def _draw_runs(
-    axes: Axes, runs: Sequence[TunedRun], points: Sequence[tuple[float, float]], taken: list[_Box], *, numbered: bool = True
+    axes: Axes,
+    runs: Sequence[TunedRun],
+    points: Sequence[tuple[float, float]],
+    taken: list[_Box],
+    *,
+    numbered: bool = True,
 ) -> None:
     """A mark for each run, with a ring at full length, and its number where there is room for it."""
     places = [tuple(map(float, axes.transData.transform(point))) for point in points]
     for run, (x, y) in zip(runs, points, strict=True):
         axes.plot([x], [y], linestyle="none", zorder=4, clip_on=False, **_MARKS[run.fate])
         if run.is_full:
-            axes.plot(
-                [x], [y], linestyle="none", zorder=4, clip_on=False, markeredgecolor=_EDGES[run.fate], **_RING
-            )
+            axes.plot([x], [y], linestyle="none", zorder=4, clip_on=False, markeredgecolor=_EDGES[run.fate], **_RING)
     if not numbered:
         return
     sizes = [_RING_PIXELS if run.is_full else _MARK_PIXELS for run in runs]

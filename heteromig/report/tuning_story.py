@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
@@ -28,9 +26,11 @@ from heteromig.campaign.tuning import bracket, knee, next_step, passed, spoiled
 from heteromig.campaigns.directory import Campaign, Entry, Wanted, read_campaign
 from heteromig.campaigns.wording import answers_of, conclusion, least_left_s
 from heteromig.core.spec import Isolation
-from heteromig.runner.rundir import REPORT
+from heteromig.report.links import links
 from heteromig.views.text import printable, sentence
 from heteromig.views.verdict_text import SIMULATED_NOTE, SOFT_NOTE
+
+SIDES = {Side.ISOLATED: "Alone", Side.BESIDE: "Beside its backgrounds"}
 
 
 class Fate(Enum):
@@ -181,7 +181,7 @@ def _side(campaign: Campaign, side: Side, left: Next | None) -> TunedSide:
     elif ended is not None and not isinstance(ended, Done) and ended.side is side:
         why = ended.why
     elif ended is not None or (left is not None and left.step.side is not side):
-        why = "It was not come to."
+        why = "No run of it was made."
     return TunedSide(
         side=side,
         answer=answer,
@@ -195,7 +195,7 @@ def _run(campaign_dir: Path, campaign: Campaign, number: int, entry: Entry) -> T
     probe, step = entry.probe, entry.step
     settings = campaign.asked.tune
     until = [one.probe for one in campaign.entries[:number] if one.probe is not None]
-    directory, page = _links(campaign_dir, entry.run_dir)
+    directory, page = links(campaign_dir, entry.run_dir)
     reason = probe.reason if probe is not None else campaign.sentence if number == len(campaign.entries) else ""
     return TunedRun(
         number=number,
@@ -229,12 +229,3 @@ def _fate(settings: TuneSettings, probe: Probe | None) -> Fate:
 
 def _late_share(probe: Probe | None) -> float | None:
     return probe.misses / probe.queries if probe is not None and probe.misses is not None and probe.queries else None
-
-
-def _links(campaign_dir: Path, run_dir: str) -> tuple[str, str]:
-    """Where a run and its page are, seen from the directory of the campaign; what is not in there is not led to."""
-    inside = Path(run_dir).name == run_dir != ".."
-    if not inside or not os.path.isdir(campaign_dir / run_dir):  # noqa: PTH112 - never raises, whatever the name is
-        return "", ""
-    where = f"./{quote(run_dir)}"
-    return f"{where}/", f"{where}/{REPORT}" if (campaign_dir / run_dir / REPORT).is_file() else ""

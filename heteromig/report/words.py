@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from heteromig.campaign.probes import Side
 from heteromig.core.units import format_duration_s
 from heteromig.views.verdict_text import UNKNOWN, slack_words
 
 NONE = "-"
 """What did not happen, or does not apply."""
-
-SIDES = {Side.ISOLATED: "Alone", Side.BESIDE: "Beside its backgrounds"}
 
 _SHORT_S, _MINUTES_S, _HOURS_S = 10.0, 300.0, 7200.0
 
