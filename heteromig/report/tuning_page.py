@@ -38,9 +38,9 @@ def render(story: TuningStory) -> str:
         marks=tuple((fate.name.lower(), fate.value) for fate in Fate if any(one is fate for one, _ in used)),
         rings=any(is_full for _, is_full in used),
         runs=_runs_table(story),
+        knees=any(side.knee is not None for side in story.sides),
         settings=_settings_table(story),
         next=_next_words(story),
-        latency=_latency_name(story),
     )
 
 
@@ -117,15 +117,13 @@ def _span(alone: Bracket, beside: Bracket) -> str:
     if not (alone.low_qps and alone.high_qps and beside.low_qps and beside.high_qps):
         return ""
     least, most = beside.low_qps / alone.high_qps, beside.high_qps / alone.low_qps
-    return f" (from {_change(least)} to {_change(most)} by their brackets)"
-
-
-def _change(ratio: float) -> str:
-    return f"{ratio - 1:+.1%}".replace("%", " %")
+    if most > 1:
+        return f" (at most {_size(least)} lower by their brackets)" if least < 1 else ""
+    return f" ({_size(most)} to {_size(least)} lower by their brackets)"
 
 
 def _share(share: float) -> str:
-    return f"{share:.2%}".replace("%", " %")
+    return f"{share:.2%}".replace("%", "\N{NO-BREAK SPACE}%")
 
 
 def _size(ratio: float) -> str:
@@ -133,7 +131,7 @@ def _size(ratio: float) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{share:.1%}".replace("%", " %")
+    return f"{share:.1%}".replace("%", "\N{NO-BREAK SPACE}%")
 
 
 def _latencies(answer: Answer) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -20,11 +21,13 @@ from heteromig.campaign.probes import (
     Probe,
     RunProbe,
     Side,
+    Stopped,
     TuneSettings,
 )
 from heteromig.campaign.tuning import bracket, knee, next_step, passed, spoiled
 from heteromig.campaigns.directory import Campaign, Entry, Wanted, read_campaign
 from heteromig.campaigns.wording import answers_of, conclusion, least_left_s
+from heteromig.core.errors import EvidenceError
 from heteromig.core.spec import Isolation
 from heteromig.report.links import links
 from heteromig.views.text import printable, sentence
@@ -88,7 +91,10 @@ class Next(Struct, frozen=True):
 
 
 class TuningStory(Struct, frozen=True):
-    """All of it. `exit_code` is None while no end is written down; `next` is None where nothing is left to run."""
+    """All of it. `exit_code` is None while no end is written down; `next` is None where nothing is left to run.
+
+    `can_go_on` says whether `--resume` would run something. `asked` is all that was asked, for reading.
+    """
 
     campaign_id: str
     campaign_dir: str
@@ -106,6 +112,7 @@ class TuningStory(Struct, frozen=True):
     sides: tuple[TunedSide, ...]
     runs: tuple[TunedRun, ...]
     next: Next | None
+    can_go_on: bool
     asked: str
 
     @property
@@ -125,6 +132,8 @@ def tell_tuning(campaign_dir: Path) -> TuningStory:
         EvidenceError: its index cannot be read, was altered, or is of another version.
     """
     campaign = read_campaign(campaign_dir)
+    if not all(map(_can_be, campaign.entries)):
+        raise EvidenceError(f"{campaign_dir} was altered: its index has a run that cannot be. Begin another campaign.")
     spec = campaign.asked.run
     status, words = conclusion(campaign)
     left = _next(campaign)
@@ -147,8 +156,20 @@ def tell_tuning(campaign_dir: Path) -> TuningStory:
             _run(campaign_dir, campaign, number, entry) for number, entry in enumerate(campaign.entries, start=1)
         ),
         next=left,
+        can_go_on=campaign.answer is None or isinstance(campaign.answer, Stopped),
         asked=_shown(campaign),
     )
+
+
+def _can_be(entry: Entry) -> bool:
+    """Whether the numbers of a run are such as a run has; what is drawn is their logarithm."""
+    probe = entry.probe
+    rates = [entry.step.rate_qps, *(() if probe is None else (probe.rate_qps, probe.achieved_qps))]
+    if any(rate is not None and not 0 < rate < math.inf for rate in rates):
+        return False
+    if probe is None:
+        return True
+    return probe.rate_qps == entry.step.rate_qps and 0 <= (probe.misses or 0) <= max(probe.queries, 0)
 
 
 def _banners(campaign: Campaign) -> Iterator[str]:
