@@ -76,7 +76,7 @@ def execute_tuning(asked: Tuning, showing: Showing, sampler_faults: Path | None)
 
     campaign = tune(campaign_dir, campaign, specs, execute, tell)
     _conclude(campaign_dir, campaign, json=showing.json, markdown=asked.markdown)
-    if showing.report and campaign.entries:
+    if showing.report:
         page = make_own_report(campaign_dir, quiet=showing.quiet)
         if page is not None and not showing.json and not asked.markdown:
             print_report_made(str(page))

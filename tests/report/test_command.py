@@ -262,7 +262,10 @@ def test_an_interrupted_tuning_has_a_page_that_says_how_to_go_on(tmp_path: Path)
     ("more", "environ", "made"), [(("--no-report",), WITH_REPORT, False), (("--json",), WITH_REPORT, True)]
 )
 def test_what_a_tuning_was_told_of_its_page_is_done(
-    tmp_path: Path, more: tuple[str, ...], environ: dict[str, str], made: bool  # noqa: FBT001 - of the table
+    tmp_path: Path,
+    more: tuple[str, ...],
+    environ: dict[str, str],
+    made: bool,  # noqa: FBT001 - of the table
 ) -> None:
     argv = (*TUNE, "--isolated", *more)
     finished = Command(tmp_path, argv, environ=environ, module="tests.e2e.quick", name="tune").finish()
