@@ -15,15 +15,14 @@ from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 
-from heteromig.campaigns.directory import is_campaign, read_campaign
-from heteromig.campaigns.wording import answer_markdown
+from heteromig.campaigns.directory import MATRIX, TUNE, is_campaign, kind_of, read_campaign
 from heteromig.core.errors import EvidenceError, PreflightError, UsageError
 from heteromig.report.links import run_in
 from heteromig.report.story import Story
 from heteromig.report.telling import tell
 from heteromig.runner.rundir import REPORT
 
-TUNE_PAGE = "tune.html"
+_PAGES = {TUNE: "tune.html", MATRIX: "matrix.html"}
 _NEEDED = ("matplotlib", "jinja2")
 
 
@@ -42,7 +41,8 @@ def missing_packages() -> tuple[str, ...]:
 
 def page_of(directory: Path) -> Path:
     """Where the page of a run or of a campaign belongs."""
-    return directory / (TUNE_PAGE if is_campaign(directory) else REPORT)
+    kind = kind_of(directory)
+    return directory / (REPORT if kind is None else _PAGES.get(kind, REPORT))
 
 
 def how_to_make_it(missing: tuple[str, ...], directory: Path) -> str:
@@ -87,9 +87,13 @@ def make_pages(directory: Path) -> Path:
 
 
 def _runs_of(directory: Path) -> list[Path]:
-    if not is_campaign(directory):
-        return []
-    names = [entry.run_dir for entry in read_campaign(directory).entries]
+    kind = kind_of(directory)
+    if kind == MATRIX:
+        from heteromig.campaigns.matrix_index import read_matrix  # noqa: PLC0415 - only what is there
+
+        names = [entry.run_dir for entry in read_matrix(directory).entries]
+    else:
+        names = [entry.run_dir for entry in read_campaign(directory).entries] if kind == TUNE else []
     return [found for name in names if (found := run_in(directory, name)) is not None]
 
 
@@ -120,14 +124,31 @@ def _render(story: Story, kind: Format) -> str:
 
 
 def _render_campaign(directory: Path, kind: Format) -> str:
-    if kind is Format.MD:
-        return answer_markdown(read_campaign(directory)) + "\n"
     if kind is Format.TRACE:
         raise UsageError(f"{directory} is a campaign, which has no trace: name one of the run directories in it.")
-    from heteromig.report.tuning_page import render  # noqa: PLC0415 - only what the format needs
+    if kind_of(directory) == MATRIX:
+        return _render_matrix(directory, kind)
+    if kind is Format.MD:
+        from heteromig.campaigns.wording import answer_markdown  # noqa: PLC0415 - only what the format needs
+
+        return answer_markdown(read_campaign(directory)) + "\n"
+    from heteromig.report.tuning_page import render  # noqa: PLC0415
     from heteromig.report.tuning_story import tell_tuning  # noqa: PLC0415
 
     return render(tell_tuning(directory))
+
+
+def _render_matrix(directory: Path, kind: Format) -> str:
+    from heteromig.campaigns.matrix import matrix_in  # noqa: PLC0415
+
+    found = matrix_in(directory)
+    if kind is Format.MD:
+        from heteromig.campaigns.matrix_wording import answer_markdown  # noqa: PLC0415
+
+        return answer_markdown(found) + "\n"
+    from heteromig.report.matrix_page import render  # noqa: PLC0415
+
+    return render(found, directory)
 
 
 def refuse_evidence(directory: Path, path: Path) -> None:
