@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from heteromig.campaign.matrix import Ending, Status, order
-from heteromig.campaign.probes import Side
+from heteromig.campaign.probes import OFFLINE, Side
 from heteromig.comparing.interference import P99, CellResult, Interference, RunInCell, cost_of
 from heteromig.core.degradation import Change, Judgement
 from heteromig.report.links import links
@@ -20,7 +20,7 @@ from heteromig.report.tables import Cell, Table
 from heteromig.report.words import length_words
 from heteromig.results.metrics import BRAKE, HEAT, POWER, POWER_CAP, QPS, SM_CLOCK, metric_of
 from heteromig.results.wording import percent
-from heteromig.views.text import printable, sentence
+from heteromig.views.text import crop, printable, sentence
 from heteromig.views.verdict_text import SIMULATED_NOTE
 
 _UNKNOWN = "n/a"
@@ -30,6 +30,8 @@ _ENDING_TONES = {Ending.MEASURED: "good", Ending.INVALID: "bad", Ending.FAILED: 
 _SIDES = {Side.ISOLATED: "alone", Side.BESIDE: "beside"}
 _FULL_SHARE, _DEEPEST = 0.5, 50
 """A cost of so much and more has the deepest colour, which is so many percent of the colour for what is bad."""
+_REASON_CELLS = 90
+"""So much of a reason stands in the heat map; all of it is in a table below."""
 _THROTTLES = ((HEAT.name, "heat"), (BRAKE.name, "brake"), (POWER_CAP.name, "cap"))
 
 
@@ -123,8 +125,9 @@ def _facts(found: Interference) -> Iterator[Fact]:
     yield Fact("Runs", f"{found.runs_done} in {length_words(found.took_s)}", repeated + left)
     if complete:
         sure = sum(cell.cost is not None and cell.cost.low is not None for cell in complete)
-        words = f"of {sure} cells, with {found.confidence:.0%} confidence".replace("%", " %")
-        yield Fact("Intervals", words if sure else "none", "" if sure else "they take two repetitions at least")
+        words = f"{found.confidence:.0%}".replace("%", "\N{NO-BREAK SPACE}%")
+        said = f"of {sure} cells, in which a change lies with that confidence"
+        yield Fact("Intervals", words if sure else "none", said if sure else "they take two repetitions at least")
 
 
 # --- heat maps --------------------------------------------------------------------------------------------------------
@@ -132,16 +135,17 @@ def _facts(found: Interference) -> Iterator[Fact]:
 
 def _maps(found: Interference) -> Iterator[HeatMap]:
     yield _map(
-        found,
+        found.cells,
         "throughput",
         "Throughput",
         "How much less main did beside its neighbours than alone. In Server its rate is given, so that what neighbours "
         "cost shows in its latency.",
         lambda cell: cell.throughput,
     )
-    if any(cell.latency is not None for cell in found.cells):
+    timed = [cell for cell in found.cells if _has_latency(_row(found, cell.main, cell.scenario))]
+    if any(cell.latency is not None for cell in timed):
         yield _map(
-            found,
+            timed,
             "latency",
             "Latency, 99th percentile",
             "How much longer main's queries took beside its neighbours; another percentile is named where the scenario "
@@ -150,10 +154,22 @@ def _maps(found: Interference) -> Iterator[HeatMap]:
         )
 
 
-def _map(found: Interference, name: str, title: str, says: str, of: Callable[[CellResult], Change | None]) -> HeatMap:
-    sets = list(dict.fromkeys(cell.backgrounds.name for cell in found.cells))
-    rows = dict.fromkeys((cell.main, cell.scenario) for cell in found.cells)
-    there = {(cell.main, cell.scenario, cell.backgrounds.name): cell for cell in found.cells}
+def _has_latency(row: Sequence[CellResult]) -> bool:
+    """Whether a main in a scenario has latencies, as far as one can tell while nothing of it is measured."""
+    measured = [cell for cell in row if cell.changes]
+    return any(cell.latency is not None for cell in measured) or not (measured or row[0].scenario == OFFLINE)
+
+
+def _row(found: Interference, main: str, scenario: str) -> list[CellResult]:
+    return [cell for cell in found.cells if (cell.main, cell.scenario) == (main, scenario)]
+
+
+def _map(
+    found: Sequence[CellResult], name: str, title: str, says: str, of: Callable[[CellResult], Change | None]
+) -> HeatMap:
+    sets = list(dict.fromkeys(cell.backgrounds.name for cell in found))
+    rows = dict.fromkeys((cell.main, cell.scenario) for cell in found)
+    there = {(cell.main, cell.scenario, cell.backgrounds.name): cell for cell in found}
     return HeatMap(
         name=name,
         title=title,
@@ -173,7 +189,7 @@ def _heat(cell: CellResult | None, of: Callable[[CellResult], Change | None]) ->
     if cell is None:
         return Heat("none", _UNKNOWN, said="not in this matrix")
     if cell.status is not Status.COMPLETE:
-        return Heat(cell.status.value, cell.status.value, said=sentence(cell.reason))
+        return Heat(cell.status.value, cell.status.value, said=crop(sentence(cell.reason), _REASON_CELLS))
     change = of(cell)
     cost = None if change is None else cost_of(change)
     if change is None or change.estimate is None or cost is None:
@@ -200,7 +216,7 @@ def _span(change: Change) -> str:
     known = change.estimate
     if known is None or known.low is None or known.high is None:
         return ""
-    return f"{percent(known.low)} to {percent(known.high)}"
+    return f"{percent(known.low).removesuffix(' %')} to {percent(known.high)}"
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -224,7 +240,7 @@ def _cell(cell: CellResult) -> tuple[Cell, ...]:
     name = Cell(_where(cell), detail=f"beside {_neighbours(cell)}")
     if cell.status is not Status.COMPLETE:
         tone = "bad" if cell.status is Status.FAILED else "warn"
-        return (name, Cell(cell.status.value, tone, detail=sentence(cell.reason)), *[unknown] * 6)
+        return (name, Cell(cell.status.value, tone), *[unknown] * 6)
     pairs = next((change.estimate.n for change in cell.changes if change.estimate is not None), None)
     return (
         name,
@@ -251,7 +267,7 @@ def _changed(change: Change | None) -> Cell:
     own = "" if change.metric.name in {QPS.name, P99} else f"{change.metric.name} "
     span = _span(change)
     both = f"{change.first:.5g} to {change.second:.5g} {change.metric.unit}" if _has_both(change) else ""
-    return Cell(f"{own}{percent(change.estimate.change)}", detail="; ".join(filter(None, (span, both))))
+    return Cell(f"{own}{percent(change.estimate.change)}", detail="\n".join(filter(None, (span, both))))
 
 
 def _from_to(change: Change | None) -> Cell:

@@ -23,7 +23,8 @@ _STATUS_TONES = {Status.OK: "good", Status.VIOLATED: "bad", Status.NOT_OBSERVABL
 class Cell(Struct, frozen=True):
     """`tone` is good, warn, bad or nothing; `code` is for what is copied or compared letter by letter.
 
-    `detail` is what stands below it, smaller; `href` and `detail_href` are where they lead, beside the page.
+    `detail` is what stands below it, smaller, in as many lines as it has; `href` and `detail_href` are where the two
+    lead, beside the page.
     """
 
     text: str
