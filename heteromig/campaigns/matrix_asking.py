@@ -96,7 +96,7 @@ def asking(config: Config) -> Asking:
         repetitions=REPETITIONS if wanted.repetitions is None else wanted.repetitions,
         most_retries=RETRIES if wanted.retries is None else wanted.retries,
     )
-    _require_own_names(settings)
+    _require_apart(settings)
     specs = {
         (cell, side): spec
         for cell in cells(settings)
@@ -172,7 +172,13 @@ def _set(name: str, spec: RunSpec, models: set[str], free: int) -> BackgroundSet
     return BackgroundSet(name=name, benchmarks=found)
 
 
-def _require_own_names(settings: MatrixSettings) -> None:
+def _require_apart(settings: MatrixSettings) -> None:
+    same = {one.benchmarks: one.name for one in reversed(settings.background_sets)}
+    for one in settings.background_sets:
+        if same[one.benchmarks] != one.name:
+            raise UsageError(
+                f"The background sets {same[one.benchmarks]!r} and {one.name!r} are the same: leave one of them out."
+            )
     main, scenario = settings.mains[0], settings.scenarios[0]
     names = [cell.backgrounds.name for cell in cells(settings) if (cell.main, cell.scenario) == (main, scenario)]
     twice = next((name for name in names if names.count(name) > 1), None)

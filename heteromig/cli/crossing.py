@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from heteromig.campaign.matrix import RunCell, cells, expected_s, order
-from heteromig.campaigns.matrix import measure_matrix, now_utc
+from heteromig.campaigns.matrix import INTERRUPTED, measure_matrix, now_utc
 from heteromig.campaigns.matrix_asking import Asking, asking
 from heteromig.campaigns.matrix_index import MatrixIndex, begin_matrix, resume_matrix, written_down
 from heteromig.campaigns.matrix_wording import answer_csv, answer_markdown, answer_text, plan_text, progress_of
@@ -34,6 +34,14 @@ _STEM = "matrix"
 """Of the files that say what it came to."""
 
 
+class Shown(msgspec.Struct, frozen=True):
+    """How it is shown while it goes on, and how its answer is printed; and rehearsed faults of devices, if any."""
+
+    showing: Showing
+    output: Format
+    sampler_faults: Path | None
+
+
 def execute_matrix(
     config: Config, showing: Showing, sampler_faults: Path | None, *, resume: Path | None, output: Format
 ) -> int:
@@ -44,20 +52,31 @@ def execute_matrix(
         PreflightError: there are no slices, or too few, or the harness is not installed.
         EvidenceError: the directory of `resume` cannot be read.
     """
-    asked = asking(config)
+    try:
+        asked = asking(config)
+        campaign_dir, index = _open(asked, resume)
+        return _measure(campaign_dir, index, asked, Shown(showing, output, sampler_faults))
+    except KeyboardInterrupt:  # before the first run, or after the last one: between them the loop sees to it
+        typer.echo("heteromig: The matrix was interrupted while nothing ran.", err=True)
+        return INTERRUPTED
+
+
+def _open(asked: Asking, resume: Path | None) -> tuple[Path, MatrixIndex]:
     what = written_down(asked)
     require_unshared(asked.first)
-    if resume is None:
-        campaign_dir = create_campaign_dir(asked.first, time.time_ns(), _STEM)
-        index = begin_matrix(campaign_dir, what, now_utc())
-    else:
+    if resume is not None:
         campaign_dir = resume.resolve()  # it may be the link `latest`
-        index = resume_matrix(campaign_dir, what)
+        return campaign_dir, resume_matrix(campaign_dir, what)
+    campaign_dir = create_campaign_dir(asked.first, time.time_ns(), _STEM)
+    return campaign_dir, begin_matrix(campaign_dir, what, now_utc())
 
+
+def _measure(campaign_dir: Path, index: MatrixIndex, asked: Asking, how: Shown) -> int:
+    showing = how.showing
     shown = msgspec.structs.replace(showing, report=False, quiet=showing.quiet or not shows_live(showing))
 
     def execute(spec: RunSpec, index: MatrixIndex, step: RunCell) -> Outcome:
-        return execute_shown(spec, shown, sampler_faults, campaign_dir, campaign=progress_of(index, step))
+        return execute_shown(spec, shown, how.sampler_faults, campaign_dir, campaign=progress_of(index, step))
 
     def tell(line: str) -> None:
         if not showing.quiet:
@@ -67,10 +86,10 @@ def execute_matrix(
         tell(plan_text(asked, width_of(sys.stderr)) + "\n")
     index, found = measure_matrix(campaign_dir, index, asked.specs, execute, tell)
     _write(campaign_dir, found)
-    _print(campaign_dir, found, json=showing.json, output=output)
+    _print(campaign_dir, found, json=showing.json, output=how.output)
     if showing.report:
         page = make_own_report(campaign_dir, quiet=showing.quiet)
-        if page is not None and not showing.json and output is Format.TABLE:
+        if page is not None and not showing.json and how.output is Format.TABLE:
             print_report_made(str(page))
     if index.exit_code is not None and index.sentence and not showing.quiet:
         typer.echo(f"To go on, say the same again with --resume {shlex.quote(str(campaign_dir))}", err=True)

@@ -305,10 +305,10 @@ def _worst(row: Sequence[CellResult]) -> WorstNeighbour:
     missing = [one.backgrounds.benchmarks[0] for one in row if one.cost is None]
     but = f" {_listed(missing)} {'was' if len(missing) == 1 else 'were'} not measured." if missing else ""
     answer = WorstNeighbour(first.main, first.scenario, first.primary, None, "")
+    if any(one.status is Status.PENDING for one in row):
+        return replace(answer, sentence=f"{where}: the worst neighbour is told once all of them are measured.")
     if len(costs) < _SEVERAL:
-        return replace(
-            answer, sentence=f"{where}: the worst neighbour cannot be told, because fewer than two are known.{but}"
-        )
+        return replace(answer, sentence=f"{where}: the worst neighbour cannot be told.{but}")
     metric = metric_of(first.primary)
     worst = max(costs, key=lambda name: costs[name].share)
     rival = _rivals(worst, costs)
@@ -316,6 +316,8 @@ def _worst(row: Sequence[CellResult]) -> WorstNeighbour:
     hurts = next(one.judgement for one in row if one.backgrounds.benchmarks[0] == worst) is Judgement.WORSE
     if not hurts:
         words = f"no neighbour is known to cost anything; the most was measured beside {said}."
+    elif costs[worst].low is None:
+        words = f"the worst neighbour cannot be told: it was {said}, and with one repetition there is no interval."
     elif rival:
         overlap = "overlaps that of" if len(rival) == 1 else "overlaps those of"
         words = f"the worst neighbour cannot be told: it was {said}, but its interval {overlap} {_listed(rival)}."
@@ -327,7 +329,7 @@ def _worst(row: Sequence[CellResult]) -> WorstNeighbour:
 
 
 def _rivals(worst: str, costs: Mapping[str, Cost]) -> list[str]:
-    """Those that may cost as much as the one that cost most; without an interval of its own, all others."""
+    """Those that may cost as much as the one that cost most."""
     least = costs[worst].low
     return [
         name
