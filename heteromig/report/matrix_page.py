@@ -321,7 +321,7 @@ def _runs_table(found: Interference, directory: Path) -> Table:
     """In the order in which they were begun, which their names tell."""
     every = sorted(((run, cell) for cell in found.cells for run in cell.runs), key=lambda one: one[0].run_id)
     return Table(
-        caption="Every run in its order; its number leads to its page where it has one, its name to its files",
+        caption="Every run that says something of a cell; its number leads to its page, its name to its files",
         heads=("Run", "Cell", "Side", "In the cell", "Came out", "Measured", "Took"),
         rows=tuple(_run(number, run, cell, directory) for number, (run, cell) in enumerate(every, start=1)),
         numeric=frozenset({0, 3, 5, 6}),

@@ -107,6 +107,16 @@ class Page:
         )
         return smallest
 
+    def tables_without_heads(self) -> list[str]:
+        """Those that lack a caption, heads of their columns or of their rows."""
+        found: list[str] = self.value(
+            "[...document.querySelectorAll('table')].filter(one => !one.caption || one.tHead.rows[0].cells.length < 2"
+            " || ![...one.tHead.rows[0].cells].every(({tagName, scope}) => tagName === 'TH' && scope === 'col')"
+            " || ![...one.tBodies[0].rows].every(({cells: [first]}) => first.tagName === 'TH' && first.scope === 'row'))"
+            ".map(one => one.textContent.trim().slice(0, 60))"
+        )
+        return found
+
     def overlapping_labels(self) -> list[str]:
         """Pairs of labels of a plot that lie on each other."""
         found: list[str] = self.value(_OVERLAPPING)

@@ -284,3 +284,41 @@ def test_without_the_extra_a_tuning_says_in_a_line_how_to_make_its_page_later(wi
         "heteromig: tune.html needs matplotlib and jinja2, which are not installed. To make it later: "
         f"pip install 'heteromig[report]', then heteromig report {index.parent}"
     )
+
+
+# --- of a matrix ------------------------------------------------------------------------------------------------------
+
+MATRIX = (
+    *("matrix", *FLAGS, "--harness", "quick", "--main-benchmark-duration", "700ms", "--repetitions", "1"),
+    *("--background-set", "two=dlrm,rnnt"),
+)
+
+
+def test_a_matrix_makes_its_page_and_those_of_its_runs_in_the_end(tmp_path: Path, say: Say) -> None:
+    finished = Command(tmp_path, MATRIX, environ=WITH_REPORT, module="tests.e2e.quick", name="matrix").finish()
+    assert finished.exit_code in {0, 9}, finished.stderr
+    (index,) = (tmp_path / "runs").glob("2*/campaign.json")
+    page = index.with_name("matrix.html")
+    assert finished.stdout.rstrip().splitlines()[-1].split() == ["Report", str(page)]
+    text = page.read_text(encoding="utf-8")
+    runs = [path.parent for path in index.parent.glob("*/run.json")]
+    assert len(runs) == 3
+    for run_dir in runs:
+        assert f'href="./{run_dir.name}/report.html"' in text
+        assert f'href="./{run_dir.name}/"' in text
+        assert verify_run(run_dir).notes == ()
+    page.unlink()
+    assert say("report", str(index.parent)) == Finished(0, f"{page}\n", "")
+    assert page.read_text(encoding="utf-8") == text
+    assert say("report", str(index.parent), "--format", "md").stdout == index.with_name("matrix.md").read_text()
+    assert "has no trace" in say("report", str(index.parent), "--format", "trace").stderr
+    assert "evidence" in say("report", str(index.parent), "--output", str(index)).stderr
+
+
+@pytest.mark.parametrize(("more", "made"), [(("--no-report",), False), (("--json",), True)])
+def test_what_a_matrix_was_told_of_its_page_is_done(tmp_path: Path, more: tuple[str, ...], made: bool) -> None:  # noqa: FBT001
+    argv = (*MATRIX, *more)
+    finished = Command(tmp_path, argv, environ=WITH_REPORT, module="tests.e2e.quick", name="matrix").finish()
+    assert finished.exit_code in {0, 9}, finished.stderr
+    assert len(list((tmp_path / "runs").glob("2*/matrix.html"))) == made
+    assert "matrix.html" not in finished.stdout
