@@ -112,8 +112,8 @@ class Page:
         found: list[str] = self.value(
             "[...document.querySelectorAll('table')].filter(one => !one.caption || one.tHead.rows[0].cells.length < 2"
             " || ![...one.tHead.rows[0].cells].every(({tagName, scope}) => tagName === 'TH' && scope === 'col')"
-            " || ![...one.tBodies[0].rows].every(({cells: [first]}) => first.tagName === 'TH' && first.scope === 'row'))"
-            ".map(one => one.textContent.trim().slice(0, 60))"
+            " || ![...one.tBodies[0].rows].every(({cells: [{tagName, scope}]}) => tagName === 'TH' && scope === 'row')"
+            ").map(one => one.textContent.trim().slice(0, 60))"
         )
         return found
 
