@@ -25,7 +25,7 @@ _UNKNOWN = "n/a"
 _BESIDE_THEM = (POWER, SM_CLOCK, HEAT, BRAKE, POWER_CAP)
 """What is told of the GPU, alone and beside."""
 _WHOLE_GPU = "Power and clock are those of the whole GPU, neighbours included."
-_TO_CSV = (QPS.name, P99, POWER.name, SM_CLOCK.name, HEAT.name, BRAKE.name, POWER_CAP.name)
+_TO_CSV = (QPS.name, "p90", P99, POWER.name, SM_CLOCK.name, HEAT.name, BRAKE.name, POWER_CAP.name)
 _OF_A_CHANGE = ("alone", "beside", "change", "low", "high", "judgement")
 
 
@@ -176,11 +176,11 @@ def _result(cell: CellResult) -> tuple[str, ...]:
 
 
 def _changed(change: Change | None) -> str:
-    """`-12.3 % (-14.5 % to -10.1 %)`, with the name of a latency that is not the 99th percentile."""
+    """`-12.3 % (-14.5 % to -10.1 %)`, with the name of the metric where that is not its column's."""
     if change is None or change.estimate is None:
         return _UNKNOWN
     known = change.estimate
-    own = "" if change.metric.name in {QPS.name, P99} else f"{change.metric.name} "
+    own = "" if change.metric == QPS else f"{change.metric.name} "
     if known.low is None or known.high is None:
         return f"{own}{percent(known.change)}"
     return f"{own}{percent(known.change)} ({percent(known.low)} to {percent(known.high)})"

@@ -123,8 +123,8 @@ class CellResult(Struct, frozen=True):
 
     @property
     def latency(self) -> Change | None:
-        """The 99th percentile; the latency that the scenario is judged by where that is another; Offline has none."""
-        return self.change(P99) or (self.change(self.primary) if self.primary != QPS.name else None)
+        """What the scenario is judged by where that is a latency, else the 99th percentile; Offline has none."""
+        return self.change(P99) if self.primary == QPS.name else self.change(self.primary)
 
 
 class WorstNeighbour(Struct, frozen=True):

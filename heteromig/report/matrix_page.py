@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from heteromig.campaign.matrix import Ending, Status, order
 from heteromig.campaign.probes import OFFLINE, Side
-from heteromig.comparing.interference import P99, CellResult, Interference, RunInCell, cost_of
+from heteromig.comparing.interference import CellResult, Interference, RunInCell, cost_of
 from heteromig.core.degradation import Change, Judgement
 from heteromig.report.links import links
 from heteromig.report.page import Fact, fill
@@ -50,9 +50,10 @@ class Heat(Struct, frozen=True):
 
 
 class HeatRow(Struct, frozen=True):
-    """One main in one scenario, beside each of the sets."""
+    """One main in one scenario, beside each of the sets; `figures` names what changed, where it is a percentile."""
 
     name: str
+    figures: str
     cells: tuple[Heat, ...]
 
 
@@ -147,9 +148,9 @@ def _maps(found: Interference) -> Iterator[HeatMap]:
         yield _map(
             timed,
             "latency",
-            "Latency, 99th percentile",
-            "How much longer main's queries took beside its neighbours; another percentile is named where the scenario "
-            "is judged by it and has no p99. Offline has none.",
+            "Latency",
+            "How much longer main's queries took beside its neighbours, at the percentile that the scenario is judged "
+            "by. Offline has none.",
             lambda cell: cell.latency,
         )
 
@@ -178,11 +179,17 @@ def _map(
         rows=tuple(
             HeatRow(
                 name=f"{printable(main)} {printable(scenario)}",
+                figures=", ".join(_figures([there.get((main, scenario, one)) for one in sets], of)),
                 cells=tuple(_heat(there.get((main, scenario, one)), of) for one in sets),
             )
             for main, scenario in rows
         ),
     )
+
+
+def _figures(row: Sequence[CellResult | None], of: Callable[[CellResult], Change | None]) -> dict[str, None]:
+    changes = [of(cell) for cell in row if cell is not None]
+    return dict.fromkeys(one.metric.name for one in changes if one is not None and one.metric != QPS)
 
 
 def _heat(cell: CellResult | None, of: Callable[[CellResult], Change | None]) -> Heat:
@@ -194,8 +201,7 @@ def _heat(cell: CellResult | None, of: Callable[[CellResult], Change | None]) ->
     cost = None if change is None else cost_of(change)
     if change is None or change.estimate is None or cost is None:
         return Heat("none", _UNKNOWN, said="" if change is None else sentence(change.words))
-    own = "" if change.metric.name in {QPS.name, P99} else f"{change.metric.name} "
-    words = f"{own}{percent(change.estimate.change)}"
+    words = percent(change.estimate.change)
     unsure = change.judgement in {Judgement.INCONCLUSIVE, Judgement.NO_DIFFERENCE}
     said = {Judgement.INCONCLUSIVE: "cannot be told", Judgement.NO_DIFFERENCE: "no difference"}
     return Heat(
@@ -264,7 +270,7 @@ def _finding(cell: CellResult) -> str:
 def _changed(change: Change | None) -> Cell:
     if change is None or change.estimate is None:
         return Cell(_UNKNOWN, "faint")
-    own = "" if change.metric.name in {QPS.name, P99} else f"{change.metric.name} "
+    own = "" if change.metric == QPS else f"{change.metric.name} "
     span = _span(change)
     both = f"{change.first:.5g} to {change.second:.5g} {change.metric.unit}" if _has_both(change) else ""
     return Cell(f"{own}{percent(change.estimate.change)}", detail="\n".join(filter(None, (span, both))))

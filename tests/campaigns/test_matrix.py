@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from heteromig.campaign.matrix import CellRun, Ending, RunCell, Status, cells, next_run
 from heteromig.campaign.probes import Side
 from heteromig.campaigns.directory import CAMPAIGN_JSON, refuse_campaign, write_campaign
-from heteromig.campaigns.matrix import matrix_of
+from heteromig.campaigns.matrix import matrix_of, measure_matrix
 from heteromig.campaigns.matrix_asking import Asking, asking
 from heteromig.campaigns.matrix_index import (
     MatrixEntry,
@@ -34,8 +34,9 @@ from heteromig.campaigns.matrix_wording import (
 from heteromig.comparing.interference import Interference
 from heteromig.comparing.measured import Measured
 from heteromig.core.errors import EvidenceError, UsageError
-from heteromig.core.spec import Goal
+from heteromig.core.spec import Goal, RunSpec
 from heteromig.runner.config import BackgroundConfig, Config, MainConfig, MatrixConfig
+from heteromig.runner.session import Outcome
 from tests.campaigns.stories import begun
 from tests.comparing.test_interference import measured
 
@@ -304,3 +305,48 @@ def test_a_hole_is_told_with_its_reason(home: Path, asked: Asking) -> None:
     assert "resnet50 offline beside loud: failed, failed 2 times: bert died." in text
     rows = list(csv.DictReader(io.StringIO(answer_csv(found))))
     assert (rows[0]["status"], rows[0]["reason"], rows[0]["qps_change"]) == ("failed", "failed 2 times: bert died", "")
+
+
+# --- the loop ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_interruption_between_two_runs_is_one(home: Path, asked: Asking) -> None:
+    said: list[str] = []
+
+    def interrupted(_spec: RunSpec, _index: MatrixIndex, step: RunCell) -> Outcome:
+        said.append(step.side.value)
+        raise KeyboardInterrupt
+
+    index, found = measure_matrix(home, begun_at(home, asked), asked.specs, interrupted, said.append)
+    assert (index.exit_code, found.exit_code, found.status) == (130, 130, "stopped")
+    assert found.sentence.startswith("The matrix was interrupted between two runs; 0 of 2 cells are measured")
+    assert read_matrix(home) == index
+    assert said[1:] == ["isolated"]
+
+
+def test_runs_that_are_gone_are_measured_again(home: Path, asked: Asking) -> None:
+    """What was measured is read from the runs, whatever the index says of them."""
+    seen: list[RunCell] = []
+
+    def interrupted(_spec: RunSpec, _index: MatrixIndex, step: RunCell) -> Outcome:
+        seen.append(step)
+        raise KeyboardInterrupt
+
+    half, _ = driven(begun_at(home, asked), at_most=3)
+    write_campaign(home, half)
+    index, found = measure_matrix(home, resume_matrix(home, half.asked), asked.specs, interrupted, lambda _: None)
+    assert [step.position for step in seen] == [0]
+    assert (found.runs_done, found.runs_left) == (0, 10)
+    first = index.entries[0].run
+    assert first is not None
+    assert first.reason.startswith("what it measured cannot be used: ")
+
+
+def test_what_goes_wrong_between_two_runs_is_written_down(home: Path, asked: Asking) -> None:
+    def refused(_spec: RunSpec, _index: MatrixIndex, _step: RunCell) -> Outcome:
+        raise UsageError("No run directory can be made.")
+
+    with pytest.raises(UsageError, match="No run directory"):
+        measure_matrix(home, begun_at(home, asked), asked.specs, refused, lambda _: None)
+    index = read_matrix(home)
+    assert (index.exit_code, index.sentence) == (2, "No run directory can be made.")
