@@ -93,7 +93,7 @@ def render(found: Interference, directory: Path) -> str:
         scale=tuple((f"{share:.0%}".replace("%", " %"), _depth(share)) for share in (0.05, 0.2, 0.35, _FULL_SHARE)),
         cells=_cells_table(found),
         holes=_holes_table(found),
-        not_known=tuple(_not_known(found)),
+        notes=tuple(_device_notes(found)),
         runs=_runs_table(found, directory),
         remarks=tuple(map(sentence, found.remarks)),
         settings=_settings_table(found),
@@ -312,13 +312,15 @@ def _holes_table(found: Interference) -> Table:
     )
 
 
-def _not_known(found: Interference) -> Iterator[str]:
-    """Why a figure of the device is in no cell."""
+def _device_notes(found: Interference) -> Iterator[str]:
+    """Whose figures those of the device are, and why one is in no cell."""
+    every = [change for cell in found.cells for change in cell.changes]
+    if any(_has_both(change) for change in every if change.metric in {POWER, SM_CLOCK}):
+        yield "Power and clock are those of the whole GPU, neighbours included."
     reasons: dict[str, dict[str, None]] = {}
-    for cell in found.cells:
-        for change in cell.changes:
-            if change.estimate is None and change.metric.name in {POWER.name, SM_CLOCK.name, *dict(_THROTTLES)}:
-                reasons.setdefault(sentence(change.words), {})[change.metric.title] = None
+    for change in every:
+        if change.estimate is None and change.metric.name in {POWER.name, SM_CLOCK.name, *dict(_THROTTLES)}:
+            reasons.setdefault(sentence(change.words), {})[change.metric.title] = None
     for why, names in reasons.items():
         yield f"Not known: {', '.join(names)}; {why}."
 

@@ -276,10 +276,12 @@ def _draw_runs(
 ) -> None:
     """A mark for each run, with a ring at full length, and its number where there is room for it."""
     places = [tuple(map(float, axes.transData.transform(point))) for point in points]
-    for run, (x, y) in zip(runs, points, strict=True):
-        axes.plot([x], [y], linestyle="none", zorder=4, clip_on=False, **_MARKS[run.fate])
-        if run.is_full:
-            axes.plot([x], [y], linestyle="none", zorder=4, clip_on=False, markeredgecolor=_EDGES[run.fate], **_RING)
+    by_fate: dict[Fate, list[tuple[TunedRun, tuple[float, float]]]] = {}
+    for run, point in zip(runs, points, strict=True):
+        by_fate.setdefault(run.fate, []).append((run, point))
+    for fate, found in by_fate.items():
+        _draw_marks(axes, [point for _, point in found], _MARKS[fate])
+        _draw_marks(axes, [point for run, point in found if run.is_full], {**_RING, "markeredgecolor": _EDGES[fate]})
     if not numbered:
         return
     sizes = [_RING_PIXELS if run.is_full else _MARK_PIXELS for run in runs]
@@ -299,6 +301,12 @@ def _draw_runs(
             )  # fmt: skip
             taken.append(box)
             break
+
+
+def _draw_marks(axes: Axes, points: Sequence[tuple[float, float]], look: dict[str, Any]) -> None:
+    """All marks of a look at once, whose shape is then in the page once."""
+    if points:
+        axes.plot(*zip(*points, strict=True), linestyle="none", zorder=4, clip_on=False, **look)
 
 
 def _spots(x: float, y: float, size: float, wide: float) -> Iterator[_Box]:
