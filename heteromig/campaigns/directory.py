@@ -205,6 +205,15 @@ def is_campaign(directory: Path) -> bool:
     return (directory / CAMPAIGN_JSON).is_file()
 
 
+def kind_of(directory: Path) -> str | None:
+    """Of what kind the campaign in that directory is; None where there is none.
+
+    Raises:
+        EvidenceError: its index cannot be read.
+    """
+    return _stamp(directory).kind if is_campaign(directory) else None
+
+
 class _Stamp(Struct, frozen=True):
     """What is read before the rest, which another version may have changed."""
 

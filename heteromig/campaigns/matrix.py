@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from heteromig.campaign.matrix import CellRun, Ending, RunCell, next_run
 from heteromig.campaigns.directory import write_campaign
 from heteromig.campaigns.matrix_asking import Specs
-from heteromig.campaigns.matrix_index import MatrixEntry, MatrixIndex
+from heteromig.campaigns.matrix_index import MatrixEntry, MatrixIndex, read_matrix
 from heteromig.campaigns.matrix_wording import begun_line, ended_lines
 from heteromig.campaigns.probing import why_of
 from heteromig.comparing.interference import Interference, Origin, Stop, interference
@@ -101,6 +101,17 @@ def matrix_of(index: MatrixIndex, known: Mapping[str, Measured]) -> Interference
     )
     stop = None if index.exit_code is None or not index.sentence else Stop(index.exit_code, index.sentence)
     return interference(index.asked.matrix, index.runs, known, origin, stop)
+
+
+def matrix_in(campaign_dir: Path) -> Interference:
+    """What the matrix in that directory comes to, from its runs as they are now.
+
+    Raises:
+        UsageError: it is the directory of something else.
+        EvidenceError: its index cannot be read, was altered, or is of another version.
+    """
+    known: dict[str, Measured] = {}
+    return matrix_of(_read_again(campaign_dir, read_matrix(campaign_dir), known), known)
 
 
 def _judged(

@@ -19,6 +19,7 @@ from heteromig.campaigns.matrix_wording import answer_csv, answer_markdown, answ
 from heteromig.cli.command import Format
 from heteromig.cli.executing import Showing, execute_shown, shows_live
 from heteromig.cli.printing import say
+from heteromig.cli.reporting import make_own_report
 from heteromig.comparing.interference import Interference
 from heteromig.core.spec import RunSpec
 from heteromig.core.verdict import ExitCode
@@ -27,6 +28,7 @@ from heteromig.runner.config import Config
 from heteromig.runner.rundir import create_campaign_dir
 from heteromig.runner.session import Outcome
 from heteromig.runner.trust import require_unshared
+from heteromig.views.console import print_report_made
 from heteromig.views.output import width_of
 
 _STEM = "matrix"
@@ -87,6 +89,10 @@ def _measure(campaign_dir: Path, index: MatrixIndex, asked: Asking, how: Shown) 
     index, found = measure_matrix(campaign_dir, index, asked.specs, execute, tell)
     _write(campaign_dir, found)
     _print(campaign_dir, found, json=showing.json, output=how.output)
+    if showing.report:
+        page = make_own_report(campaign_dir, quiet=showing.quiet)
+        if page is not None and not showing.json and how.output is Format.TABLE:
+            print_report_made(str(page))
     if index.sentence:
         tell(f"To go on, say the same again with --resume {shlex.quote(str(campaign_dir))}")
     return ExitCode.INTERNAL if index.exit_code is None else index.exit_code

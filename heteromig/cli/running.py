@@ -481,7 +481,8 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
         _option(
             "--report/--no-report",
             panel=_OUTPUT,
-            help="report.html in the run directory at the end, if heteromig[report] is installed. [report]",
+            help="report.html in the run directory at the end (tune.html of a tuning), if heteromig[report] is "
+            "installed. [report]",
         ),
     ] = True,
 ) -> None:
@@ -596,7 +597,7 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
         if dry_run:
             print_tuning_plan(tuning, as_json=json)
             return
-        showing = Showing(live=live, quiet=quiet, json=json, events=False, debug=debug, report=False)
+        showing = Showing(live=live, quiet=quiet, json=json, events=False, debug=debug, report=report)
         raise typer.Exit(execute_tuning(tuning, showing, faults))
     if planning:
         from heteromig.cli.planning import print_plan  # noqa: PLC0415

@@ -21,6 +21,7 @@ from heteromig.campaigns.wording import answer_markdown, answer_text, plan_text
 from heteromig.cli.executing import Showing, execute_shown, shows_live
 from heteromig.cli.planning import print_plan
 from heteromig.cli.printing import say
+from heteromig.cli.reporting import make_own_report
 from heteromig.core.spec import RunSpec
 from heteromig.core.verdict import ExitCode
 from heteromig.harnesses import harness_of
@@ -29,6 +30,7 @@ from heteromig.runner.crew import Crew
 from heteromig.runner.rundir import create_series_dir
 from heteromig.runner.session import Outcome
 from heteromig.runner.trust import require_unshared
+from heteromig.views.console import print_report_made
 from heteromig.views.output import width_of
 
 
@@ -73,6 +75,10 @@ def execute_tuning(asked: Tuning, showing: Showing, sampler_faults: Path | None)
 
     campaign = tune(campaign_dir, campaign, specs, execute, tell)
     _conclude(campaign_dir, campaign, json=showing.json, markdown=asked.markdown)
+    if showing.report:
+        page = make_own_report(campaign_dir, quiet=showing.quiet)
+        if page is not None and not showing.json and not asked.markdown:
+            print_report_made(str(page))
     return ExitCode.INTERNAL if campaign.exit_code is None else campaign.exit_code
 
 
