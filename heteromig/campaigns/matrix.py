@@ -21,9 +21,8 @@ from heteromig.campaigns.matrix_index import MatrixEntry, MatrixIndex, read_matr
 from heteromig.campaigns.matrix_wording import begun_line, ended_lines
 from heteromig.campaigns.probing import why_of
 from heteromig.comparing.interference import Interference, Origin, Stop, interference
-from heteromig.comparing.measured import Measured, measure
+from heteromig.comparing.measured import Measured, main_of, measure
 from heteromig.core.errors import HeteromigError
-from heteromig.core.record import VerdictRecord
 from heteromig.core.spec import RunSpec
 from heteromig.core.verdict import SIGNAL_BASE, ExitCode
 from heteromig.runner.session import Outcome
@@ -35,8 +34,8 @@ Tell = Callable[[str], None]
 
 INTERRUPTED = SIGNAL_BASE + signal.SIGINT
 
-_STOPPING = frozenset({ExitCode.DEVICE, ExitCode.USAGE, ExitCode.INTERNAL})
-"""What no other run of the matrix would escape: a busy host or a device that refuses, a request that does not fit."""
+_STOPPING = frozenset({ExitCode.USAGE, ExitCode.INTERNAL})
+"""What no other run of the matrix would escape; nor a device, or a host in use, that refuses before main began."""
 
 
 def now_utc() -> str:
@@ -63,7 +62,7 @@ def measure_matrix(
             tell(begun_line(index, step))
             began_s = time.monotonic()
             outcome = execute(specs[step.cell, step.side], index, step)
-            run = _judged(outcome.run_dir, step, outcome.record.verdict, known, round(time.monotonic() - began_s, 3))
+            run = _judged(outcome, step, known, round(time.monotonic() - began_s, 3))
             index = index.after(run)
             if run.run is None:
                 why = why_of(outcome.record.verdict)
@@ -114,13 +113,13 @@ def matrix_in(campaign_dir: Path) -> Interference:
     return matrix_of(_read_again(campaign_dir, read_matrix(campaign_dir), known), known)
 
 
-def _judged(
-    run_dir: Path, step: RunCell, verdict: VerdictRecord | None, known: dict[str, Measured], took_s: float
-) -> MatrixEntry:
+def _judged(outcome: Outcome, step: RunCell, known: dict[str, Measured], took_s: float) -> MatrixEntry:
     """A run that has ended. What it measured becomes known, unless verifying it says something else."""
+    run_dir, verdict, main = outcome.run_dir, outcome.record.verdict, main_of(outcome.record)
     code = ExitCode.INTERNAL if verdict is None else verdict.exit_code
     entry = MatrixEntry(step, run_dir.name, code, took_s, None)
-    if code in _STOPPING or code > SIGNAL_BASE:
+    refused = code == ExitCode.DEVICE and (main is None or main.pid is None)
+    if code in _STOPPING or code > SIGNAL_BASE or refused:
         return entry
     ending = {ExitCode.VALID: Ending.MEASURED, ExitCode.INVALID: Ending.INVALID}.get(ExitCode(code), Ending.FAILED)
     run = CellRun(
