@@ -14,7 +14,7 @@ from heteromig.campaign.matrix import BackgroundSet
 from heteromig.comparing.interference import Interference, Stop
 from heteromig.report.matrix_page import render
 from tests.comparing.test_interference import ASKED, SLOWER, matrix
-from tests.report.browser import Page
+from tests.report.browser import A4_PIXELS, Page
 from tests.report.conftest import ASKED as ASKED_FOR
 from tests.report.elements import Elements
 from tests.report.tunings import EVIL
@@ -197,6 +197,14 @@ def test_page_reads_well(page: Page, served: tuple[Path, str], tmp_path: Path, n
     assert [one for one in page.requests if not one.startswith("data:")] == [f"{url}/matrix-{name}.html"]
     levels = page.value("[...document.querySelectorAll('h1, h2, h3, h4')].map(one => +one.tagName[1])")
     assert (levels.count(1), levels[0], max(levels)) == (1, 1, 3)
+
+
+@pytest.mark.parametrize("name", ["answered", "many", "hostile"])
+def test_page_can_be_printed(page: Page, served: tuple[Path, str], tmp_path: Path, name: str) -> None:
+    home, url = served
+    (home / "printed.html").write_text(render(MATRICES[name](), tmp_path), encoding="utf-8")
+    page.open(f"{url}/printed.html", A4_PIXELS)
+    assert page.too_wide_for_paper() == []
 
 
 def test_words_can_be_read_on_every_colour_in_light_and_dark(
