@@ -207,6 +207,23 @@ def test_page_can_be_printed(page: Page, served: tuple[Path, str], tmp_path: Pat
     assert page.too_wide_for_paper() == []
 
 
+def test_cells_without_a_finding_look_different_without_any_colour(
+    page: Page, served: tuple[Path, str], tmp_path: Path
+) -> None:
+    home, url = served
+    looks = set()
+    for name in ("answered", "hidden", "interrupted", "hostile"):
+        (home / "looks.html").write_text(render(MATRICES[name](), tmp_path), encoding="utf-8")
+        page.open(f"{url}/looks.html", 1280)
+        looks |= set(map(tuple, page.value(_LOOKS)))
+    assert looks == {
+        ("known", "solid", False),
+        ("unsure", "dashed", False),
+        ("pending", "solid", True),
+        ("failed", "solid", True),
+    }
+
+
 def test_words_can_be_read_on_every_colour_in_light_and_dark(
     page: Page, served: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -220,6 +237,12 @@ def test_words_can_be_read_on_every_colour_in_light_and_dark(
         assert max(contrasts) > 1.5 * min(contrasts), "colours differ"
 
 
+_LOOKS = """
+[...document.querySelectorAll('.heat td')].map(cell => {
+  const style = getComputedStyle(cell);
+  return [cell.className, style.borderTopStyle, style.backgroundImage.includes('gradient')];
+})
+"""
 _CONTRASTS = """
 [...document.querySelectorAll('.heat td.known')].map(cell => {
   const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
