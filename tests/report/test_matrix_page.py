@@ -202,8 +202,8 @@ def test_page_reads_well(page: Page, served: tuple[Path, str], tmp_path: Path, n
 @pytest.mark.parametrize("name", ["answered", "many", "hostile"])
 def test_page_can_be_printed(page: Page, served: tuple[Path, str], tmp_path: Path, name: str) -> None:
     home, url = served
-    (home / "printed.html").write_text(render(MATRICES[name](), tmp_path), encoding="utf-8")
-    page.open(f"{url}/printed.html", A4_PIXELS)
+    (home / f"printed-matrix-{name}.html").write_text(render(MATRICES[name](), tmp_path), encoding="utf-8")
+    page.open(f"{url}/printed-matrix-{name}.html", A4_PIXELS)
     assert page.too_wide_for_paper() == []
 
 
@@ -213,8 +213,8 @@ def test_cells_without_a_finding_look_different_without_any_colour(
     home, url = served
     looks = set()
     for name in ("answered", "hidden", "interrupted", "hostile"):
-        (home / "looks.html").write_text(render(MATRICES[name](), tmp_path), encoding="utf-8")
-        page.open(f"{url}/looks.html", 1280)
+        (home / f"looks-{name}.html").write_text(render(MATRICES[name](), tmp_path), encoding="utf-8")
+        page.open(f"{url}/looks-{name}.html", 1280)
         looks |= set(map(tuple, page.value(_LOOKS)))
     assert looks == {
         ("known", "solid", False),

@@ -209,6 +209,6 @@ def test_every_setting_is_in_the_page(tunings: dict[str, Path]) -> None:
 @pytest.mark.parametrize("name", ["answered", "inconclusive", "stopped"])
 def test_page_can_be_printed(page: Page, served: tuple[Path, str], tunings: dict[str, Path], name: str) -> None:
     home, url = served
-    (home / "printed.html").write_text(report(tunings[name], Format.HTML), encoding="utf-8")
-    page.open(f"{url}/printed.html", A4_PIXELS)
+    (home / f"printed-{name}.html").write_text(report(tunings[name], Format.HTML), encoding="utf-8")
+    page.open(f"{url}/printed-{name}.html", A4_PIXELS)
     assert page.too_wide_for_paper() == []
