@@ -138,6 +138,16 @@ def test_page_holds_no_script_and_leads_to_nothing_but_its_runs(tunings: dict[st
         assert f"<img src=http://localhost:9/z> @you {word}" in text, word
 
 
+def test_markdown_of_others_means_nothing(tunings: dict[str, Path]) -> None:
+    text = report(tunings["hostile"], Format.MD)
+    assert "<img" not in text
+    assert "\\`y\\`" in text
+    assert " @you" not in text
+    assert "\x1b" not in text
+    table = [line for line in text.splitlines() if line.startswith("| ")]
+    assert {line.replace("\\|", "").count("|") for line in table} == {9}
+
+
 # --- in a browser -----------------------------------------------------------------------------------------------------
 
 WORDS = {
