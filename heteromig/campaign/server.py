@@ -146,6 +146,19 @@ def _queries(settings: TuneSettings, rate_qps: float) -> int:
 def _know(settings: TuneSettings, side: Side, start_qps: float, runs: Sequence[Probe]) -> _Known:
     short = tuple(run for run in runs if not run.confirms)
     full = tuple(run for run in runs if run.confirms)
+    return _Known(
+        settings=settings,
+        side=side,
+        start_qps=start_qps,
+        short=short,
+        full=full,
+        bracket=bracket_of(settings, short, full),
+        knee=knee_of(settings, runs),
+    )
+
+
+def knee_of(settings: TuneSettings, runs: Sequence[Probe]) -> Knee | None:
+    """The line through the runs of a side, of which none is spoiled; None where none of them is near enough."""
     readings = [
         Reading(rate_qps=_rate(run), queries=run.queries, misses=run.misses, spells=run.spells)
         for run in runs
@@ -155,16 +168,7 @@ def _know(settings: TuneSettings, side: Side, start_qps: float, runs: Sequence[P
     # Early stopping asks for a little less than the allowed share; how much less, depends on the number of queries.
     most = most_misses(math.ceil(expected), settings.allowed_share)
     passing = (most + 0.5) / expected if most >= 0 else settings.allowed_share
-    knee = fit(readings, passing, RUN_NOISE * settings.precision)
-    return _Known(
-        settings=settings,
-        side=side,
-        start_qps=start_qps,
-        short=short,
-        full=full,
-        bracket=bracket_of(settings, short, full),
-        knee=knee,
-    )
+    return fit(readings, passing, RUN_NOISE * settings.precision)
 
 
 def _rate(run: Probe) -> float:
@@ -173,7 +177,7 @@ def _rate(run: Probe) -> float:
     return run.rate_qps
 
 
-def _passed(settings: TuneSettings, run: Probe) -> bool:
+def has_passed(settings: TuneSettings, run: Probe) -> bool:
     """LoadGen's verdict; of a short run too short for one, whether few enough queries were late."""
     if run.outcome is Outcome.INVALID and not run.confirms and run.misses is not None:
         return run.misses <= settings.allowed_share * run.queries
@@ -182,11 +186,11 @@ def _passed(settings: TuneSettings, run: Probe) -> bool:
 
 def bracket_of(settings: TuneSettings, short: Sequence[Probe], full: Sequence[Probe]) -> Bracket:
     """What full-length runs say, and of the short ones what does not contradict them."""
-    passed = {_rate(run) for run in full if _passed(settings, run)}
-    failed = {_rate(run) for run in full if not _passed(settings, run)}
+    passed = {_rate(run) for run in full if has_passed(settings, run)}
+    failed = {_rate(run) for run in full if not has_passed(settings, run)}
     ceiling, floor = min(failed, default=math.inf), max(passed, default=0.0)
-    passed |= {_rate(run) for run in short if _passed(settings, run) and _rate(run) < ceiling}
-    failed |= {_rate(run) for run in short if not _passed(settings, run) and _rate(run) > floor}
+    passed |= {_rate(run) for run in short if has_passed(settings, run) and _rate(run) < ceiling}
+    failed |= {_rate(run) for run in short if not has_passed(settings, run) and _rate(run) > floor}
     lowest, highest = min(failed, default=math.inf), max(passed, default=0.0)
     return Bracket(
         low_qps=max((rate for rate in passed if rate < lowest), default=None),
@@ -208,7 +212,7 @@ def _unfinished(known: _Known) -> float | None:
 
 def _passes(known: _Known, rate: float) -> int | None:
     """How many confirmations passed at a rate; None where one failed."""
-    outcomes = [_passed(known.settings, run) for run in known.full if _rate(run) == rate]
+    outcomes = [has_passed(known.settings, run) for run in known.full if _rate(run) == rate]
     return len(outcomes) if all(outcomes) else None
 
 
@@ -224,7 +228,7 @@ def _best(known: _Known) -> float | None:
 def _target(known: _Known) -> tuple[float, str] | None:
     """The rate to be confirmed next, and why; None while nothing is known of one."""
     settings, knee = known.settings, known.knee
-    failed = min((_rate(run) for run in known.full if not _passed(settings, run)), default=None)
+    failed = min((_rate(run) for run in known.full if not has_passed(settings, run)), default=None)
     if knee is not None:
         below = min(
             CAUTION * math.hypot(knee.error, _scatter(known, knee), RUN_NOISE * settings.precision),
@@ -309,7 +313,7 @@ def _duration_s(known: _Known, rate: float) -> float:
     settings = known.settings
     if settings.verdicts_only:
         return settings.probe_s
-    if all(_passed(settings, run) and not run.misses for run in known.runs):
+    if all(has_passed(settings, run) and not run.misses for run in known.runs):
         verdict_s = fewest_queries(0, settings.allowed_share) / rate
         return min(settings.full_s, max(settings.probe_s, verdict_s))
     wanted_s = fewest_queries(settings.misses_wanted, settings.allowed_share) / rate
@@ -389,7 +393,7 @@ def _inside(settings: TuneSettings, bracket: Bracket, rate: float, why: str) -> 
 
 def _floor_reached(known: _Known) -> bool:
     """Whether nothing passed, and going lower does not help."""
-    if not known.runs or any(_passed(known.settings, run) for run in known.runs):
+    if not known.runs or any(has_passed(known.settings, run) for run in known.runs):
         return False
     low, *others = sorted(known.runs, key=_rate)
     if _rate(low) * EXPLORED <= known.start_qps:
@@ -411,7 +415,7 @@ def _floor_reached(known: _Known) -> bool:
 def _answer(known: _Known, best: float) -> Answer:
     settings = known.settings
     confirmed = [run for run in known.full if _rate(run) == best]
-    below = [_rate(run) for run in known.runs if not _passed(settings, run) and _rate(run) < best]
+    below = [_rate(run) for run in known.runs if not has_passed(settings, run) and _rate(run) < best]
     why = f"{_qps(best)} passed {len(confirmed)} of {len(confirmed)} runs at full length"
     if below:
         why += f", although {_qps(min(below))} failed in another run"
@@ -430,7 +434,7 @@ def _answer(known: _Known, best: float) -> Answer:
 
 
 def _inconclusive(known: _Known, what: str) -> Inconclusive:
-    passed = sum(_passed(known.settings, run) for run in known.full)
+    passed = sum(has_passed(known.settings, run) for run in known.full)
     noise = known.knee.noise if known.knee is not None else None
     figures = [f"{passed} of {len(known.full)} runs at full length passed"]
     if known.knee is not None:

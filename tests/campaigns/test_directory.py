@@ -147,7 +147,7 @@ def test_a_campaign_is_continued_where_its_runs_belong(home: Path, tmp_path: Pat
 
 def test_a_campaign_is_not_verified_as_a_run(home: Path) -> None:
     begun(home)
-    with pytest.raises(UsageError, match="is a campaign: verify the run directories in it one by one"):
+    with pytest.raises(UsageError, match="is the directory of a tune: name one of its runs, or read its"):
         CliRunner().invoke(app, ("verify", str(home)), catch_exceptions=False)
 
 
