@@ -273,7 +273,7 @@ def _settings_table(story: TuningStory) -> Table:
         ("Harness", story.harness),
     ]
     if settings.verdicts_only:
-        rows.append(("A run passes", "by what main is judged by"))
+        rows.append(("A run passes", "by its own rule"))
     elif story.searches:
         rows += [
             ("Latency limit", _limit(settings)),
