@@ -81,7 +81,7 @@ def plan_text(settings: TuneSettings, spec_text: str) -> str:
 
 def _rule(settings: TuneSettings) -> str:
     if settings.verdicts_only:
-        return ", by what main is judged by"
+        return ", by its own rule"
     if settings.scenario != SERVER:
         return ""
     late = "than main allows" if settings.latency_limit_ms is None else f"than {settings.latency_limit_ms:g} ms"

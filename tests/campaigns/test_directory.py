@@ -256,3 +256,16 @@ def test_a_plan_says_what_is_bounded() -> None:
     text = plan_text(tune_settings(spec(), TuneConfig(confirm=3)), "resnet50 server")
     assert "alone and then beside its backgrounds" in text
     assert "of which 3 must pass, at most 8 a side" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "at most 0.01 of the queries later than 15 ms."),
+        ({"latency_limit_ms": None}, "at most 0.01 of the queries later than main allows."),
+        ({"latency_limit_ms": None, "verdicts_only": True}, "beside its backgrounds, by its own rule."),
+        ({"scenario": "offline"}, "beside its backgrounds.\n"),
+    ],
+)
+def test_a_plan_says_by_which_rule(changes: dict[str, object], words: str) -> None:
+    assert words in plan_text(replace(tune_settings(spec(), TuneConfig()), **changes), "main")
