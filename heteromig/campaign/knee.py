@@ -37,7 +37,7 @@ class Reading(Struct, frozen=True):
 
 
 class Knee(Struct, frozen=True):
-    """Where the line crosses the allowed share.
+    """Where the line crosses the allowed share, which is `share`.
 
     `error` is the standard error of `rate_qps`, as a share of it; `slope` is that of the logarithms. `noise` is how far
     runs scatter about the line, as a share of the rate; None while there are no more runs than the line takes.
@@ -45,10 +45,15 @@ class Knee(Struct, frozen=True):
     """
 
     rate_qps: float
+    share: float
     error: float
     slope: float
     noise: float | None
     spell_queries: float
+
+    def share_at(self, rate_qps: float) -> float:
+        """What share of the queries is late at that rate, by the line."""
+        return self.share * math.exp(self.slope * math.log(rate_qps / self.rate_qps))
 
     def scatter(self, queries: float) -> float:
         """By how much the crossing that one run shows is off, as a share of the rate, for a run of so many queries."""
@@ -89,5 +94,10 @@ def fit(readings: Iterable[Reading], allowed_share: float, run_noise: float) -> 
         noise = math.sqrt(squares / weight * len(points) / spare) / slope
         error *= max(1.0, math.sqrt(squares / spare))
     return Knee(
-        rate_qps=math.exp(mean_x + shift), error=error, slope=slope, noise=noise, spell_queries=queries / spells
+        rate_qps=math.exp(mean_x + shift),
+        share=allowed_share,
+        error=error,
+        slope=slope,
+        noise=noise,
+        spell_queries=queries / spells,
     )

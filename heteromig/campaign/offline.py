@@ -7,6 +7,7 @@ times the expected rate is answered. Higher expectations only make it longer. So
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from heteromig.campaign.probes import (
@@ -38,7 +39,8 @@ def tune_offline(
     """What to do next on a side, of whose `runs` none is spoiled."""
     full = [run for run in runs if run.confirms]
     short = [run for run in runs if not run.confirms]
-    rate = _rounded(_measured(runs, start_qps))
+    measured = _measured(runs, start_qps)
+    rate = _rounded(settings, measured)
     same = [run for run in full if run.rate_qps == full[-1].rate_qps]
     passed = all(run.outcome is Outcome.VALID for run in same)
     if full and passed and len(same) >= settings.confirmations:
@@ -53,15 +55,16 @@ def tune_offline(
         )
     if full and passed:
         return _confirm(settings, side, same[-1].rate_qps or rate, len(same) + 1, "it passed before")
-    if full or (short and _telling(short[-1])):
-        return _confirm(settings, side, rate, 1, f"the last run measured {rate:.5g} samples/s")
+    last = f"the last run measured {measured:.5g} samples/s"
+    if full or (short and _telling(short[-1], rate)):
+        return _confirm(settings, side, rate, 1, last)
     if len(short) >= settings.most_probes:
         return NotPossible(side=side, why=f"{len(short)} short runs did not tell a rate.", floor_ms=None)
     return RunProbe(
         side=side,
         rate_qps=rate,
         duration_s=settings.probe_s,
-        why=f"the last run measured {rate:.5g} samples/s, too far from what it expected" if short else "the first rate",
+        why=f"{last}, too far from what it expected" if short else "the first rate",
         abort_after_s=PATIENCE * settings.probe_s,
     )
 
@@ -74,9 +77,12 @@ def _measured(runs: Sequence[Probe], start_qps: float) -> float:
     return last.achieved_qps or (last.rate_qps or start_qps) / LOWER
 
 
-def _telling(run: Probe) -> bool:
+def _telling(run: Probe, rate: float) -> bool:
+    """Whether a run is enough to expect `rate` next; one that expected it already is, for no other would tell more."""
     expected, measured = run.rate_qps, run.achieved_qps
-    return expected is not None and measured is not None and expected / TELLING < measured < expected * TELLING
+    if expected is None or measured is None:
+        return False
+    return expected == rate or expected / TELLING < measured < expected * TELLING
 
 
 def _confirm(settings: TuneSettings, side: Side, rate: float, number: int, why: str) -> Confirm:
@@ -115,5 +121,6 @@ def _rates(runs: Sequence[Probe]) -> str:
     return ", ".join("unknown" if run.achieved_qps is None else f"{run.achieved_qps:.5g}" for run in runs)
 
 
-def _rounded(rate: float) -> float:
-    return float(f"{rate:.6g}")
+def _rounded(settings: TuneSettings, rate: float) -> float:
+    """A whole rate is rather too high than too low, which only makes a run longer."""
+    return float(math.ceil(rate)) if settings.whole_rates else settings.rounded(rate)

@@ -5,6 +5,7 @@ Rates are target rates of LoadGen in queries per second (Server) or samples per 
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 
 from msgspec import Struct
@@ -43,7 +44,10 @@ class Outcome(Enum):
 class TuneSettings(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """What is asked.
 
-    Server is tuned so that at most a share 1 - `percentile` of the queries takes longer than `latency_limit_ms`.
+    Server is tuned so that at most a share 1 - `percentile` of the queries takes longer than `latency_limit_ms`, None
+    where only main itself knows it. `verdicts_only`: its runs tell nothing but whether they are VALID, by a rule of
+    their own. `whole_rates`: main takes no others.
+
     `full_s` is LoadGen's minimum duration of a result that counts and `min_queries` its minimum count; `probe_s` is the
     duration of a short run, longer where `misses_wanted` misses could not be seen in it. `start_qps` is the first rate
     tried, `ceiling_qps` a rate known to be too high (what Offline does), None where there is none. `confirmations`
@@ -53,7 +57,7 @@ class TuneSettings(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
 
     scenario: str
     start_qps: float = 1.0
-    latency_limit_ms: float = 0.0
+    latency_limit_ms: float | None = 0.0
     percentile: float = 0.99
     full_s: float = 600.0
     probe_s: float = 60.0
@@ -66,6 +70,8 @@ class TuneSettings(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
     most_probes: int = 16
     most_confirmations: int = 8
     most_spoiled: int = 3
+    verdicts_only: bool = False
+    whole_rates: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be.
@@ -83,7 +89,7 @@ class TuneSettings(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
                 "the rate known to be too high must be above the start: lower the start, or leave the ceiling out",
             ),
             (
-                self.scenario == SERVER and self.latency_limit_ms <= 0,
+                self.scenario == SERVER and self.latency_limit_ms is not None and self.latency_limit_ms <= 0,
                 "Server is tuned against a latency limit: give one in milliseconds",
             ),
             (
@@ -94,6 +100,10 @@ class TuneSettings(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
             (
                 not PRECISIONS[0] <= self.precision <= PRECISIONS[1],
                 "the precision must be from 0.001 to 0.2: 0.01 is one percent",
+            ),
+            (
+                self.whole_rates and self.start_qps != round(self.start_qps),
+                "main takes whole rates only: give a start without a fraction",
             ),
             (not self.sides, "nothing is to be tuned: ask for isolated, beside, or both"),
             (
@@ -112,6 +122,10 @@ class TuneSettings(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
     def allowed_share(self) -> float:
         """Of all queries, the share that may take longer than the limit."""
         return 1 - self.percentile
+
+    def rounded(self, rate_qps: float) -> float:
+        """The rate that is run: to six digits, so that what people read is what was run; or a whole one, not higher."""
+        return float(max(1, math.floor(rate_qps))) if self.whole_rates else float(f"{rate_qps:.6g}")
 
 
 class Probe(Struct, frozen=True, forbid_unknown_fields=True):
@@ -140,8 +154,8 @@ class Probe(Struct, frozen=True, forbid_unknown_fields=True):
 class RunProbe(Struct, frozen=True, tag="probe"):
     """Run main for `duration_s` at `rate_qps`; `why` is a sentence for people.
 
-    It is to be ended above so many misses, or outstanding queries where misses are not seen while it runs, or after
-    so long; None: never. No run that could have passed at full length is ended so.
+    It is to be ended above so many misses, or after so long; None: never. No run that could have passed at full length
+    is ended so.
     """
 
     side: Side
@@ -149,7 +163,6 @@ class RunProbe(Struct, frozen=True, tag="probe"):
     duration_s: float
     why: str
     abort_above_misses: int | None = None
-    abort_above_outstanding: int | None = None
     abort_after_s: float | None = None
 
 
@@ -163,7 +176,6 @@ class Confirm(Struct, frozen=True, tag="confirm"):
     number: int
     of: int
     abort_above_misses: int | None = None
-    abort_above_outstanding: int | None = None
     abort_after_s: float | None = None
 
 

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from heteromig.campaign.early_stopping import fewest_queries, most_misses
 from heteromig.campaign.knee import Knee, Reading, fit
+from heteromig.campaign.outstanding import rarely_above
 from heteromig.campaign.probes import (
     Answer,
     Bracket,
@@ -60,9 +61,6 @@ NEAR_CEILING = 0.95
 """A rate that passes so near to what is known to be too high says that this is not so."""
 BEYOND = 1.02
 """How far to go beyond the only end that a bracket has, where the line says to stay."""
-QUERIES_DEVIATIONS = 4.0
-"""Standard deviations of a random number of queries; more are seen once in 30 000 runs."""
-MS_PER_S = 1000
 
 
 class _Known(Struct, frozen=True):
@@ -136,15 +134,31 @@ def may_miss(settings: TuneSettings, rate_qps: float) -> int:
     return most_misses(_queries(settings, rate_qps), settings.allowed_share)
 
 
+def _most_misses_to_go_on(settings: TuneSettings, rate_qps: float) -> int | None:
+    return None if settings.verdicts_only else max(0, may_miss(settings, rate_qps))
+
+
 def _queries(settings: TuneSettings, rate_qps: float) -> int:
     """The queries of a full-length run. Their number is random; this is what it is very rarely above."""
-    expected = max(rate_qps * settings.full_s, settings.min_queries)
-    return math.ceil(expected + QUERIES_DEVIATIONS * math.sqrt(expected))
+    return rarely_above(max(rate_qps * settings.full_s, settings.min_queries))
 
 
 def _know(settings: TuneSettings, side: Side, start_qps: float, runs: Sequence[Probe]) -> _Known:
     short = tuple(run for run in runs if not run.confirms)
     full = tuple(run for run in runs if run.confirms)
+    return _Known(
+        settings=settings,
+        side=side,
+        start_qps=start_qps,
+        short=short,
+        full=full,
+        bracket=bracket_of(settings, short, full),
+        knee=knee_of(settings, runs),
+    )
+
+
+def knee_of(settings: TuneSettings, runs: Sequence[Probe]) -> Knee | None:
+    """The line through the runs of a side, of which none is spoiled; None where none of them is near enough."""
     readings = [
         Reading(rate_qps=_rate(run), queries=run.queries, misses=run.misses, spells=run.spells)
         for run in runs
@@ -154,16 +168,7 @@ def _know(settings: TuneSettings, side: Side, start_qps: float, runs: Sequence[P
     # Early stopping asks for a little less than the allowed share; how much less, depends on the number of queries.
     most = most_misses(math.ceil(expected), settings.allowed_share)
     passing = (most + 0.5) / expected if most >= 0 else settings.allowed_share
-    knee = fit(readings, passing, RUN_NOISE * settings.precision)
-    return _Known(
-        settings=settings,
-        side=side,
-        start_qps=start_qps,
-        short=short,
-        full=full,
-        bracket=bracket_of(settings, short, full),
-        knee=knee,
-    )
+    return fit(readings, passing, RUN_NOISE * settings.precision)
 
 
 def _rate(run: Probe) -> float:
@@ -172,7 +177,7 @@ def _rate(run: Probe) -> float:
     return run.rate_qps
 
 
-def _passed(settings: TuneSettings, run: Probe) -> bool:
+def has_passed(settings: TuneSettings, run: Probe) -> bool:
     """LoadGen's verdict; of a short run too short for one, whether few enough queries were late."""
     if run.outcome is Outcome.INVALID and not run.confirms and run.misses is not None:
         return run.misses <= settings.allowed_share * run.queries
@@ -181,11 +186,11 @@ def _passed(settings: TuneSettings, run: Probe) -> bool:
 
 def bracket_of(settings: TuneSettings, short: Sequence[Probe], full: Sequence[Probe]) -> Bracket:
     """What full-length runs say, and of the short ones what does not contradict them."""
-    passed = {_rate(run) for run in full if _passed(settings, run)}
-    failed = {_rate(run) for run in full if not _passed(settings, run)}
+    passed = {_rate(run) for run in full if has_passed(settings, run)}
+    failed = {_rate(run) for run in full if not has_passed(settings, run)}
     ceiling, floor = min(failed, default=math.inf), max(passed, default=0.0)
-    passed |= {_rate(run) for run in short if _passed(settings, run) and _rate(run) < ceiling}
-    failed |= {_rate(run) for run in short if not _passed(settings, run) and _rate(run) > floor}
+    passed |= {_rate(run) for run in short if has_passed(settings, run) and _rate(run) < ceiling}
+    failed |= {_rate(run) for run in short if not has_passed(settings, run) and _rate(run) > floor}
     lowest, highest = min(failed, default=math.inf), max(passed, default=0.0)
     return Bracket(
         low_qps=max((rate for rate in passed if rate < lowest), default=None),
@@ -207,7 +212,7 @@ def _unfinished(known: _Known) -> float | None:
 
 def _passes(known: _Known, rate: float) -> int | None:
     """How many confirmations passed at a rate; None where one failed."""
-    outcomes = [_passed(known.settings, run) for run in known.full if _rate(run) == rate]
+    outcomes = [has_passed(known.settings, run) for run in known.full if _rate(run) == rate]
     return len(outcomes) if all(outcomes) else None
 
 
@@ -223,7 +228,7 @@ def _best(known: _Known) -> float | None:
 def _target(known: _Known) -> tuple[float, str] | None:
     """The rate to be confirmed next, and why; None while nothing is known of one."""
     settings, knee = known.settings, known.knee
-    failed = min((_rate(run) for run in known.full if not _passed(settings, run)), default=None)
+    failed = min((_rate(run) for run in known.full if not has_passed(settings, run)), default=None)
     if knee is not None:
         below = min(
             CAUTION * math.hypot(knee.error, _scatter(known, knee), RUN_NOISE * settings.precision),
@@ -244,7 +249,7 @@ def _target(known: _Known) -> tuple[float, str] | None:
         rate, why = known.bracket.low_qps, "the highest rate that passed in a short run"
     else:
         return None
-    return _rounded(rate), why
+    return settings.rounded(rate), why
 
 
 def _ready(known: _Known) -> bool:
@@ -254,6 +259,8 @@ def _ready(known: _Known) -> bool:
         return True
     if known.bracket.low_qps is None:
         return False
+    if known.settings.whole_rates and (known.bracket.high_qps or math.inf) <= known.bracket.low_qps + 1:
+        return True  # no other rate is in between
     if known.knee is None:
         return known.bracket.width <= precision
     return _known_well(known) or known.bracket.width <= RUN_NOISE * precision
@@ -279,18 +286,8 @@ def _confirm(known: _Known, rate: float, why: str) -> Confirm:
         why=why,
         number=(_passes(known, rate) or 0) + 1,
         of=settings.confirmations,
-        abort_above_misses=max(0, may_miss(settings, rate)),
-        abort_above_outstanding=_may_be_outstanding(settings, rate),
+        abort_above_misses=_most_misses_to_go_on(settings, rate),
     )
-
-
-def _may_be_outstanding(settings: TuneSettings, rate: float) -> int:
-    """Above so many outstanding queries more of them are late already than may be.
-
-    Those that are not late yet arrived within the latency limit; their number is random too.
-    """
-    in_time = rate * settings.latency_limit_ms / MS_PER_S
-    return max(0, may_miss(settings, rate)) + math.ceil(in_time + QUERIES_DEVIATIONS * math.sqrt(in_time))
 
 
 # --- short runs -------------------------------------------------------------------------------------------------------
@@ -298,14 +295,13 @@ def _may_be_outstanding(settings: TuneSettings, rate: float) -> int:
 
 def _explore(known: _Known) -> RunProbe:
     settings = known.settings
-    rate, why = _inside(known.bracket, *_wanted(known))
+    rate, why = _inside(settings, known.bracket, *_wanted(known))
     return RunProbe(
         side=known.side,
         rate_qps=rate,
         duration_s=_duration_s(known, rate),
         why=why,
-        abort_above_misses=max(0, may_miss(settings, rate)),
-        abort_above_outstanding=_may_be_outstanding(settings, rate),
+        abort_above_misses=_most_misses_to_go_on(settings, rate),
     )
 
 
@@ -315,7 +311,9 @@ def _duration_s(known: _Known, rate: float) -> float:
     While no query was late the knee is far away, and what a verdict takes is enough.
     """
     settings = known.settings
-    if all(_passed(settings, run) and not run.misses for run in known.runs):
+    if settings.verdicts_only:
+        return settings.probe_s
+    if all(has_passed(settings, run) and not run.misses for run in known.runs):
         verdict_s = fewest_queries(0, settings.allowed_share) / rate
         return min(settings.full_s, max(settings.probe_s, verdict_s))
     wanted_s = fewest_queries(settings.misses_wanted, settings.allowed_share) / rate
@@ -374,25 +372,28 @@ def _overloaded(run: Probe) -> bool:
 def _capacity(known: _Known) -> float | None:
     """What Server may do, from what the last overloaded run answered; None where none was."""
     capacities = [run.achieved_qps for run in known.runs if run.achieved_qps and _overloaded(run)]
-    return _rounded(SERVER_OVER_CAPACITY * capacities[-1]) if capacities else None
+    return known.settings.rounded(SERVER_OVER_CAPACITY * capacities[-1]) if capacities else None
 
 
-def _inside(bracket: Bracket, rate: float, why: str) -> tuple[float, str]:
+def _inside(settings: TuneSettings, bracket: Bracket, rate: float, why: str) -> tuple[float, str]:
     """The nearest rate that is well inside the bracket."""
     low, high = bracket.low_qps, bracket.high_qps
-    if not bracket.holds(_rounded(rate)):
+    if not bracket.holds(settings.rounded(rate)):
         if low is not None and high is not None:
             share = EDGE if rate <= low else 1 - EDGE
             rate = low * (high / low) ** share
         else:
             rate = low * BEYOND if low is not None else (high or rate) / BEYOND
         why += ", kept inside the bracket"
-    return (_rounded(rate) if bracket.holds(_rounded(rate)) else rate), why
+    rounded = settings.rounded(rate)
+    if settings.whole_rates:
+        return max(rounded, low + 1 if low is not None else rounded), why
+    return (rounded if bracket.holds(rounded) else rate), why
 
 
 def _floor_reached(known: _Known) -> bool:
     """Whether nothing passed, and going lower does not help."""
-    if not known.runs or any(_passed(known.settings, run) for run in known.runs):
+    if not known.runs or any(has_passed(known.settings, run) for run in known.runs):
         return False
     low, *others = sorted(known.runs, key=_rate)
     if _rate(low) * EXPLORED <= known.start_qps:
@@ -414,7 +415,7 @@ def _floor_reached(known: _Known) -> bool:
 def _answer(known: _Known, best: float) -> Answer:
     settings = known.settings
     confirmed = [run for run in known.full if _rate(run) == best]
-    below = [_rate(run) for run in known.runs if not _passed(settings, run) and _rate(run) < best]
+    below = [_rate(run) for run in known.runs if not has_passed(settings, run) and _rate(run) < best]
     why = f"{_qps(best)} passed {len(confirmed)} of {len(confirmed)} runs at full length"
     if below:
         why += f", although {_qps(min(below))} failed in another run"
@@ -433,7 +434,7 @@ def _answer(known: _Known, best: float) -> Answer:
 
 
 def _inconclusive(known: _Known, what: str) -> Inconclusive:
-    passed = sum(_passed(known.settings, run) for run in known.full)
+    passed = sum(has_passed(known.settings, run) for run in known.full)
     noise = known.knee.noise if known.knee is not None else None
     figures = [f"{passed} of {len(known.full)} runs at full length passed"]
     if known.knee is not None:
@@ -447,18 +448,14 @@ def _not_possible(known: _Known) -> NotPossible:
     latencies = [run.percentile_latency_ms for run in known.runs if run.percentile_latency_ms is not None]
     floor_ms = min(latencies, default=None)
     lowest = min(_rate(run) for run in known.runs)
+    limit_ms = known.settings.latency_limit_ms
     measured = "no latency was measured" if floor_ms is None else f"the lowest latency measured is {floor_ms:.4g} ms"
+    allowed = "" if limit_ms is None else f", and {limit_ms:.4g} ms are allowed"
     return NotPossible(
         side=known.side,
-        why=f"no rate down to {_qps(lowest)} passed: {measured}, and {known.settings.latency_limit_ms:.4g} ms are "
-        "allowed.",
+        why=f"no rate down to {_qps(lowest)} passed: {measured}{allowed}.",
         floor_ms=floor_ms,
     )
-
-
-def _rounded(rate: float) -> float:
-    """To six digits: what people read is what was run."""
-    return float(f"{rate:.6g}")
 
 
 def _qps(rate: float) -> str:

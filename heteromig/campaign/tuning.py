@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from heteromig.campaign.early_stopping import fewest_queries, most_misses
+from heteromig.campaign.knee import Knee
 from heteromig.campaign.offline import tune_offline
 from heteromig.campaign.probes import (
     OFFLINE,
@@ -27,7 +28,7 @@ from heteromig.campaign.probes import (
     Stopped,
     TuneSettings,
 )
-from heteromig.campaign.server import bracket_of, tune_server
+from heteromig.campaign.server import bracket_of, has_passed, knee_of, tune_server
 
 
 def next_step(settings: TuneSettings, probes: Sequence[Probe]) -> Step:
@@ -82,10 +83,24 @@ def bracket(settings: TuneSettings, side: Side, probes: Sequence[Probe]) -> Brac
     """Between which rates the answer of a side is, as far as its runs tell; without ends where nothing is searched."""
     if settings.scenario != SERVER:
         return Bracket(low_qps=None, high_qps=None)
-    runs = [probe for probe in probes if probe.side is side and not spoiled(settings, probe)]
+    runs = _telling(settings, side, probes)
     return bracket_of(
         settings, tuple(run for run in runs if not run.confirms), tuple(run for run in runs if run.confirms)
     )
+
+
+def passed(settings: TuneSettings, probe: Probe) -> bool:
+    """Whether a run passed, for what is searched: a short one may, although it is too short for LoadGen's verdict."""
+    return not spoiled(settings, probe) and has_passed(settings, probe)
+
+
+def knee(settings: TuneSettings, side: Side, probes: Sequence[Probe]) -> Knee | None:
+    """The line that is fitted through the runs of a side; None where there is none, or nothing is searched."""
+    return knee_of(settings, _telling(settings, side, probes)) if settings.scenario == SERVER else None
+
+
+def _telling(settings: TuneSettings, side: Side, probes: Sequence[Probe]) -> list[Probe]:
+    return [probe for probe in probes if probe.side is side and not spoiled(settings, probe)]
 
 
 def _measure(settings: TuneSettings, side: Side, runs: Sequence[Probe]) -> Confirm | Answer | Stopped:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from heteromig.benchmarks import catalog
-from heteromig.campaign.probes import OFFLINE, SERVER, Side, TuneSettings
+from heteromig.campaign.probes import OFFLINE, Side, TuneSettings
 from heteromig.core.errors import UsageError
 from heteromig.core.spec import Mode, RunSpec
-from heteromig.core.units import NS_PER_MS, parse_duration_ms
+from heteromig.core.units import parse_duration_ms
 from heteromig.harnesses import harness_of
-from heteromig.harnesses.loadgen import LoadgenHarness
 from heteromig.runner.config import TuneConfig
 
 PROBE_S = 60.0
@@ -22,26 +20,29 @@ def tune_settings(spec: RunSpec, config: TuneConfig) -> TuneSettings:
 
     Raises:
         UsageError: the runs cannot be tuned, or a number is out of its range.
+        PreflightError: the harness cannot tell by which rules.
     """
     _refuse(spec, isolated=bool(config.isolated))
     main = spec.main
+    rules = harness_of(spec).rate_rules(spec)
     full_s = main.duration_ms / 1000
     usual = TuneSettings(OFFLINE)
     starts = (config.start_qps, main.target_qps, START_QPS)
     confirmations = usual.confirmations if config.confirm is None else config.confirm
-    server = main.scenario == SERVER
     return TuneSettings(
-        scenario=main.scenario,
+        scenario=rules.scenario,
         start_qps=next(start for start in starts if start is not None),
-        latency_limit_ms=catalog.require(main.benchmark).server_latency_ns / NS_PER_MS if server else 0.0,
-        percentile=catalog.SERVER_PERCENTILE,
+        latency_limit_ms=rules.latency_limit_ms,
+        percentile=rules.percentile,
         full_s=full_s,
         probe_s=min(PROBE_S, full_s) if config.probe_duration is None else _probe_s(config.probe_duration),
-        min_queries=catalog.SERVER_MIN_QUERIES if server else 1,
+        min_queries=rules.min_queries,
         confirmations=confirmations,
         most_confirmations=max(usual.most_confirmations, 2 * confirmations),
         precision=usual.precision if config.precision is None else config.precision,
         sides=(Side.ISOLATED,) if config.isolated else (Side.ISOLATED, Side.BESIDE),
+        verdicts_only=rules.verdicts_only,
+        whole_rates=rules.whole_rates,
     )
 
 
@@ -53,12 +54,6 @@ def _probe_s(said: int | str) -> float:
 
 
 def _refuse(spec: RunSpec, *, isolated: bool) -> None:
-    if not isinstance(harness_of(spec), LoadgenHarness):
-        raise UsageError(
-            f"tune gives main a rate and counts its late queries while it runs, which only the embedded harness "
-            f"(loadgen) lets it do, and the harness is {spec.harness}: choose --harness loadgen, or lower the rate of "
-            "your own harness by hand."
-        )
     if spec.main.mode is not Mode.PERFORMANCE:
         raise UsageError(f"tune looks for a rate, and --main-mode is {spec.main.mode.value}: leave it out.")
     if spec.lenient:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -28,11 +30,11 @@ from heteromig.core.spec import RunSpec
 from heteromig.core.verdict import ExitCode
 from heteromig.logs.files import read_regular
 from heteromig.runner.recording import TOOL
-from heteromig.runner.rundir import write_json
+from heteromig.runner.rundir import RUN_JSON, write_json
 
 CAMPAIGN_JSON = "campaign.json"
 SCHEMA_VERSION = 1
-TUNE = "tune"
+TUNE, MATRIX = "tune", "matrix"
 
 Wanted = RunProbe | Confirm
 Ended = Done | Inconclusive | NotPossible | Stopped
@@ -138,22 +140,64 @@ def resume(campaign_dir: Path, asked: Asked) -> Campaign:
         UsageError: there is none, it was asked something else, or it is not in the directory of runs.
         EvidenceError: it cannot be read, or is of another version.
     """
-    if not is_campaign(campaign_dir):
-        raise UsageError(f"{campaign_dir} is not the directory of a campaign: it has no {CAMPAIGN_JSON}.")
-    campaign = read_campaign(campaign_dir)
-    _require_same(campaign.asked, asked)
-    runs = Path(asked.run.runs_dir).resolve()  # where locks and engines are, and where others must not write
-    if campaign_dir.resolve().parent != runs:
-        raise UsageError(f"{campaign_dir} is not in {runs}: resume it where it was begun, or with its --runs-dir.")
+    campaign = read_campaign(require_campaign(campaign_dir, TUNE))
+    require_same(campaign.asked.tune, asked.tune)
+    require_same_run(campaign.asked.run, asked.run)
+    require_place(campaign_dir, asked.run)
     return campaign.continued()
 
 
-def _require_same(recorded: Asked, asked: Asked) -> None:
-    """What differs is named by its own name, so the parts are compared first."""
-    require_same(recorded.tune, asked.tune)
-    old, new = recorded.run, asked.run
+def require_same_run(old: RunSpec, new: RunSpec) -> None:
+    """Refuse other runs; what differs is named by its own name, so the parts are compared first.
+
+    Raises:
+        UsageError: they differ.
+    """
     for before, now in ((old.main, new.main), (old.background, new.background), (old.timing, new.timing), (old, new)):
         require_same(before, now)
+
+
+def require_place(campaign_dir: Path, spec: RunSpec) -> None:
+    """A campaign goes on where it was begun: there are locks and engines, and others must not write there.
+
+    Raises:
+        UsageError: it is elsewhere now.
+    """
+    runs = Path(spec.runs_dir).resolve()
+    if campaign_dir.resolve().parent != runs:
+        raise UsageError(f"{campaign_dir} is not in {runs}: resume it where it was begun, or with its --runs-dir.")
+
+
+def require_campaign(campaign_dir: Path, kind: str) -> Path:
+    """The same directory, if it is that of a campaign of that kind.
+
+    Raises:
+        UsageError: it is not.
+        EvidenceError: its index cannot be read.
+    """
+    if not is_campaign(campaign_dir):
+        raise UsageError(f"{campaign_dir} is not the directory of a campaign: it has no {CAMPAIGN_JSON}.")
+    found = _stamp(campaign_dir).kind
+    if found != kind:
+        raise UsageError(
+            f"{campaign_dir} is the directory of a {found}, and this is {kind}: go on with heteromig {found} --resume."
+        )
+    return campaign_dir
+
+
+def refuse_campaign(directory: Path) -> None:
+    """What is for one run cannot be done with a campaign.
+
+    Raises:
+        UsageError: it is the directory of one.
+        EvidenceError: its index cannot be read.
+    """
+    if is_campaign(directory):
+        runs = [path.parent for path in sorted(directory.glob(f"*/{RUN_JSON}"))]
+        such = f", such as {shlex.quote(str(runs[min(1, len(runs) - 1)]))}" if runs else ""
+        kind = _stamp(directory).kind
+        said = f", or read its {kind}.md" if kind == MATRIX else f", or read its {CAMPAIGN_JSON}"
+        raise UsageError(f"{directory} is the directory of a {kind}: name one of its runs{such}{said}.")
 
 
 def is_campaign(directory: Path) -> bool:
@@ -161,37 +205,77 @@ def is_campaign(directory: Path) -> bool:
     return (directory / CAMPAIGN_JSON).is_file()
 
 
+def kind_of(directory: Path) -> str | None:
+    """Of what kind the campaign in that directory is; None where there is none.
+
+    Raises:
+        EvidenceError: its index cannot be read.
+    """
+    return _stamp(directory).kind if is_campaign(directory) else None
+
+
 class _Stamp(Struct, frozen=True):
     """What is read before the rest, which another version may have changed."""
 
     schema_version: int
+    kind: str
+
+
+_Index = TypeVar("_Index", bound=Struct)
 
 
 def read_campaign(campaign_dir: Path) -> Campaign:
-    """What is written of a campaign.
+    """What is written of a tuning.
 
     Raises:
         EvidenceError: it cannot be read, was altered, or is of another version.
     """
+    campaign = read_index(campaign_dir, Campaign)
+    require_unaltered(campaign_dir, campaign.fingerprint, campaign.asked)
+    return campaign
+
+
+def read_index(campaign_dir: Path, kind: type[_Index]) -> _Index:
+    """The index of a campaign, as that type.
+
+    Raises:
+        EvidenceError: it cannot be read, or is of another version.
+    """
+    _stamp(campaign_dir)
+    return _decode(campaign_dir, kind)
+
+
+def require_unaltered(campaign_dir: Path, recorded: str, asked: Struct) -> None:
+    """Refuse an index whose settings were changed by hand.
+
+    Raises:
+        EvidenceError: the fingerprint is of other settings.
+    """
+    if recorded != fingerprint(asked):
+        path = campaign_dir / CAMPAIGN_JSON
+        raise EvidenceError(f"{path} was altered: its settings have another fingerprint. Begin another campaign.")
+
+
+def _stamp(campaign_dir: Path) -> _Stamp:
+    stamp = _decode(campaign_dir, _Stamp)
+    if stamp.schema_version != SCHEMA_VERSION:
+        raise EvidenceError(
+            f"{campaign_dir / CAMPAIGN_JSON} was written by another version of heteromig: its schema is "
+            f"{stamp.schema_version}, and this one reads {SCHEMA_VERSION}."
+        )
+    return stamp
+
+
+def _decode(campaign_dir: Path, kind: type[_Index]) -> _Index:
     path = campaign_dir / CAMPAIGN_JSON
     try:
-        raw = read_regular(path, "The index of the campaign")
-        version = msgspec.json.decode(raw, type=_Stamp).schema_version
-        if version != SCHEMA_VERSION:
-            raise EvidenceError(
-                f"{path} was written by another version of heteromig: its schema is {version}, and this one reads "
-                f"{SCHEMA_VERSION}."
-            )
-        campaign = msgspec.json.decode(raw, type=Campaign)
+        return msgspec.json.decode(read_regular(path, "The index of the campaign"), type=kind)
     except FileNotFoundError as error:
         raise EvidenceError(f"The index of the campaign {path} cannot be read: {error.strerror}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EvidenceError(f"{path} is not the index of a campaign ({error}): begin another one.") from None
-    if campaign.fingerprint != fingerprint(campaign.asked):
-        raise EvidenceError(f"{path} was altered: its settings have another fingerprint. Begin another campaign.")
-    return campaign
 
 
-def write_campaign(campaign_dir: Path, campaign: Campaign) -> None:
+def write_campaign(campaign_dir: Path, campaign: Struct) -> None:
     """Replace the index, in one step, and wait until it is on the disk."""
     write_json(campaign_dir / CAMPAIGN_JSON, campaign, sync=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from heteromig.campaign.probes import OFFLINE, SERVER, Confirm, Outcome, Probe, Side
+from heteromig.campaign.probes import SERVER, Confirm, Outcome, Probe, Side, TuneSettings
 from heteromig.campaigns.directory import Wanted
 from heteromig.comparing.measured import main_of
 from heteromig.core import events as ev
@@ -16,12 +17,13 @@ from heteromig.core.record import RunRecord, VerdictRecord, WorkerRecord
 from heteromig.core.spec import Drain, RunSpec
 from heteromig.core.units import NS_PER_S
 from heteromig.core.verdict import ExitCode
-from heteromig.results.metrics import QPS, primary_metric, read_figures
+from heteromig.harnesses import harness_of
+from heteromig.logs.detail import DetailFacts
+from heteromig.results.metrics import LATENCIES, QPS, primary_metric, read_figures
 
 QUERIES, LATE = "result_query_count", "result_overlatency_query_count"
 """What LoadGen logs of Server (loadgen 6.0.17, results.cc)."""
-START_MS = 30_000
-"""What main may take to load and to warm up, where it is ended after so long."""
+_LATENCIES = frozenset(metric.name for metric in LATENCIES)
 SEVERAL = 2
 """Backgrounds that are to outlast a run are asked for so many times as long, so that they last for a few."""
 LEAST_BACKGROUND_MS = 600_000
@@ -34,16 +36,16 @@ def spec_of(step: Wanted, specs: Mapping[Side, RunSpec], *, first: bool) -> RunS
     Engines are built anew in the `first` one of a side only. Backgrounds go on when it is over.
     """
     spec = specs[step.side]
-    scenario = spec.main.scenario
     main = replace(
         spec.main,
         duration_ms=round(1000 * step.duration_s),
-        target_qps=step.rate_qps if scenario in {SERVER, OFFLINE} else None,
-        most_over_latency=step.abort_above_misses if scenario == SERVER else None,
+        target_qps=step.rate_qps,
+        most_over_latency=step.abort_above_misses,
     )
     timing = spec.timing
     if step.abort_after_s is not None:
-        limit_ms = min(timing.main_timeout_ms, round(1000 * step.abort_after_s) + START_MS)
+        start_ms = harness_of(spec).rate_rules(spec).start_ms
+        limit_ms = min(timing.main_timeout_ms, round(1000 * step.abort_after_s) + start_ms)
         timing = replace(timing, main_timeout_ms=limit_ms)
     background = spec.background
     beside = step.side is Side.BESIDE
@@ -69,23 +71,32 @@ class _Heard(Struct, frozen=True):
     qps: float | None = None
 
 
-def probe_of(step: Wanted, record: RunRecord, events: Sequence[ev.AnyEvent]) -> Probe | None:
+def probe_of(
+    settings: TuneSettings,
+    step: Wanted,
+    record: RunRecord,
+    events: Sequence[ev.AnyEvent],
+    logged: DetailFacts | None = None,
+) -> Probe | None:
     """What the run says of its rate; None where it says that there is no use in going on.
 
-    `events` are those of its journal.
+    `events` are those of its journal, `logged` is what main's LoadGen log says, where it left one.
     """
     main, verdict = main_of(record), record.verdict
     if main is None or verdict is None:
         return None
     heard = _heard(events, main.index)
-    outcome = _outcome(step, main, verdict, heard, events)
+    by_queue = logged is not None and logged.ended_by_queue
+    outcome = _outcome(step, main, verdict, heard, events, by_queue=by_queue)
     if outcome is None:
         return None
     figures = read_figures(main.scenario, main.metrics)
-    measured = outcome is not Outcome.ABORTED and bool(main.metrics)
-    server = main.scenario == SERVER
+    measured = (outcome is not Outcome.ABORTED or by_queue) and bool(main.metrics)
+    server = settings.scenario == SERVER
     late = main.metrics.get(LATE) if measured else heard.late
-    latency = primary_metric(main.scenario, figures)
+    if settings.verdicts_only or (logged is not None and not _same_percentile(settings, logged)):
+        late = None  # what is late by another rule says nothing of this one
+    latency = primary_metric(settings.scenario, figures)
     return Probe(
         side=step.side,
         rate_qps=step.rate_qps,
@@ -95,9 +106,25 @@ def probe_of(step: Wanted, record: RunRecord, events: Sequence[ev.AnyEvent]) -> 
         queries=round(main.metrics.get(QUERIES, 0)) if measured and server else heard.completed,
         misses=round(late) if server and late is not None else None,
         achieved_qps=figures.get(QPS.name) if measured else heard.qps,
-        percentile_latency_ms=figures.get(latency) if latency != QPS.name else None,
-        reason="" if outcome is Outcome.VALID else why_of(verdict),
+        # That of a run that was ended is how long its queue was, and no latency of its rate.
+        percentile_latency_ms=figures.get(latency)
+        if latency in _LATENCIES and outcome is not Outcome.ABORTED
+        else None,
+        reason=_reason(outcome, verdict, by_queue=by_queue),
     )
+
+
+def _reason(outcome: Outcome, verdict: VerdictRecord, *, by_queue: bool) -> str:
+    if outcome is Outcome.VALID:
+        return ""
+    if outcome is Outcome.ABORTED and by_queue:
+        return "LoadGen ended it, because so many queries were outstanding that too many of them were late"
+    return why_of(verdict)
+
+
+def _same_percentile(settings: TuneSettings, logged: DetailFacts) -> bool:
+    said = logged.latency_percentile
+    return settings.scenario != SERVER or said is None or math.isclose(said, settings.percentile, abs_tol=1e-9)
 
 
 def why_of(verdict: VerdictRecord | None) -> str:
@@ -106,14 +133,20 @@ def why_of(verdict: VerdictRecord | None) -> str:
 
 
 def _outcome(
-    step: Wanted, main: WorkerRecord, verdict: VerdictRecord, heard: _Heard, events: Sequence[ev.AnyEvent]
+    step: Wanted,
+    main: WorkerRecord,
+    verdict: VerdictRecord,
+    heard: _Heard,
+    events: Sequence[ev.AnyEvent],
+    *,
+    by_queue: bool,
 ) -> Outcome | None:
     code = verdict.exit_code
     if code == ExitCode.VALID:
         return Outcome.VALID
     if code == ExitCode.INVALID:
         most = step.abort_above_misses
-        hopeless = most is not None and heard.late is not None and heard.late > most
+        hopeless = most is not None and (by_queue or (heard.late is not None and heard.late > most))
         return Outcome.ABORTED if hopeless else Outcome.INVALID
     if code == ExitCode.WORKER and step.abort_after_s is not None and _took_too_long(events, main.index):
         return Outcome.ABORTED

@@ -7,14 +7,18 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from heteromig.campaign.probes import Confirm, RunProbe, Side
+from heteromig.campaign.probes import Confirm, Probe, RunProbe, Side, TuneSettings
 from heteromig.campaign.tuning import next_step
-from heteromig.campaigns.directory import Campaign, Entry, write_campaign
+from heteromig.campaigns.directory import Campaign, Entry, Wanted, write_campaign
 from heteromig.campaigns.probing import probe_of, spec_of, why_of
 from heteromig.campaigns.wording import begun_line, ended_line
-from heteromig.core.errors import HeteromigError
+from heteromig.comparing.measured import main_of
+from heteromig.core.errors import EvidenceError, HeteromigError
+from heteromig.core.record import RunRecord
 from heteromig.core.spec import RunSpec
 from heteromig.core.verdict import SIGNAL_BASE, ExitCode
+from heteromig.logs.detail import DetailFacts, read_detail
+from heteromig.logs.loadgen import DETAIL_LOG
 from heteromig.runner.crew import Crew
 from heteromig.runner.journal import read_journal
 from heteromig.runner.session import Outcome
@@ -52,7 +56,7 @@ def tune(
                 run_dir=outcome.run_dir.name,
                 exit_code=ExitCode.INTERNAL if verdict is None else verdict.exit_code,
                 took_s=round(time.monotonic() - began_s, 3),
-                probe=probe_of(step, outcome.record, read_journal(outcome.run_dir).events),
+                probe=_probe(settings, step, outcome),
             )
             campaign = campaign.after(entry)
             if entry.probe is None:
@@ -72,3 +76,18 @@ def tune(
         crew.dismiss(next(iter(specs.values())).timing)
     write_campaign(campaign_dir, campaign)
     return campaign
+
+
+def _probe(settings: TuneSettings, step: Wanted, outcome: Outcome) -> Probe | None:
+    journal = read_journal(outcome.run_dir)
+    return probe_of(settings, step, outcome.record, journal.events, _logged(outcome.run_dir, outcome.record))
+
+
+def _logged(run_dir: Path, record: RunRecord) -> DetailFacts | None:
+    """What the last of main's LoadGen logs says; None where there is none that can be read."""
+    main = main_of(record)
+    logs = [] if main is None else sorted((run_dir / main.directory).rglob(DETAIL_LOG))
+    try:
+        return read_detail(logs[-1]) if logs else None
+    except EvidenceError:
+        return None

@@ -10,13 +10,13 @@ from heteromig.campaign.tuning import bracket
 from heteromig.campaigns.directory import Campaign, Wanted
 from heteromig.core.units import format_duration_s
 from heteromig.core.verdict import ExitCode
-from heteromig.views.text import printable, sentence
+from heteromig.views.text import markdown_text, printable, sentence
 from heteromig.views.verdict_text import SIMULATED_NOTE
 
-_UNKNOWN = "n/a"
+UNKNOWN = "n/a"
 _TITLES = ("SIDE", "ANSWER", "MEASURED", "LATENCY", "BRACKET", "NOISE", "RUNS")
 _HISTORY = ("run", "side", "asked for", "duration", "outcome", "late", "measured", "why this rate")
-_PLACES = {Side.ISOLATED: "alone", Side.BESIDE: "beside its backgrounds"}
+PLACES = {Side.ISOLATED: "alone", Side.BESIDE: "beside its backgrounds"}
 _FIRST_PROBES = 1
 """Short runs that a side takes at least."""
 _STATUS: dict[int, str] = {ExitCode.VALID: "answered", ExitCode.INCONCLUSIVE: "inconclusive"}
@@ -27,7 +27,7 @@ def begun_line(campaign: Campaign, step: Wanted) -> str:
     number = len(campaign.entries) + 1
     confirming = f", confirmation {step.number} of {step.of}" if isinstance(step, Confirm) else ""
     left = format_duration_s(round(least_left_s(campaign, step)))
-    what = f"{_rate(step.rate_qps)} for {format_duration_s(step.duration_s)}{confirming}"
+    what = f"{rate_words(step.rate_qps)} for {format_duration_s(step.duration_s)}{confirming}"
     return sentence(f"{number}: {step.side.value}, {what}: {step.why}; at least {left} left")
 
 
@@ -39,13 +39,13 @@ def ended_line(campaign: Campaign) -> str:
         return sentence(f"{number}: {entry.step.side.value}, exit {entry.exit_code}: {campaign.sentence}")
     found = bracket(campaign.asked.tune, probe.side, campaign.probes)
     details = [
-        *([f"{_late(probe)} of {probe.queries} queries late"] if probe.misses is not None else []),
+        *([f"{late_words(probe)} of {probe.queries} queries late"] if probe.misses is not None else []),
         *([f"{probe.achieved_qps:.5g} samples/s"] if probe.achieved_qps is not None else []),
         *([f"latency {probe.percentile_latency_ms:.4g} ms"] if probe.percentile_latency_ms is not None else []),
-        *([f"bracket {_bracket(found)}"] if found.low_qps is not None or found.high_qps is not None else []),
+        *([f"bracket {bracket_words(found)}"] if found.low_qps is not None or found.high_qps is not None else []),
     ]
     said = f": {probe.reason}" if probe.reason else ""
-    head = f"{number}: {probe.side.value}, {_rate(probe.rate_qps)} {probe.outcome.value.upper()}"
+    head = f"{number}: {probe.side.value}, {rate_words(probe.rate_qps)} {probe.outcome.value.upper()}"
     return sentence(f"{head}, {', '.join(details)}{said}" if details else f"{head}{said}")
 
 
@@ -64,15 +64,14 @@ def least_left_s(campaign: Campaign, step: Wanted) -> float:
 
 def plan_text(settings: TuneSettings, spec_text: str) -> str:
     """What would be done, before anything is."""
-    sides = " and then ".join(_PLACES[side] for side in settings.sides)
-    limit = f", at most {settings.allowed_share:.3g} of the queries later than {settings.latency_limit_ms:g} ms"
-    start = _rate(settings.start_qps)
+    sides = " and then ".join(PLACES[side] for side in settings.sides)
+    start = rate_words(settings.start_qps)
     probe, full = format_duration_s(settings.probe_s), format_duration_s(settings.full_s)
     passing, bound = settings.confirmations, settings.most_confirmations
     least = format_duration_s(settings.probe_s + settings.confirmations * settings.full_s)
     most = format_duration_s(settings.most_probes * settings.probe_s + settings.most_confirmations * settings.full_s)
     return (
-        f"Tune {spec_text} {sides}{limit if settings.latency_limit_ms else ''}.\n"
+        f"Tune {spec_text} {sides}{_rule(settings)}.\n"
         f"Start at {start}; short runs of {probe}, at most {settings.most_probes} a side; then runs of {full}, "
         f"of which {passing} must pass, at most {bound} a side.\n"
         f"The answer is to be within {settings.precision:.2%} of the highest rate that would pass. A side takes "
@@ -80,18 +79,27 @@ def plan_text(settings: TuneSettings, spec_text: str) -> str:
     )
 
 
+def _rule(settings: TuneSettings) -> str:
+    if settings.verdicts_only:
+        return ", by its own rule"
+    if settings.scenario != SERVER:
+        return ""
+    late = "than main allows" if settings.latency_limit_ms is None else f"than {settings.latency_limit_ms:g} ms"
+    return f", at most {settings.allowed_share:.3g} of the queries later {late}"
+
+
 def answer_text(campaign: Campaign, campaign_dir: str, width: int) -> str:
     """What came of it, for a person."""
     lines = textwrap.wrap(sentence(_head(campaign)), width)
     if campaign.asked.run.simulated:
         lines += textwrap.wrap(SIMULATED_NOTE, width)
-    rows = [_row(answer) for answer in _answers(campaign)]
+    rows = [_row(answer) for answer in answers_of(campaign)]
     if rows:
         table = [_TITLES, *rows]
         widths = [max(len(row[column]) for row in table) for column in range(len(_TITLES))]
         lines.append("")
         lines += ["  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in table]
-    for answer in _answers(campaign):
+    for answer in answers_of(campaign):
         lines += textwrap.wrap(sentence(f"{answer.side.value}: {answer.why}"), width, subsequent_indent="  ")
     lines += ["", f"Runs         {len(campaign.entries)} in {campaign_dir}"]
     return "\n".join(lines)
@@ -99,33 +107,33 @@ def answer_text(campaign: Campaign, campaign_dir: str, width: int) -> str:
 
 def answer_markdown(campaign: Campaign) -> str:
     """The same for a ticket, with every run."""
-    head = _escaped(sentence(_head(campaign)))
+    head = markdown_text(sentence(_head(campaign)))
     lines = [head, ""]
     if campaign.asked.run.simulated:
         lines += [f"> {SIMULATED_NOTE}", ""]
-    answers = _answers(campaign)
+    answers = answers_of(campaign)
     if answers:
         lines += [*_markdown([title.lower() for title in _TITLES], [_row(answer) for answer in answers]), ""]
-        lines += [*(f"- {answer.side.value}: {_escaped(sentence(answer.why))}" for answer in answers), ""]
+        lines += [*(f"- {answer.side.value}: {markdown_text(sentence(answer.why))}" for answer in answers), ""]
     return "\n".join([*lines, *_markdown(_HISTORY, _history(campaign))])
 
 
 def _markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     cells = [titles, ["---"] * len(titles), *rows]
-    return [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in cells]
+    return [f"| {' | '.join(markdown_text(cell) for cell in row)} |" for row in cells]
 
 
 def _history(campaign: Campaign) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for number, entry in enumerate(campaign.entries, start=1):
         probe, step = entry.probe, entry.step
-        late = _UNKNOWN if probe is None or probe.misses is None else _late(probe)
-        measured = _UNKNOWN if probe is None or probe.achieved_qps is None else f"{probe.achieved_qps:.5g}"
+        late = UNKNOWN if probe is None or probe.misses is None else late_words(probe)
+        measured = UNKNOWN if probe is None or probe.achieved_qps is None else f"{probe.achieved_qps:.5g}"
         rows.append(
             (
                 str(number),
                 step.side.value,
-                _rate(step.rate_qps),
+                rate_words(step.rate_qps),
                 format_duration_s(step.duration_s),
                 f"exit {entry.exit_code}" if probe is None else probe.outcome.value,
                 late,
@@ -136,33 +144,43 @@ def _history(campaign: Campaign) -> list[tuple[str, ...]]:
     return rows
 
 
-def _head(campaign: Campaign) -> str:
-    main = campaign.asked.run.main
-    code = ExitCode.INTERNAL if campaign.exit_code is None else campaign.exit_code
-    status = _STATUS.get(code, "stopped").upper()
+def conclusion(campaign: Campaign) -> tuple[str, str]:
+    """How it came out in a word, and why in a sentence; nothing has come out while the index says of no end."""
+    main, scenario = campaign.asked.run.main, campaign.asked.tune.scenario
+    if campaign.exit_code is None:
+        runs = "1 run" if len(campaign.entries) == 1 else f"{len(campaign.entries)} runs"
+        return "not ended", f"It still goes on, or its controller was killed; this is what {runs} came to."
     words = campaign.sentence
     if isinstance(campaign.answer, Done):
-        words = f"{main.benchmark} {main.scenario}: {'; '.join(_answer_words(main.scenario, campaign.answer.answers))}."
-    return f"{status} (exit {int(code)}): {words}"
+        words = f"{main.benchmark} {main.scenario}: {'; '.join(_answer_words(scenario, campaign.answer.answers))}."
+    return _STATUS.get(campaign.exit_code, "stopped"), sentence(words)
+
+
+def _head(campaign: Campaign) -> str:
+    status, words = conclusion(campaign)
+    code = "" if campaign.exit_code is None else f" (exit {int(campaign.exit_code)})"
+    return f"{status.upper()}{code}: {words}"
 
 
 def _answer_words(scenario: str, answers: Sequence[Answer]) -> Iterator[str]:
     """In Server the rate is the answer; elsewhere what was measured, for a rate expected too high does no harm."""
-    alone = next((_figure(scenario, answer) for answer in answers if answer.side is Side.ISOLATED), None)
+    alone = next((answer_figure(scenario, answer) for answer in answers if answer.side is Side.ISOLATED), None)
     for answer in answers:
-        figure = _rate(answer.rate_qps) if scenario == SERVER else f"{_measured(answer)} samples/s"
-        here = _figure(scenario, answer)
+        figure = rate_words(answer.rate_qps) if scenario == SERVER else f"{measured_words(answer)} samples/s"
+        here = answer_figure(scenario, answer)
         share = f", {here / alone:.1%} of that" if answer.side is Side.BESIDE and alone and here is not None else ""
-        yield f"{figure} {_PLACES[answer.side]}{share}"
+        yield f"{figure} {PLACES[answer.side]}{share}"
 
 
-def _figure(scenario: str, answer: Answer) -> float | None:
+def answer_figure(scenario: str, answer: Answer) -> float | None:
+    """What an answer comes to: the rate in Server, elsewhere the mean of what was measured."""
     rates = [one for one in answer.achieved_qps if one is not None]
     mean = sum(rates) / len(rates) if rates else None
     return answer.rate_qps if scenario == SERVER else mean
 
 
-def _answers(campaign: Campaign) -> tuple[Answer, ...]:
+def answers_of(campaign: Campaign) -> tuple[Answer, ...]:
+    """The answers of all sides that have one."""
     return campaign.answer.answers if campaign.answer is not None else ()
 
 
@@ -170,42 +188,43 @@ def _row(answer: Answer) -> tuple[str, ...]:
     latencies = [one for one in answer.percentile_latency_ms if one is not None]
     return (
         answer.side.value,
-        _rate(answer.rate_qps),
-        _measured(answer),
-        f"{_span(latencies)} ms" if latencies else _UNKNOWN,
-        _bracket(answer.bracket),
-        _UNKNOWN if answer.noise is None else f"{answer.noise:.1%}",
+        rate_words(answer.rate_qps),
+        measured_words(answer),
+        f"{span_words(latencies)} ms" if latencies else UNKNOWN,
+        bracket_words(answer.bracket),
+        UNKNOWN if answer.noise is None else f"{answer.noise:.1%}",
         str(answer.runs),
     )
 
 
-def _measured(answer: Answer) -> str:
+def measured_words(answer: Answer) -> str:
+    """What the confirmations of an answer measured, in samples a second."""
     rates = [one for one in answer.achieved_qps if one is not None]
-    return _span(rates) if rates else _UNKNOWN
+    return span_words(rates) if rates else UNKNOWN
 
 
-def _span(figures: Sequence[float]) -> str:
+def span_words(figures: Sequence[float]) -> str:
+    """The least and the greatest, or the one that both are."""
     low, high = f"{min(figures):.4g}", f"{max(figures):.4g}"
     return low if low == high else f"{low} to {high}"
 
 
-def _bracket(found: Bracket) -> str:
+def bracket_words(found: Bracket) -> str:
+    """Both ends of a bracket, as far as they are known."""
     low, high = found.low_qps, found.high_qps
     if low is not None and high is not None:
         return f"{low:.5g} to {high:.5g}"
     if low is not None:
         return f"above {low:.5g}"
-    return _UNKNOWN if high is None else f"below {high:.5g}"
+    return UNKNOWN if high is None else f"below {high:.5g}"
 
 
-def _late(probe: Probe) -> str:
+def late_words(probe: Probe) -> str:
+    """The share of late queries."""
     share = (probe.misses or 0) / probe.queries if probe.queries else 0.0
     return f"{share:.2%}"
 
 
-def _rate(rate_qps: float | None) -> str:
+def rate_words(rate_qps: float | None) -> str:
+    """A rate as people read it."""
     return "no rate" if rate_qps is None else f"{rate_qps:.5g} qps"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")

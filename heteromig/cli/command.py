@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from enum import Enum
 from typing import Any
 
 from typer.core import TyperCommand
@@ -16,11 +17,20 @@ ALIASES = {
 }
 """Further names of options, which no help shows, by the documented ones; both without their dashes in front."""
 
-TUNING = "Tuning"
-"""A group of options that only the help of `tune` shows: the other commands share its function, but not these."""
+TUNING, MATRIX, CAMPAIGN = "Tuning", "Matrix", "Campaign"
+COMMANDS_OF = {TUNING: ("tune",), MATRIX: ("matrix",), CAMPAIGN: ("tune", "matrix")}
+"""Groups of options that only the help of these commands shows: others share their function, but not these options."""
 _ARGUMENTS = "Arguments"
 _NEGATABLE = re.compile(r"--(\S+) / --no-\1")
 _VARIABLE = re.compile(r"\s*\[env var: \w+\]")
+
+
+class Format(str, Enum):
+    """How the answer of a campaign is printed."""
+
+    TABLE = "table"
+    MARKDOWN = "md"
+    CSV = "csv"
 
 
 class Command(TyperCommand):
@@ -43,7 +53,7 @@ class Command(TyperCommand):
                 continue
             names, text = _NEGATABLE.sub(r"--[no-]\1", record[0]), record[1]
             panel = getattr(param, "rich_help_panel", None)
-            if panel == TUNING and ctx.info_name != "tune":
+            if ctx.info_name not in COMMANDS_OF.get(panel or "", (ctx.info_name or "",)):
                 continue
             if param.param_type_name == "argument":
                 groups.setdefault(_ARGUMENTS, []).append((names, text))

@@ -58,8 +58,12 @@ def _compare(
     Exits with 0, with 8 when a limit of --fail-if is exceeded, with 9 when the runs cannot tell, and with 2 when they
     are not comparable.
     """
-    from heteromig.comparing.comparison import Allowed, compare  # noqa: PLC0415 - keeps `--help` quick
+    from heteromig.campaigns.directory import refuse_campaign  # noqa: PLC0415 - keeps `--help` quick, as all here
+    from heteromig.comparing.comparison import Allowed, compare  # noqa: PLC0415
 
+    for directory in (first, second):
+        if directory is not None:
+            refuse_campaign(directory)
     allowed = Allowed(differences=allow_differences, invalid=allow_invalid)
     found = compare(first, second, gates=fail_if or (), allowed=allowed)
     show_comparison(found, json=json, markdown=output is Format.MARKDOWN)

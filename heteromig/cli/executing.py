@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from heteromig.core.spec import RunSpec
 from heteromig.core.verdict import ExitCode
 from heteromig.runner.crew import Crew
 from heteromig.runner.session import Outcome, execute
-from heteromig.views.console import choose_reporter, print_report_made, print_summary
+from heteromig.views.campaign_bar import CampaignProgress
+from heteromig.views.console import choose_reporter, is_terminal, print_report_made, print_summary, wants_live
 from heteromig.views.outlet import Outlet
 from heteromig.views.relay import Relay
 
@@ -31,6 +33,13 @@ class Showing(Struct, frozen=True):
     events: bool
     debug: bool
     report: bool
+
+
+def shows_live(showing: Showing) -> bool:
+    """Whether each run of a campaign is shown by the live table; where it is not, a line for each run is enough."""
+    if showing.live is None and (showing.json or showing.debug):
+        return False
+    return wants_live(live=showing.live, environ=os.environ, stderr_isatty=is_terminal())
 
 
 def execute_and_show(spec: RunSpec, showing: Showing, sampler_faults: Path | None) -> int:
@@ -63,10 +72,13 @@ def execute_shown(
     sampler_faults: Path | None,
     series_dir: Path | None = None,
     crew: Crew | None = None,
+    *,
+    campaign: CampaignProgress | None = None,
 ) -> Outcome:
     """Run it to the end, and show it in the meantime.
 
-    If there are several, `series_dir` is where its directory goes, and `crew` has the backgrounds that go on.
+    If there are several, `series_dir` is where its directory goes, `crew` has the backgrounds that go on, and
+    `campaign` says how far all of it is.
 
     Raises:
         UsageError: no run directory can be made.
@@ -74,7 +86,7 @@ def execute_shown(
     """
     for_programs = showing.json or showing.events or showing.debug
     live = False if for_programs and showing.live is None else showing.live
-    reporter = choose_reporter(live=live, quiet=showing.quiet)
+    reporter = choose_reporter(live=live, quiet=showing.quiet, campaign=campaign)
     relays = {
         stream: Relay(stream.fileno())
         for stream, wanted in ((sys.stdout, showing.events), (sys.stderr, showing.debug))

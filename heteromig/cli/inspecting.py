@@ -68,7 +68,7 @@ def _verify(
     """Recompute the verdict from the files of a run alone; exit with its code."""
     import msgspec  # noqa: PLC0415
 
-    from heteromig.campaigns.directory import is_campaign  # noqa: PLC0415
+    from heteromig.campaigns.directory import refuse_campaign  # noqa: PLC0415
     from heteromig.comparing.series import is_series  # noqa: PLC0415
     from heteromig.core.errors import UsageError  # noqa: PLC0415
     from heteromig.runner.verification import verify_run  # noqa: PLC0415
@@ -78,8 +78,7 @@ def _verify(
             f"{run_dir} is a series: verify the run directories in it one by one, or verify and compare all of them "
             f"with heteromig compare {run_dir}."
         )
-    if is_campaign(run_dir):
-        raise UsageError(f"{run_dir} is a campaign: verify the run directories in it one by one.")
+    refuse_campaign(run_dir)
     found = verify_run(run_dir)
     if json:
         say(msgspec.json.format(msgspec.json.encode(found), indent=2))

@@ -37,12 +37,14 @@ def _replay(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr in the meantime.")] = False,
 ) -> None:
     """Show a run again from its journal, and check that it comes out the same; exit with its code."""
-    from heteromig.comparing.series import refuse_series  # noqa: PLC0415 - keeps `--help` quick, as all imports here
+    from heteromig.campaigns.directory import refuse_campaign  # noqa: PLC0415 - keeps `--help` quick, as all here
+    from heteromig.comparing.series import refuse_series  # noqa: PLC0415
     from heteromig.core.verdict import SIGNAL_BASE, ExitCode  # noqa: PLC0415
     from heteromig.runner.playback import Interrupted, play  # noqa: PLC0415
     from heteromig.views.console import choose_reporter, print_summary  # noqa: PLC0415
 
     refuse_series(run_dir)
+    refuse_campaign(run_dir)
     reporter = choose_reporter(live=live, quiet=quiet)
     times = _times(speed) if speed is not None else _WATCHED_SPEED if reporter.wants_ticks else None
     try:

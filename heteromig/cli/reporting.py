@@ -1,4 +1,4 @@
-"""`report`: a run as a page, as Markdown or as a trace; and the page that every run makes of itself in the end."""
+"""`report`: a run or a campaign as a page, as Markdown or as a trace; and the page that each makes in the end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _report(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="E.g. runs/latest.")],
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="E.g. runs/latest, or the directory of a tuning.")],
     kind: Annotated[
         str,
         typer.Option(
@@ -37,52 +37,56 @@ def _report(
             "--output",
             "-o",
             metavar="FILE",
-            help="Where to. [report.html in the run directory; standard output for md and trace]",
+            help="Where to. [report.html in the run directory, tune.html in that of a tuning; standard output for md "
+            "and trace]",
         ),
     ] = None,
 ) -> None:
-    """Make a report of a run, however far it got."""
+    """Make a report of a run, or of a tuning, however far it got."""
     from heteromig.comparing.series import refuse_series  # noqa: PLC0415 - keeps `--help` quick, as all imports here
     from heteromig.core.errors import UsageError  # noqa: PLC0415
-    from heteromig.report.making import Format, refuse_evidence, report, write, write_where_told  # noqa: PLC0415
-    from heteromig.runner.rundir import REPORT  # noqa: PLC0415
+    from heteromig.report.making import (  # noqa: PLC0415
+        Format,
+        make_pages,
+        refuse_evidence,
+        report,
+        write_where_told,
+    )
 
     if kind not in _FORMATS:
         raise UsageError(f"--format {kind!r} is none: say {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}.")
     if output is not None:
         refuse_evidence(run_dir, output)
     refuse_series(run_dir)
-    text = report(run_dir, Format(kind))
     if output is not None:
-        write_where_told(output, text)
+        write_where_told(output, report(run_dir, Format(kind)))
     elif kind == Format.HTML.value:
-        write(run_dir / REPORT, text)
-        say(str(run_dir / REPORT))
+        say(str(make_pages(run_dir)))
     else:
-        say(text.rstrip("\n"))
+        say(report(run_dir, Format(kind)).rstrip("\n"))
 
 
-def make_own_report(run_dir: Path, *, quiet: bool) -> Path | None:
-    """The page of a run that is over. Whatever goes wrong is said in a sentence, and changes nothing else."""
+def make_own_report(directory: Path, *, quiet: bool) -> Path | None:
+    """The page of a run or a campaign that is over; of a campaign, also those of its runs that have none.
+
+    Whatever goes wrong is said in a sentence, and changes nothing else.
+    """
     try:
-        from heteromig.report.making import Format, how_to_make_it, missing_packages, report, write  # noqa: PLC0415
-        from heteromig.runner.rundir import REPORT  # noqa: PLC0415
+        from heteromig.report.making import how_to_make_it, make_pages, missing_packages  # noqa: PLC0415
 
         missing = missing_packages()
         if missing:
             if not quiet:
-                _remark(how_to_make_it(missing, shlex.quote(str(run_dir))))
+                _remark(how_to_make_it(missing, directory))
             return None
-        write(run_dir / REPORT, report(run_dir, Format.HTML))
+        return make_pages(directory)
     except HeteromigError as error:
         _remark(f"The report was not made: {error}")
     except KeyboardInterrupt:
-        _remark(f"The report was not made, because you interrupted it: heteromig report {shlex.quote(str(run_dir))}")
+        _remark(f"The report was not made, because you interrupted it: heteromig report {shlex.quote(str(directory))}")
     except Exception as error:  # noqa: BLE001 - the run is over and its verdict stands, whatever a report says
         what = f"{type(error).__name__}: {error}".rstrip(".")
         _remark(f"The report was not made, which is a bug in heteromig ({what}). The verdict stands.")
-    else:
-        return run_dir / REPORT
     return None
 
 

@@ -1,4 +1,4 @@
-"""`run`, `baseline`, `plan`, `build` and `tune`: one set of options, five ways to use them."""
+"""`run`, `baseline`, `plan`, `build`, `tune` and `matrix`: one set of options, six ways to use them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from heteromig.cli.command import TUNING, Command
-from heteromig.cli.comparing import Format
+from heteromig.cli.command import CAMPAIGN, COMMANDS_OF, MATRIX, TUNING, Command, Format
 from heteromig.core.errors import UsageError
 from heteromig.core.phases import EvidenceLevel
 from heteromig.core.spec import Action, Drain, Goal, Mode
@@ -19,6 +18,7 @@ _HELP = {
     "plan": "Show what `run` would do: slices, assignment, every command. Launches nothing.",
     "build": "Build the engines that `run` would need, and stop.",
     "tune": "Look for the highest rate at which main is VALID: alone, and then beside its backgrounds.",
+    "matrix": "Measure what each set of backgrounds costs each main, and name the worst neighbour.",
 }
 _EPILOG = (
     "TIME is in milliseconds, or has a unit: 600000, 600s, 10m, 1h. Defaults are in brackets. All but the options of "
@@ -28,7 +28,7 @@ _EPILOG = (
 
 
 def register(app: typer.Typer) -> None:
-    """Add the five commands; they share one function, because they share their options."""
+    """Add the six commands; they share one function, because they share their options."""
     for name, text in _HELP.items():
         app.command(name, cls=Command, help=text, epilog=_EPILOG)(_run)
 
@@ -50,7 +50,7 @@ _SCENARIOS = "offline, server, singlestream or multistream. [offline]"
 
 _MAIN, _BACKGROUND, _TREE = "Main", "Backgrounds", "NVIDIA's tree (harness make)"
 _WHERE, _TIMING, _OUTPUT = "Where it runs", "Timing", "Output"
-_COMPARISON, _TUNING = "Comparison", TUNING
+_COMPARISON, _TUNING, _MATRIX, _CAMPAIGN = "Comparison", TUNING, MATRIX, CAMPAIGN
 _REPEAT_MAX = 1000
 _GOALS = {"baseline": Goal.BASELINE, "build": Goal.BUILD}
 
@@ -92,7 +92,7 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
             "--main-target-qps",
             metavar="RATE",
             panel=_MAIN,
-            help="Expected or target samples/s, embedded harness. [calibrated at warm-up]",
+            help="Expected or target samples/s. [the harness' own]",
         ),
     ] = None,
     main_slice: Annotated[
@@ -404,19 +404,55 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
         Optional[float],  # noqa: UP045
         _option("--start-qps", metavar="RATE", panel=_TUNING, help="Tried first. [--main-target-qps, or 100]"),
     ] = None,
+    mains: Annotated[
+        _Text, _option("--mains", metavar="NAMES", panel=_MATRIX, help="Measured, a list a,b,c. [--main-benchmark]")
+    ] = None,
+    scenarios: Annotated[
+        _Text, _option("--scenarios", metavar="NAMES", panel=_MATRIX, help="Of each main. [--main-scenario]")
+    ] = None,
+    background_set: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        _option(
+            "--background-set",
+            metavar="NAME=NAMES",
+            panel=_MATRIX,
+            help="Runs beside each main; may be given several times. [--background-benchmarks]",
+        ),
+    ] = None,
+    one_at_a_time: Annotated[
+        _Switch,
+        _option(
+            "--one-at-a-time/--no-one-at-a-time",
+            panel=_MATRIX,
+            help="Each benchmark of the sets is a set of its own as well, which names the worst neighbour.",
+        ),
+    ] = None,
+    repetitions: Annotated[
+        Optional[int],  # noqa: UP045
+        _option(
+            "--repetitions",
+            metavar="N",
+            panel=_MATRIX,
+            help="So often each main is measured beside each set; alone, once more. [3]",
+        ),
+    ] = None,
+    retries: Annotated[
+        Optional[int],  # noqa: UP045
+        _option("--retries", metavar="N", panel=_MATRIX, help="Of a run that is not VALID. [1]"),
+    ] = None,
     *,
     resume: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
             "--resume",
             metavar="DIR",
-            rich_help_panel=_TUNING,
+            rich_help_panel=_CAMPAIGN,
             help="Go on with the campaign in this directory, which was begun with the same settings.",
         ),
     ] = None,
     output: Annotated[
         Format,
-        typer.Option("--format", rich_help_panel=_TUNING, help="How to print the answer; md has every run."),
+        typer.Option("--format", rich_help_panel=_CAMPAIGN, help="How to print the answer; csv is for matrix only."),
     ] = Format.TABLE,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", rich_help_panel=_OUTPUT, help="Print every command, launch nothing: `plan`.")
@@ -445,7 +481,8 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
         _option(
             "--report/--no-report",
             panel=_OUTPUT,
-            help="report.html in the run directory at the end, if heteromig[report] is installed. [report]",
+            help="report.html in the run directory at the end (tune.html of a tuning), if heteromig[report] is "
+            "installed. [report]",
         ),
     ] = True,
 ) -> None:
@@ -453,6 +490,7 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
         BackgroundConfig,
         Config,
         MainConfig,
+        MatrixConfig,
         TimingConfig,
         TuneConfig,
         overlay,
@@ -520,17 +558,37 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
             precision=precision,
             start_qps=start_qps,
         ),
+        matrix=MatrixConfig(
+            mains=mains,
+            scenarios=scenarios,
+            background_sets=_sets(background_set or []),
+            one_at_a_time=one_at_a_time,
+            repetitions=repetitions,
+            retries=retries,
+        ),
     )
     whole = overlay(read_config(config) if config else Config(), said)
+    _refuse_foreign_options(context)
     spec = resolve(whole, goal=_GOALS.get(context.info_name or "", Goal.RUN))
     if sim_faults is not None and not spec.simulated:
         raise UsageError("--sim-faults rehearses faults of simulated slices; leave it out, or use --slices sim:...")
     planning = dry_run or context.info_name == "plan"
+    faults = sim_faults.absolute() if sim_faults else None
     _refuse_contradictions(planning=planning, live=live, json=json, events=events, debug=debug)
     if repeat is not None:
         _refuse_to_repeat(repeat, context.info_name, planning=planning, events=events)
+    if context.info_name == "matrix":
+        _refuse_matrix(json=json, events=events, output=output)
+        from heteromig.cli.crossing import execute_matrix, print_matrix_plan  # noqa: PLC0415
+        from heteromig.cli.executing import Showing  # noqa: PLC0415
+
+        if dry_run:
+            print_matrix_plan(whole, as_json=json)
+            return
+        showing = Showing(live=live, quiet=quiet, json=json, events=False, debug=debug, report=report)
+        raise typer.Exit(execute_matrix(whole, showing, faults, resume=resume, output=output))
     if context.info_name == "tune":
-        _refuse_to_tune(json=json, events=events, markdown=output is Format.MARKDOWN)
+        _refuse_to_tune(json=json, events=events, output=output)
         from heteromig.cli.executing import Showing  # noqa: PLC0415
         from heteromig.cli.tuning import Tuning, execute_tuning, print_tuning_plan  # noqa: PLC0415
 
@@ -539,9 +597,8 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
         if dry_run:
             print_tuning_plan(tuning, as_json=json)
             return
-        showing = Showing(live=live, quiet=quiet, json=json, events=False, debug=debug, report=False)
-        raise typer.Exit(execute_tuning(tuning, showing, sim_faults.absolute() if sim_faults else None))
-    _refuse_tuning(context)
+        showing = Showing(live=live, quiet=quiet, json=json, events=False, debug=debug, report=report)
+        raise typer.Exit(execute_tuning(tuning, showing, faults))
     if planning:
         from heteromig.cli.planning import print_plan  # noqa: PLC0415
 
@@ -550,7 +607,6 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
     from heteromig.cli.executing import Showing, execute_and_show  # noqa: PLC0415
 
     showing = Showing(live=live, quiet=quiet, json=json, events=events, debug=debug, report=report)
-    faults = sim_faults.absolute() if sim_faults else None
     if repeat is None:
         raise typer.Exit(execute_and_show(spec, showing, faults))
     from heteromig.cli.repeating import execute_series  # noqa: PLC0415
@@ -579,19 +635,45 @@ def _refuse_to_repeat(repeat: int, command: str | None, *, planning: bool, event
         raise UsageError(f"--repeat is {repeat}, and must be from 1 to {_REPEAT_MAX}.")
 
 
-def _refuse_to_tune(*, json: bool, events: bool, markdown: bool) -> None:
+def _refuse_to_tune(*, json: bool, events: bool, output: Format) -> None:
     if events:
         raise UsageError("--events shows the journal of one run, and tune makes several: leave it out.")
-    if json and markdown:
+    if output is Format.CSV:
+        raise UsageError("--format csv is for matrix: choose md.")
+    if json and output is Format.MARKDOWN:
         raise UsageError("--json and --format md would both write to standard output: choose one.")
 
 
-def _refuse_tuning(context: typer.Context) -> None:
-    """Options of `tune` on the command line of another command; what a file or a variable says is for whom it is."""
+def _refuse_foreign_options(context: typer.Context) -> None:
+    """Options of campaigns on the command line of others; what a file or a variable says is for whom it is."""
     for param in context.command.params:
         given = context.get_parameter_source(param.name or "")
-        if getattr(param, "rich_help_panel", None) == TUNING and given is not None and given.name == "COMMANDLINE":
-            raise UsageError(f"{param.opts[0]} is for tune, which makes several runs: leave it out.")
+        commands = COMMANDS_OF.get(getattr(param, "rich_help_panel", None) or "")
+        if commands is None or context.info_name in commands or given is None or given.name != "COMMANDLINE":
+            continue
+        which = " and ".join(commands)
+        make = "makes" if len(commands) == 1 else "make"
+        raise UsageError(f"{param.opts[0]} is for {which}, which {make} several runs: leave it out.")
+
+
+def _refuse_matrix(*, json: bool, events: bool, output: Format) -> None:
+    if events:
+        raise UsageError("--events shows the journal of one run, and matrix makes several: leave it out.")
+    if json and output is not Format.TABLE:
+        raise UsageError("--json and --format would both write to standard output: choose one.")
+
+
+def _sets(said: list[str]) -> dict[str, str | list[str]] | None:
+    """What `--background-set` says, NAME=a,b,c each; None where it says nothing."""
+    found: dict[str, str | list[str]] = {}
+    for text in said:
+        name, equals, names = (part.strip() for part in text.partition("="))
+        if not (name and equals and names):
+            raise UsageError(f"--background-set {text!r} is none: write a name and benchmarks, such as loud=bert,dlrm.")
+        if name in found:
+            raise UsageError(f"--background-set: {name!r} is named twice: give each set a name of its own.")
+        found[name] = names
+    return found or None
 
 
 def _refuse_contradictions(*, planning: bool, live: bool | None, json: bool, events: bool, debug: bool) -> None:

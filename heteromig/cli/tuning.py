@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 import time
@@ -12,16 +11,17 @@ from pathlib import Path
 import msgspec
 import typer
 
-from heteromig.campaign.probes import Side
+from heteromig.campaign.probes import Side, TuneSettings
 from heteromig.campaign.tuning import next_step
 from heteromig.campaigns.asking import tune_settings
 from heteromig.campaigns.directory import Campaign, Ended, ask, begin, resume
 from heteromig.campaigns.probing import spec_of
 from heteromig.campaigns.tuning import tune
 from heteromig.campaigns.wording import answer_markdown, answer_text, plan_text
-from heteromig.cli.executing import Showing, execute_shown
+from heteromig.cli.executing import Showing, execute_shown, shows_live
 from heteromig.cli.planning import print_plan
 from heteromig.cli.printing import say
+from heteromig.cli.reporting import make_own_report
 from heteromig.core.spec import RunSpec
 from heteromig.core.verdict import ExitCode
 from heteromig.harnesses import harness_of
@@ -30,7 +30,7 @@ from heteromig.runner.crew import Crew
 from heteromig.runner.rundir import create_series_dir
 from heteromig.runner.session import Outcome
 from heteromig.runner.trust import require_unshared
-from heteromig.views.console import is_terminal, wants_live
+from heteromig.views.console import print_report_made
 from heteromig.views.output import width_of
 
 
@@ -54,7 +54,8 @@ def execute_tuning(asked: Tuning, showing: Showing, sampler_faults: Path | None)
     """
     specs, whole = _specs(asked)
     settings = tune_settings(whole, asked.config)
-    harness_of(whole).preflight(whole)
+    first = _first(settings, specs, settings.sides[-1])  # which has the backgrounds, where there are any
+    harness_of(first).preflight(first)
     what = ask(settings, whole)
     if asked.resume is None:
         require_unshared(whole)
@@ -64,7 +65,7 @@ def execute_tuning(asked: Tuning, showing: Showing, sampler_faults: Path | None)
         campaign_dir = asked.resume.resolve()  # it may be the link `latest`
         campaign = resume(campaign_dir, what)
 
-    shown = msgspec.structs.replace(showing, quiet=showing.quiet or not _is_live(showing))
+    shown = msgspec.structs.replace(showing, quiet=showing.quiet or not shows_live(showing))
 
     def execute(spec: RunSpec, crew: Crew | None) -> Outcome:
         return execute_shown(spec, shown, sampler_faults, campaign_dir, crew)
@@ -75,6 +76,10 @@ def execute_tuning(asked: Tuning, showing: Showing, sampler_faults: Path | None)
 
     campaign = tune(campaign_dir, campaign, specs, execute, tell)
     _conclude(campaign_dir, campaign, json=showing.json, markdown=asked.markdown)
+    if showing.report:
+        page = make_own_report(campaign_dir, quiet=showing.quiet)
+        if page is not None and not showing.json and not asked.markdown:
+            print_report_made(str(page))
     return ExitCode.INTERNAL if campaign.exit_code is None else campaign.exit_code
 
 
@@ -87,15 +92,20 @@ def print_tuning_plan(asked: Tuning, *, as_json: bool) -> None:
     """
     specs, whole = _specs(asked)
     settings = tune_settings(whole, asked.config)
-    step = next_step(settings, ())
-    assert not isinstance(step, Ended)  # noqa: S101 - nothing is known before the first run
     if not as_json:
         say(plan_text(settings, f"{whole.main.benchmark} {whole.main.scenario}"))
         for side in settings.sides:
             say("")
-            print_plan(spec_of(msgspec.structs.replace(step, side=side), specs, first=True), as_json=False)
+            print_plan(_first(settings, specs, side), as_json=False)
         return
-    print_plan(spec_of(step, specs, first=True), as_json=True)
+    print_plan(_first(settings, specs), as_json=True)
+
+
+def _first(settings: TuneSettings, specs: Mapping[Side, RunSpec], side: Side | None = None) -> RunSpec:
+    """The first run, as it would be on that side."""
+    step = next_step(settings, ())
+    assert not isinstance(step, Ended)  # noqa: S101 - nothing is known before the first run
+    return spec_of(msgspec.structs.replace(step, side=side or step.side), specs, first=True)
 
 
 def _specs(asked: Tuning) -> tuple[Mapping[Side, RunSpec], RunSpec]:
@@ -103,13 +113,6 @@ def _specs(asked: Tuning) -> tuple[Mapping[Side, RunSpec], RunSpec]:
     if asked.config.isolated:
         return {Side.ISOLATED: asked.alone}, asked.alone
     return {Side.ISOLATED: asked.alone, Side.BESIDE: asked.beside}, asked.beside
-
-
-def _is_live(showing: Showing) -> bool:
-    """Whether each run is shown by the live table; where it is not, a line for each run is enough."""
-    if showing.live is None and (showing.json or showing.debug):
-        return False
-    return wants_live(live=showing.live, environ=os.environ, stderr_isatty=is_terminal())
 
 
 def _conclude(campaign_dir: Path, campaign: Campaign, *, json: bool, markdown: bool) -> None:

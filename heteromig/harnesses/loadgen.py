@@ -19,8 +19,9 @@ from heteromig.core.overlap import MainResult
 from heteromig.core.phases import Role
 from heteromig.core.plan import Assignment, EngineNeed
 from heteromig.core.spec import Action, BenchmarkInfo, MainSpec, Mode, RunSpec, SystemSpec
-from heteromig.core.units import UtcNs
+from heteromig.core.units import NS_PER_MS, UtcNs
 from heteromig.harnesses.judging import complaints_of_errors, judge_performance
+from heteromig.harnesses.protocol import RateRules
 from heteromig.logs.detail import DetailFacts, read_detail
 from heteromig.logs.files import read_regular
 from heteromig.logs.harness import MLPERF_LINES, LinePattern
@@ -32,6 +33,8 @@ from heteromig.workers.environment import SLICE_VARIABLE, package_path
 _MODULES = ("mlperf_loadgen", "numpy", "onnx", "onnxruntime")
 """What `pip install 'heteromig[loadgen]'` brings."""
 
+_START_MS = 30_000
+"""A few seconds on an idle machine."""
 
 ACCURACY_RESULT = "accuracy.json"
 
@@ -114,6 +117,19 @@ class LoadgenHarness:
             )
         if spec.main.target_qps is not None and spec.main.mode.value != "performance":
             raise UsageError("--main-target-qps goes with --main-mode performance only; leave one of them out.")
+
+    def rate_rules(self, spec: RunSpec) -> RateRules:
+        """The catalog's, which LoadGen is told."""
+        main = spec.main
+        if main.scenario != catalog.SERVER:
+            return RateRules(main.scenario, start_ms=_START_MS)
+        return RateRules(
+            scenario=main.scenario,
+            latency_limit_ms=catalog.require(main.benchmark).server_latency_ns / NS_PER_MS,
+            percentile=catalog.SERVER_PERCENTILE,
+            min_queries=catalog.SERVER_MIN_QUERIES,
+            start_ms=_START_MS,
+        )
 
     def missing_engines(self, needs: tuple[EngineNeed, ...], spec: RunSpec) -> tuple[tuple[EngineNeed, str], ...]:
         """Those of `needs` that are missing, stale or corrupt, each with the reason."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from msgspec import Struct
+
 from heteromig.core.overlap import MainResult
 from heteromig.core.plan import Assignment, EngineNeed
 from heteromig.core.spec import BenchmarkInfo, MainSpec, RunSpec, SystemSpec
@@ -12,6 +14,24 @@ from heteromig.core.units import UtcNs
 from heteromig.logs.harness import LinePattern
 from heteromig.logs.search import LogPlace
 from heteromig.workers.command import Command
+
+
+class RateRules(Struct, frozen=True):
+    """By which rules a run of main is VALID: what whoever looks for its best rate has to know beforehand.
+
+    They are LoadGen's of that `scenario`. In Server at most a share 1 - `percentile` of the queries may take longer
+    than `latency_limit_ms`, None where only main itself knows it, and a run has at least `min_queries`. `whole_rates`:
+    main takes no others. `verdicts_only`: its runs tell nothing but whether they are VALID, by a rule of their own.
+    `start_ms` is what main may take to load and to warm up, where it is ended after so long.
+    """
+
+    scenario: str
+    latency_limit_ms: float | None = None
+    percentile: float = 0.99
+    min_queries: int = 1
+    whole_rates: bool = False
+    verdicts_only: bool = False
+    start_ms: int = 600_000
 
 
 class Harness(Protocol):
@@ -73,6 +93,14 @@ class Harness(Protocol):
         Raises:
             PreflightError: something is not installed, or the slices are not for it.
             UsageError: an option is not for this harness.
+        """
+
+    def rate_rules(self, spec: RunSpec) -> RateRules:
+        """By which rules runs of main at different rates (`MainSpec.target_qps`) are to be judged.
+
+        Raises:
+            UsageError: main cannot be given a rate, or is given one already.
+            PreflightError: the rules cannot be read.
         """
 
     def missing_engines(self, needs: tuple[EngineNeed, ...], spec: RunSpec) -> tuple[tuple[EngineNeed, str], ...]:

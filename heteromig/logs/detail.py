@@ -34,6 +34,8 @@ _JSON = json.JSONDecoder(strict=False)
 _KEY = re.compile(rb':::MLLOG \{"key": "([^"]+)"')
 _AUDITED = b"Found Audit Config file"
 """What LoadGen says when it has found an `audit.config` and taken its settings from there (loadgen.cc, StartTest)."""
+_TOO_MANY = b" Ending early: Too many outstanding queries."
+"""What it says when it has ended a run of Server by `max_async_queries` (issue_query_controller.cc)."""
 _ERROR = b'"is_error": true'
 _BUILD_ERROR = _PREFIX + b'{"key": "error_uncommitted_loadgen_changes"'
 """About how LoadGen was built and not how it ran (version.cc:63). Every log of the 4.0 wheel has it."""
@@ -53,6 +55,7 @@ _WANTED = frozenset(
         b"effective_min_duration_ms",
         b"effective_samples_per_query",
         b"effective_target_qps",
+        b"effective_target_latency_percentile",
     }
 )
 _PARAMETER = b"effective_"
@@ -71,7 +74,9 @@ class DetailFacts(Struct, frozen=True):
     numeric key `result_*` and `early_stopping_latency_*` under LoadGen's name, latencies in ns, NaN and infinity
     included. `num_errors` counts what went wrong in the run so far, and `errors` are the first of its messages; that
     LoadGen was built from a tree with local edits is not among them. `audited`: an `audit.config` changed the settings,
-    so that figures are those of a compliance test. `unreadable_lines` excludes a last line that was cut.
+    so that figures are those of a compliance test. `ended_by_queue`: LoadGen ended a run of Server, because more
+    queries were outstanding than it was told to allow. `latency_percentile` is a share. `unreadable_lines` excludes a
+    last line that was cut.
     """
 
     power_begin_utc_ns: UtcNs | None
@@ -91,7 +96,9 @@ class DetailFacts(Struct, frozen=True):
     min_duration_ms: int | None
     samples_per_query: int | None
     target_qps: float | None
+    latency_percentile: float | None
     audited: bool
+    ended_by_queue: bool
     metrics: dict[str, float]
     unreadable_lines: int
 
@@ -127,7 +134,9 @@ def read_detail(path: Path) -> DetailFacts:
         min_duration_ms=_count(values.get("effective_min_duration_ms")),
         samples_per_query=_count(values.get("effective_samples_per_query")),
         target_qps=_number(values.get("effective_target_qps")),
+        latency_percentile=_number(values.get("effective_target_latency_percentile")),
         audited=data.find(_AUDITED, 0, max(data.find(BEGIN_LINE), 0) or len(data)) >= 0,
+        ended_by_queue=data.find(_TOO_MANY, max(last_begin, 0)) >= 0,
         metrics={
             key: number
             for key, value in values.items()

@@ -1,4 +1,4 @@
-"""A report from a run directory: chosen by format, and written in one step.
+"""A report from the directory of a run or of a campaign: chosen by format, and written in one step.
 
 The page needs the extra `report` (matplotlib and jinja2), which is imported only where one is made.
 """
@@ -9,16 +9,20 @@ import contextlib
 import gc
 import importlib.util
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 
-from heteromig.core.errors import PreflightError, UsageError
+from heteromig.campaigns.directory import MATRIX, TUNE, is_campaign, kind_of, read_campaign
+from heteromig.core.errors import EvidenceError, PreflightError, UsageError
+from heteromig.report.links import run_in
 from heteromig.report.story import Story
 from heteromig.report.telling import tell
 from heteromig.runner.rundir import REPORT
 
+_PAGES = {TUNE: "tune.html", MATRIX: "matrix.html"}
 _NEEDED = ("matplotlib", "jinja2")
 
 
@@ -35,28 +39,62 @@ def missing_packages() -> tuple[str, ...]:
     return tuple(name for name in _NEEDED if importlib.util.find_spec(name) is None)
 
 
-def how_to_make_it(missing: tuple[str, ...], run_directory: str) -> str:
-    """The sentence for whoever lacks the extra; `run_directory` as a shell reads it."""
+def page_of(directory: Path) -> Path:
+    """Where the page of a run or of a campaign belongs."""
+    kind = kind_of(directory)
+    return directory / (REPORT if kind is None else _PAGES.get(kind, REPORT))
+
+
+def how_to_make_it(missing: tuple[str, ...], directory: Path) -> str:
+    """The sentence for whoever lacks the extra."""
     verb = "is" if len(missing) == 1 else "are"
     return (
-        f"{REPORT} needs {' and '.join(missing)}, which {verb} not installed. To make it later: "
-        f"pip install 'heteromig[report]', then heteromig report {run_directory}"
+        f"{page_of(directory).name} needs {' and '.join(missing)}, which {verb} not installed. To make it later: "
+        f"pip install 'heteromig[report]', then heteromig report {shlex.quote(str(directory))}"
     )
 
 
-def report(run_dir: Path, kind: Format) -> str:
-    """The report of a run, however far it got.
+def report(directory: Path, kind: Format) -> str:
+    """The report of a run or of a campaign, however far it got.
 
     Raises:
-        UsageError: `run_dir` is no run directory.
-        EvidenceError: its journal cannot be used.
+        UsageError: `directory` is neither, or there is no such format of it.
+        EvidenceError: its journal or index cannot be used.
         PreflightError: the format needs what is not installed.
     """
     missing = missing_packages() if kind is Format.HTML else ()
     if missing:
-        raise PreflightError(how_to_make_it(missing, str(run_dir)) + ".")
+        raise PreflightError(how_to_make_it(missing, directory) + ".")
     with _uncollected():
-        return _render(tell(run_dir), kind)
+        return _render_campaign(directory, kind) if is_campaign(directory) else _render(tell(directory), kind)
+
+
+def make_pages(directory: Path) -> Path:
+    """Write the page of a run or of a campaign, and of its runs those that have none; returns where it is.
+
+    Raises:
+        UsageError: `directory` is neither, or the page cannot be written.
+        EvidenceError: its journal or index cannot be used.
+        PreflightError: matplotlib or jinja2 is not installed.
+    """
+    page = page_of(directory)
+    for run_dir in _runs_of(directory):
+        if not (run_dir / REPORT).exists():
+            with contextlib.suppress(EvidenceError, UsageError):  # then nothing leads to it
+                write(run_dir / REPORT, report(run_dir, Format.HTML))
+    write(page, report(directory, Format.HTML))
+    return page
+
+
+def _runs_of(directory: Path) -> list[Path]:
+    kind = kind_of(directory)
+    if kind == MATRIX:
+        from heteromig.campaigns.matrix_index import read_matrix  # noqa: PLC0415 - only what is there
+
+        names = [entry.run_dir for entry in read_matrix(directory).entries]
+    else:
+        names = [entry.run_dir for entry in read_campaign(directory).entries] if kind == TUNE else []
+    return [found for name in names if (found := run_in(directory, name)) is not None]
 
 
 @contextlib.contextmanager
@@ -80,23 +118,51 @@ def _render(story: Story, kind: Format) -> str:
         from heteromig.report.trace import trace  # noqa: PLC0415
 
         return trace(story)
-    from heteromig.report.page import render  # noqa: PLC0415
+    from heteromig.report.run_page import render  # noqa: PLC0415
 
     return render(story)
 
 
-def refuse_evidence(run_dir: Path, path: Path) -> None:
-    """Nothing but `report.html` may be written into a run directory.
+def _render_campaign(directory: Path, kind: Format) -> str:
+    if kind is Format.TRACE:
+        raise UsageError(f"{directory} is a campaign, which has no trace: name one of the run directories in it.")
+    if kind_of(directory) == MATRIX:
+        return _render_matrix(directory, kind)
+    if kind is Format.MD:
+        from heteromig.campaigns.wording import answer_markdown  # noqa: PLC0415 - only what the format needs
+
+        return answer_markdown(read_campaign(directory)) + "\n"
+    from heteromig.report.tuning_page import render  # noqa: PLC0415
+    from heteromig.report.tuning_story import tell_tuning  # noqa: PLC0415
+
+    return render(tell_tuning(directory))
+
+
+def _render_matrix(directory: Path, kind: Format) -> str:
+    from heteromig.campaigns.matrix import matrix_in  # noqa: PLC0415
+
+    found = matrix_in(directory)
+    if kind is Format.MD:
+        from heteromig.campaigns.matrix_wording import answer_markdown  # noqa: PLC0415
+
+        return answer_markdown(found) + "\n"
+    from heteromig.report.matrix_page import render  # noqa: PLC0415
+
+    return render(found, directory)
+
+
+def refuse_evidence(directory: Path, path: Path) -> None:
+    """Nothing but its page may be written into the directory of a run or of a campaign.
 
     Raises:
         UsageError: `path` is something else in it.
     """
-    inside = run_dir.resolve()
+    inside, page = directory.resolve(), page_of(directory).name
     targets = {path.parent.resolve() / path.name, path.resolve()}
-    if any(target.is_relative_to(inside) and target != inside / REPORT for target in targets):
+    if any(target.is_relative_to(inside) and target != inside / page for target in targets):
         raise UsageError(
-            f"{path} lies in the run directory, whose files are evidence: only {REPORT} may be written there. Choose "
-            "another place with --output."
+            f"{path} lies in {directory}, whose files are evidence: only {page} may be written there. Choose another "
+            "place with --output."
         )
 
 

@@ -1,76 +1,57 @@
-"""Every figure of the page, as SVG: the only module that imports matplotlib.
-
-Figures are drawn without pyplot, with text kept as text and nothing in them that differs from one time to the next.
-Colours are placeholders, which the page's style sheet gives a meaning in light and in dark.
-"""
+"""Every figure of the page of a run."""
 
 from __future__ import annotations
 
-import io
-import logging
-import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from heteromig.report.downsampling import thinned
+from heteromig.report.drawing import (
+    BAD,
+    BUILD,
+    FAINT,
+    GLYPH_PIXELS,
+    INK,
+    MAIN,
+    MAIN_FAINT,
+    MAIN_SOFT,
+    MUTED,
+    NARROW,
+    OTHER,
+    OTHER_FAINT,
+    OTHER_SOFT,
+    PAPER,
+    SECOND,
+    SETTINGS,
+    THIRD,
+    VARIABLES,
+    WIDE,
+    as_svg,
+    blank,
+    cropped,
+)
 from heteromig.report.story import Instrument, Kind, Lane, Story
 from heteromig.report.words import seconds_words, slack_with_uncertainty
 
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # fonts that are missing, a cache that is made
-
-_INK, _MUTED, _FAINT, _PAPER = "#101418", "#5f6b7a", "#dfe4ea", "#fdfdfe"
-_MAIN, _MAIN_SOFT, _MAIN_FAINT = "#1f5fd1", "#86aaf0", "#c9dafa"
-_OTHER, _OTHER_SOFT, _OTHER_FAINT = "#66748a", "#a5b0c0", "#d3dae3"
-_BAD, _BUILD, _SECOND, _THIRD = "#c2182b", "#b9a77a", "#8a6d1f", "#3f7d6a"
-VARIABLES: Mapping[str, str] = {
-    _INK: "ink", _MUTED: "muted", _FAINT: "line", _PAPER: "paper",
-    _MAIN: "main", _MAIN_SOFT: "main-soft", _MAIN_FAINT: "main-faint",
-    _OTHER: "other", _OTHER_SOFT: "other-soft", _OTHER_FAINT: "other-faint",
-    _BAD: "bad", _BUILD: "build", _SECOND: "second", _THIRD: "third",
-}  # fmt: skip
-"""Colours as they are drawn, by the custom property of the style sheet that takes their place."""
-
-_PIXELS_PER_INCH = 72
-_SETTINGS: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "heteromig",
-    "font.family": ["sans-serif"],
-    "font.size": 11.0,
-    "text.color": _INK,
-    "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _MUTED,
-    "axes.linewidth": 0.8,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "xtick.major.size": 3.0,
-    "ytick.major.size": 0.0,
-    "axes.unicode_minus": True,
-    "axes.formatter.useoffset": False,
-    "path.simplify": False,
-    "hatch.linewidth": 0.6,
-}
-_WIDE, _NARROW, _SMALL = 1040, 360, 420
+_SMALL = 420
+"""How wide a figure of readings is."""
 
 _FILLS = {
-    Kind.BUILD: (_BUILD, _BUILD),
-    Kind.START: (_MAIN_FAINT, _OTHER_FAINT),
-    Kind.ANNOUNCED: (_MAIN_SOFT, _OTHER_SOFT),
-    Kind.TIMED: (_MAIN_SOFT, _OTHER_SOFT),
-    Kind.BUSY: (_MAIN, _OTHER),
-    Kind.STOP: (_MAIN_FAINT, _OTHER_FAINT),
+    Kind.BUILD: (BUILD, BUILD),
+    Kind.START: (MAIN_FAINT, OTHER_FAINT),
+    Kind.ANNOUNCED: (MAIN_SOFT, OTHER_SOFT),
+    Kind.TIMED: (MAIN_SOFT, OTHER_SOFT),
+    Kind.BUSY: (MAIN, OTHER),
+    Kind.STOP: (MAIN_FAINT, OTHER_FAINT),
 }
 """How an interval is filled, on main's slice and on others."""
 _HATCHES = {Kind.ANNOUNCED: "////"}
-_GLYPH_PIXELS = 6.4
-"""How wide a letter of 10 px is, about."""
-_SERIES_COLOURS = (_MAIN, _SECOND, _THIRD)
+_SERIES_COLOURS = (MAIN, SECOND, THIRD)
 
 
 def timeline(story: Story, *, narrow: bool) -> str:
@@ -126,14 +107,14 @@ def _has_section(lane: Lane) -> bool:
 
 
 def _lanes(story: Story, window: tuple[float, float], name: str, *, narrow: bool) -> str:
-    width = _NARROW if narrow else _WIDE
+    width = NARROW if narrow else WIDE
     slack = name in {"begin", "end"}
     pitch = 40 if narrow else 34
     top, bottom = (26, 40) if narrow else (28, 42)
     height = top + pitch * len(story.lanes) + bottom
     left, right = (8, 8) if narrow else (168, 188 if slack else 16)
-    with mpl.rc_context(_SETTINGS):
-        figure = _figure(width, height)
+    with mpl.rc_context(SETTINGS):
+        figure = blank(width, height)
         axes = figure.add_axes(
             (left / width, bottom / height, (width - left - right) / width, pitch * len(story.lanes) / height)
         )
@@ -142,13 +123,13 @@ def _lanes(story: Story, window: tuple[float, float], name: str, *, narrow: bool
         axes.set_ylim(len(story.lanes), 0)
         _draw_phases(axes, story, window, labels=not narrow or not slack, pixels=width - left - right)
         if story.section is not None:
-            axes.axvspan(story.section.begin_s, story.section.end_s, color=_MAIN, alpha=0.08, linewidth=0, zorder=0)
+            axes.axvspan(story.section.begin_s, story.section.end_s, color=MAIN, alpha=0.08, linewidth=0, zorder=0)
             for at_s in (story.section.begin_s, story.section.end_s):
-                axes.axvline(at_s, color=_MAIN, linewidth=1.0, zorder=3, dashes=(3, 2))
+                axes.axvline(at_s, color=MAIN, linewidth=1.0, zorder=3, dashes=(3, 2))
         bars = (0.44, 0.86) if narrow else (0.2, 0.8)
         _draw_bars(axes, story, window, bars)
         _draw_gaps(axes, story, window, bars)
-        axes.hlines(range(1, len(story.lanes) + 1), *window, color=_FAINT, linewidth=0.6, zorder=0)
+        axes.hlines(range(1, len(story.lanes) + 1), *window, color=FAINT, linewidth=0.6, zorder=0)
         for row, lane in enumerate(story.lanes):
             middle = row + sum(bars) / 2
             _draw_deaths(axes, story, lane, middle, window)
@@ -158,7 +139,7 @@ def _lanes(story: Story, window: tuple[float, float], name: str, *, narrow: bool
             _label_lane(axes, lane, row, name if slack else "", narrow=narrow)
         _draw_run_marks(axes, story, window)
         _time_axis(axes, window)
-        return _svg(figure, f"{name}-{'narrow' if narrow else 'wide'}")
+        return as_svg(figure, f"{name}-{'narrow' if narrow else 'wide'}")
 
 
 def _draw_phases(axes: Axes, story: Story, window: tuple[float, float], *, labels: bool, pixels: int) -> None:
@@ -170,15 +151,15 @@ def _draw_phases(axes: Axes, story: Story, window: tuple[float, float], *, label
         if end_s <= begin_s:
             continue
         room = (end_s - begin_s) * per_s
-        if labels and room > _GLYPH_PIXELS * len(stay.name) + 6:
+        if labels and room > GLYPH_PIXELS * len(stay.name) + 6:
             axes.text(
-                begin_s, -0.12, f" {stay.name}", color=_MUTED, fontsize=10, va="bottom", ha="left", parse_math=False
+                begin_s, -0.12, f" {stay.name}", color=MUTED, fontsize=10, va="bottom", ha="left", parse_math=False
             )
 
 
 def _phase_lines(axes: Axes, story: Story, window: tuple[float, float]) -> None:
     begins = [stay.begin_s for stay in story.stays if window[0] < stay.begin_s < window[1]]
-    axes.vlines(begins, 0, 1, transform=axes.get_xaxis_transform(), color=_FAINT, linewidth=0.8, zorder=0)
+    axes.vlines(begins, 0, 1, transform=axes.get_xaxis_transform(), color=FAINT, linewidth=0.8, zorder=0)
 
 
 def _draw_bars(axes: Axes, story: Story, window: tuple[float, float], bars: tuple[float, float]) -> None:
@@ -199,7 +180,7 @@ def _draw_bars(axes: Axes, story: Story, window: tuple[float, float], bars: tupl
             PolyCollection(
                 [box for box, _ in found],
                 facecolors=[fill for _, fill in found],
-                edgecolors=_PAPER,
+                edgecolors=PAPER,
                 linewidths=0.5,
                 hatch=hatch,
                 zorder=2,
@@ -225,8 +206,8 @@ def _draw_gaps(axes: Axes, story: Story, window: tuple[float, float], bars: tupl
                 [(begin, row + top), (end, row + top), (end, row + bottom), (begin, row + bottom)]
                 for row, begin, end, _ in found
             ],
-            facecolors=_PAPER,
-            edgecolors=_BAD,
+            facecolors=PAPER,
+            edgecolors=BAD,
             linewidths=0.9,
             hatch="////",
             zorder=4,
@@ -236,10 +217,10 @@ def _draw_gaps(axes: Axes, story: Story, window: tuple[float, float], bars: tupl
     pixels_per_s = axes.bbox.width / (window[1] - window[0])
     for row, begin_s, end_s, length_s in found:
         words = f"gap {length_s:.1f} s"
-        if (end_s - begin_s) * pixels_per_s > _GLYPH_PIXELS * len(words) + 8:
+        if (end_s - begin_s) * pixels_per_s > GLYPH_PIXELS * len(words) + 8:
             axes.text(
-                (begin_s + end_s) / 2, row + (top + bottom) / 2, words, color=_BAD, fontsize=10, weight="bold",
-                ha="center", va="center", zorder=5, bbox={"facecolor": _PAPER, "edgecolor": "none", "pad": 1.0},
+                (begin_s + end_s) / 2, row + (top + bottom) / 2, words, color=BAD, fontsize=10, weight="bold",
+                ha="center", va="center", zorder=5, bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.0},
                 parse_math=False,
             )  # fmt: skip
 
@@ -251,7 +232,7 @@ def _draw_open_end(axes: Axes, lane: Lane, middle: float, window: tuple[float, f
     at_s = lane.intervals[-1].end_s
     if window[0] <= at_s <= window[1]:
         axes.plot(
-            [at_s], [middle], marker=9, markersize=11, color=_OTHER, markeredgecolor=_PAPER, markeredgewidth=0.8,
+            [at_s], [middle], marker=9, markersize=11, color=OTHER, markeredgecolor=PAPER, markeredgewidth=0.8,
             zorder=6, clip_on=False,
         )  # fmt: skip
 
@@ -263,7 +244,7 @@ def _draw_deaths(axes: Axes, story: Story, lane: Lane, middle: float, window: tu
     for mark in story.marks:
         if mark.bad and mark.worker in here and window[0] <= mark.at_s <= window[1]:
             axes.plot(
-                [mark.at_s], [middle], marker="X", markersize=9, color=_BAD, markeredgecolor=_PAPER,
+                [mark.at_s], [middle], marker="X", markersize=9, color=BAD, markeredgecolor=PAPER,
                 markeredgewidth=0.8, zorder=6, clip_on=False,
             )  # fmt: skip
 
@@ -285,7 +266,7 @@ def _draw_slack(
         xy=(main_s, middle),
         xytext=(min(max(other_s, window[0]), window[1]), middle),
         arrowprops={
-            "arrowstyle": "<->", "color": _PAPER if slack_s > 0 else _BAD, "lw": 1.2, "shrinkA": 1, "shrinkB": 1,
+            "arrowstyle": "<->", "color": PAPER if slack_s > 0 else BAD, "lw": 1.2, "shrinkA": 1, "shrinkB": 1,
         },
         zorder=5,
     )  # fmt: skip
@@ -293,43 +274,43 @@ def _draw_slack(
 
 def _label_lane(axes: Axes, lane: Lane, row: int, close_up: str, *, narrow: bool) -> None:
     place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "clip_on": False, "parse_math": False}
-    colour = _MAIN if lane.is_main else _INK
+    colour = MAIN if lane.is_main else INK
     weight = "bold" if lane.is_main else "normal"
     slack, slack_colour = _slack_label(lane, close_up)
     below = f"{lane.profile} {lane.name}"
     if narrow:
-        behind = {"facecolor": _PAPER, "edgecolor": "none", "pad": 1.0}
+        behind = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.0}
         axes.text(
-            0.0, row + 0.22, _cropped(lane.label, 22), color=colour, weight=weight, va="center", zorder=7, bbox=behind,
+            0.0, row + 0.22, cropped(lane.label, 22), color=colour, weight=weight, va="center", zorder=7, bbox=behind,
             **place,
         )  # fmt: skip
         axes.text(
-            1.0, row + 0.22, slack if close_up else below, color=slack_colour if close_up else _MUTED, fontsize=10,
+            1.0, row + 0.22, slack if close_up else below, color=slack_colour if close_up else MUTED, fontsize=10,
             ha="right", va="center", zorder=7, bbox=behind, **place,
         )  # fmt: skip
         return
     axes.text(
-        -0.012, row + 0.36, _cropped(lane.label, 23), color=colour, weight=weight, ha="right", va="center", **place
+        -0.012, row + 0.36, cropped(lane.label, 23), color=colour, weight=weight, ha="right", va="center", **place
     )
-    axes.text(-0.012, row + 0.72, _cropped(below, 27), color=_MUTED, fontsize=10, ha="right", va="center", **place)
+    axes.text(-0.012, row + 0.72, cropped(below, 27), color=MUTED, fontsize=10, ha="right", va="center", **place)
     if close_up:
         axes.text(1.015, row + 0.5, slack, color=slack_colour, fontsize=11, ha="left", va="center", **place)
 
 
 def _slack_label(lane: Lane, close_up: str) -> tuple[str, str]:
     if lane.is_main:
-        return "main", _MAIN
+        return "main", MAIN
     if lane.overlap is None or not close_up:
-        return "", _MUTED
+        return "", MUTED
     slack_s = lane.overlap.slack_before_s if close_up == "begin" else lane.overlap.slack_after_s
     wrong = slack_s is not None and slack_s < (lane.overlap.uncertainty_s or 0.0)
-    return slack_with_uncertainty(slack_s, lane.overlap.uncertainty_s), _BAD if wrong or slack_s is None else _INK
+    return slack_with_uncertainty(slack_s, lane.overlap.uncertainty_s), BAD if wrong or slack_s is None else INK
 
 
 def _draw_run_marks(axes: Axes, story: Story, window: tuple[float, float]) -> None:
     for mark in story.marks:
         if mark.worker is None and mark.bad and window[0] <= mark.at_s <= window[1]:
-            axes.axvline(mark.at_s, color=_BAD, linewidth=1.2, zorder=4)
+            axes.axvline(mark.at_s, color=BAD, linewidth=1.2, zorder=4)
 
 
 def instrument(story: Story, one: Instrument, name: str) -> str:
@@ -340,14 +321,14 @@ def instrument(story: Story, one: Instrument, name: str) -> str:
     each, gap, top, bottom, left, right = 84, 24, 24, 34, 56, 10
     height = top + len(charts) * each + (len(charts) - 1) * gap + bottom
     window = (0.0, max(story.length_s, 0.001))
-    with mpl.rc_context(_SETTINGS):
-        figure = _figure(_SMALL, height)
+    with mpl.rc_context(SETTINGS):
+        figure = blank(_SMALL, height)
         for number, chart in enumerate(charts):
             y = height - top - (number + 1) * each - number * gap
             axes = figure.add_axes((left / _SMALL, y / height, (_SMALL - left - right) / _SMALL, each / height))
             axes.set_axis_off()
             axes.set_xlim(*window)
-            colours = _SERIES_COLOURS if one.is_main else (_OTHER, _SECOND, _THIRD)
+            colours = _SERIES_COLOURS if one.is_main else (OTHER, SECOND, THIRD)
             _draw_main_phase(axes, story, window)
             for colour, series in zip(colours, chart.drawn, strict=False):
                 times_s, values = thinned(series.times_s, series.values, window, _SMALL - left - right)
@@ -356,19 +337,19 @@ def instrument(story: Story, one: Instrument, name: str) -> str:
             _value_axis(axes, window)
             if number + 1 == len(charts):
                 _time_axis(axes, window)
-        return _svg(figure, name)
+        return as_svg(figure, name)
 
 
 def _draw_main_phase(axes: Axes, story: Story, window: tuple[float, float]) -> None:
     _phase_lines(axes, story, window)
     if story.section is not None:
-        axes.axvspan(story.section.begin_s, story.section.end_s, color=_MAIN, alpha=0.08, linewidth=0, zorder=0)
+        axes.axvspan(story.section.begin_s, story.section.end_s, color=MAIN, alpha=0.08, linewidth=0, zorder=0)
 
 
 def _legend(axes: Axes, title: str, names: Sequence[str], colours: Sequence[str]) -> None:
     """The title, and where there are several series their names in their colours, in one line above the axes."""
     place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "fontsize": 10}
-    axes.annotate(title, (0, 1), xytext=(0, 5), color=_MUTED, ha="left", va="bottom", parse_math=False, **place)
+    axes.annotate(title, (0, 1), xytext=(0, 5), color=MUTED, ha="left", va="bottom", parse_math=False, **place)
     if len(names) > 1:
         offset = 0.0
         for name, colour in reversed(list(zip(names, colours, strict=False))):
@@ -385,68 +366,25 @@ def _value_axis(axes: Axes, window: tuple[float, float]) -> None:
     low, high = min(0.0, low), high if high > 0 else 1.0
     axes.set_ylim(low, high)
     ticks = [tick for tick in MaxNLocator(nbins=3, min_n_ticks=2).tick_values(low, high) if low <= tick <= high]
-    axes.hlines(ticks, *window, color=_FAINT, linewidth=0.6, zorder=0)
+    axes.hlines(ticks, *window, color=FAINT, linewidth=0.6, zorder=0)
     for tick in ticks:
         axes.annotate(
             f"{tick:,.10g}", (0, tick), xytext=(-5, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
-            color=_MUTED, fontsize=10, ha="right", va="center",
+            color=MUTED, fontsize=10, ha="right", va="center",
         )  # fmt: skip
 
 
 def _time_axis(axes: Axes, window: tuple[float, float]) -> None:
     low, high = axes.get_ylim()
-    axes.hlines([max(low, high) if axes.yaxis_inverted() else low], *window, color=_MUTED, linewidth=0.6, zorder=1)
+    axes.hlines([max(low, high) if axes.yaxis_inverted() else low], *window, color=MUTED, linewidth=0.6, zorder=1)
     locator = MaxNLocator(nbins=6, steps=[1, 2, 3, 5, 6, 10], min_n_ticks=2)
     span_s = window[1] - window[0]
     for tick in locator.tick_values(*window):
         if window[0] <= tick <= window[1]:
             axes.annotate(
                 seconds_words(tick, span_s), (tick, 0), xytext=(0, -5), xycoords=("data", "axes fraction"),
-                textcoords="offset points", color=_MUTED, fontsize=10, ha="center", va="top",
+                textcoords="offset points", color=MUTED, fontsize=10, ha="center", va="top",
             )  # fmt: skip
-
-
-def _figure(width: int, height: int) -> Figure:
-    figure = Figure(figsize=(width / _PIXELS_PER_INCH, height / _PIXELS_PER_INCH), dpi=_PIXELS_PER_INCH)
-    figure.patch.set_visible(False)
-    return figure
-
-
-def _cropped(text: str, characters: int) -> str:
-    return text if len(text) <= characters else text[: characters - 1] + "…"
-
-
-_DECLARATION = re.compile(r"\A.*?(?=<svg)", re.DOTALL)
-_SIZE = re.compile(r'(<svg\b[^>]*?) width="[^"]*"([^>]*?)>', re.DOTALL)
-_HEIGHT = re.compile(r'(<svg\b[^>]*?) height="[^"]*"', re.DOTALL)
-_METADATA = re.compile(r"<metadata>.*?</metadata>\s*", re.DOTALL)
-_COMMENTS = re.compile(r"<!--.*?-->\s*", re.DOTALL)
-_STYLE = re.compile(r"<defs>\s*<style[^>]*>.*?</style>\s*</defs>\s*", re.DOTALL)
-_FONT = re.compile(r"font: (?:(bold|[1-9]00) )?([\d.]+)px [^;\"]*")
-_COLOUR = re.compile("|".join(VARIABLES))
-_TAG = re.compile(r"<[^>]+>")
-_ID = re.compile(r'(?<=\bid=")(?=[^"])|(?<=url\(#)|(?<=href="#)')
-
-
-def _svg(figure: Figure, name: str) -> str:
-    """The figure as an element of a page: no size of its own, no ids of others, colours of the style sheet."""
-    out = io.StringIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a character that its font lacks is the browser's business
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = _COMMENTS.sub("", _METADATA.sub("", _DECLARATION.sub("", out.getvalue(), count=1)))
-    text = _HEIGHT.sub(r"\1", _SIZE.sub(r"\1\2>", text, count=1), count=1)
-    text = _STYLE.sub("", text, count=1)
-    return _TAG.sub(lambda found: _restyled(found[0], name), text).strip()
-
-
-def _restyled(tag: str, name: str) -> str:
-    """One tag; what stands between tags are words of others, in which nothing is replaced."""
-    if '"' not in tag:
-        return tag
-    tag = _FONT.sub(lambda found: f"font-size: {found[2]}px" + ("; font-weight: 600" if found[1] else ""), tag)
-    tag = _ID.sub(f"{name}-", tag)
-    return _COLOUR.sub(lambda found: f"var(--{VARIABLES[found[0]]})", tag)
 
 
 def legend_rows() -> Iterator[tuple[Kind, str, str]]:

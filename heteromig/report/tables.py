@@ -21,11 +21,18 @@ _STATUS_TONES = {Status.OK: "good", Status.VIOLATED: "bad", Status.NOT_OBSERVABL
 
 
 class Cell(Struct, frozen=True):
-    """`tone` is good, warn, bad or nothing; `code` is for what is copied or compared letter by letter."""
+    """`tone` is good, warn, bad or nothing; `code` is for what is copied or compared letter by letter.
+
+    `detail` is what stands below it, smaller, in as many lines as it has; `href` and `detail_href` are where the two
+    lead, beside the page.
+    """
 
     text: str
     tone: str = ""
     code: bool = False
+    detail: str = ""
+    href: str = ""
+    detail_href: str = ""
 
 
 class Table(Struct, frozen=True):

@@ -125,6 +125,22 @@ class TuneConfig(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True
     start_qps: Positive | None = None
 
 
+class MatrixConfig(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
+    """The `[matrix]` table, which all but `matrix` leave alone.
+
+    `background_sets` are benchmarks by the name of their set, or what `[background] benchmarks` takes; `target_qps` the
+    rate of each main in Server.
+    """
+
+    mains: str | list[str] | None = None
+    scenarios: str | list[str] | None = None
+    background_sets: dict[str, str | list[str]] | None = None
+    one_at_a_time: bool | None = None
+    repetitions: Whole | None = None
+    retries: Whole | None = None
+    target_qps: dict[str, Positive] | None = None
+
+
 class SystemConfig(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     """One `[[systems]]` table: a kind of GPU, by a part of its product name, and the scenarios of its benchmarks."""
 
@@ -177,6 +193,7 @@ class Config(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     background: BackgroundConfig = BackgroundConfig()
     timing: TimingConfig = TimingConfig()
     tune: TuneConfig = TuneConfig()
+    matrix: MatrixConfig = MatrixConfig()
 
 
 def read_config(path: Path) -> Config:
@@ -615,8 +632,8 @@ def _toml_lines(struct: Struct, table: str) -> list[str]:
     nested: list[str] = []
     for field in msgspec.structs.fields(struct):
         value = getattr(struct, field.name)
-        if isinstance(value, TuneConfig):
-            continue  # it is about several runs, and this is one
+        if isinstance(value, TuneConfig | MatrixConfig):
+            continue  # they are about several runs, and this is one
         if isinstance(value, Struct):
             nested += ["", *_toml_lines(value, field.encode_name)]
         elif value is not None:

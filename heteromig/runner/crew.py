@@ -6,10 +6,12 @@ over. Each run that has it gets a copy of what it wrote until it was released, o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -25,7 +27,10 @@ from heteromig.workers.worker import Worker
 
 
 class Member(Struct, frozen=True):
-    """One worker that may go on beyond the run that it is in, and where it writes: `home` is like a run directory."""
+    """One worker that may go on beyond the run that it is in, and where it writes: `home` is like a run directory.
+
+    `tidy` removes what was there for it alone, once it is gone.
+    """
 
     worker: Worker
     assignment: Assignment
@@ -33,6 +38,7 @@ class Member(Struct, frozen=True):
     home: Path
     spawned_ns: MonotonicNs
     spawned_utc_ns: UtcNs
+    tidy: Callable[[], None]
 
     @property
     def until_ns(self) -> MonotonicNs:
@@ -78,7 +84,7 @@ class Crew:
         lasts = member.until_ns - now_ns >= needed_ms * NS_PER_MS
         if member.fits(assignment) and lasts and _wait([member.worker], 0):
             return member
-        member.worker.close()
+        _end(member)
         return None
 
     def put(self, member: Member) -> None:
@@ -87,7 +93,8 @@ class Crew:
 
     def dismiss(self, timing: TimingSpec) -> None:
         """End all of them, rung by rung: a clean stop, TERM, KILL. Returns when they are gone."""
-        workers = [member.worker for member in self._members.values()]
+        members = list(self._members.values())
+        workers = [member.worker for member in members]
         self._members = {}
         for worker in workers:
             worker.clean_stop()
@@ -96,8 +103,8 @@ class Crew:
         for worker in left:
             worker.terminate()
         _wait(left, timing.grace_ms)
-        for worker in workers:
-            worker.close()  # which kills what is left
+        for member in members:
+            _end(member)
 
 
 def make_home(home: Path) -> None:
@@ -125,6 +132,12 @@ def copy_traces(member: Member, target: Path) -> None:
             path = Path(folder, name)
             if path.is_file() and not path.is_symlink():
                 shutil.copy(path, place / name)  # what only the user may read stays so
+
+
+def _end(member: Member) -> None:
+    member.worker.close()  # which kills what is left
+    with contextlib.suppress(OSError):
+        member.tidy()
 
 
 def _stops_cleanly(worker: Worker) -> bool:

@@ -7,6 +7,7 @@ Nothing here decides anything: what an event means is the core's business.
 from __future__ import annotations
 
 import contextlib
+import functools
 import heapq
 import itertools
 import os
@@ -510,7 +511,9 @@ class Loop:
             return
         if crew is not None:
             utc_ns = self._prepared[assignment.index][1]
-            self._members[assignment.index] = Member(worker, assignment, written, home, spawned_ns, utc_ns)
+            collect = functools.partial(self._harness.collect, started_utc_ns=utc_ns, exit_code=None)
+            tidy = functools.partial(collect, assignment, self._spec, home)
+            self._members[assignment.index] = Member(worker, assignment, written, home, spawned_ns, utc_ns, tidy)
         if not self._workers:
             self._looked_ns = self._clock.monotonic_ns()
         self._workers[assignment.index] = worker

@@ -65,9 +65,24 @@ def create_series_dir(spec: RunSpec, at_utc_ns: UtcNs, kind: str = "repeat") -> 
     return series_dir
 
 
+def create_campaign_dir(spec: RunSpec, at_utc_ns: UtcNs, kind: str) -> Path:
+    """A fresh directory for runs of several mains, and the `latest` link beside it; its name is a time and `kind`.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    runs = Path(spec.runs_dir).absolute()
+    campaign_dir = _create(runs, f"{_stamp(at_utc_ns)}-{kind}", "")
+    _point_latest(runs, campaign_dir.name)
+    return campaign_dir
+
+
 def _stem(spec: RunSpec, at_utc_ns: UtcNs) -> str:
-    stamp = datetime.fromtimestamp(at_utc_ns / NS_PER_S, tz=timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    return directory_name(stamp, spec.main.benchmark, spec.main.scenario)
+    return directory_name(_stamp(at_utc_ns), spec.main.benchmark, spec.main.scenario)
+
+
+def _stamp(at_utc_ns: UtcNs) -> str:
+    return datetime.fromtimestamp(at_utc_ns / NS_PER_S, tz=timezone.utc).strftime("%Y%m%dT%H%M%SZ")
 
 
 def _create(parent: Path, stem: str, within: str) -> Path:

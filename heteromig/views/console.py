@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from heteromig.core.degradation import Comparison
 from heteromig.core.devices import DeviceSample, Inventory
 from heteromig.core.record import RunRecord
+from heteromig.views.campaign_bar import CampaignProgress
 from heteromig.views.comparison_view import comparison
 from heteromig.views.doctor_view import Examination, examination
 from heteromig.views.live import LiveTable
@@ -30,12 +31,14 @@ def choose_reporter(
     *,
     live: bool | None,
     quiet: bool,
+    campaign: CampaignProgress | None = None,
     environ: Mapping[str, str] | None = None,
     stderr_isatty: bool | None = None,
 ) -> Reporter:
     """The reporter for standard error: live where somebody is looking at a capable terminal, else plain lines.
 
-    `live` is None where the user said neither `--live` nor `--no-live`. `environ` and `stderr_isatty` are those of
+    `live` is None where the user said neither `--live` nor `--no-live`. `campaign` is how far that is of which the run
+    is one of many. `environ` and `stderr_isatty` are those of
     this process unless given.
     """
     if quiet:
@@ -44,7 +47,7 @@ def choose_reporter(
         stderr_isatty = is_terminal()
     outlet = Outlet(sys.stderr)
     if wants_live(live=live, environ=os.environ if environ is None else environ, stderr_isatty=stderr_isatty):
-        return Unfailing(LiveTable(outlet), outlet)
+        return Unfailing(LiveTable(outlet, campaign), outlet)
     return Unfailing(PlainLines(outlet), outlet)
 
 

@@ -17,6 +17,7 @@ from heteromig.core.units import NS_PER_S, MonotonicNs, format_duration_s
 from heteromig.core.verdict import Verdict
 from heteromig.core.view import View
 from heteromig.views import rows, waiting
+from heteromig.views.campaign_bar import BAR_EMPTY, BAR_FULL, CampaignProgress, campaign_line
 from heteromig.views.footnotes import footnotes
 from heteromig.views.rows import BAD, BOLD, DIM, GOOD, PLAIN, WAIT, Line, Piece
 from heteromig.views.text import cells, crop, fit, printable, wrap
@@ -27,8 +28,6 @@ _BADGE_STYLE = Style(color="black", bgcolor="yellow", bold=True)
 _CURRENT_STYLE = Style(color="cyan", bold=True)
 
 _BAR_WIDTH_MAX = 40
-_BAR_FULL = "━"
-_BAR_EMPTY = "╌"
 _LABEL_WIDTH = 7
 _BARS_NEED_LINES = 18
 """Below this height the rows of slices are worth more than the bars of phases that are over or to come."""
@@ -46,11 +45,15 @@ _SHORT_PHASES = {
 
 
 class Moments(Struct, frozen=True):
-    """What a view of a run remembers besides the run: its id, when it began, and when its phase was entered."""
+    """What a view of a run remembers besides the run: its id, when it began, and when its phase was entered.
+
+    `campaign` is how far that is of which it is one of many.
+    """
 
     run_id: str
     begun_ns: MonotonicNs
     entered_ns: MonotonicNs
+    campaign: CampaignProgress | None = None
 
 
 class Frame:
@@ -71,7 +74,9 @@ def render(
     run: Run, moments: Moments, now_ns: MonotonicNs, last_lines: Mapping[int, str], *, width: int, height: int
 ) -> Frame:
     """The picture at `now_ns` in at most `height` lines of at most `width` cells."""
+    elapsed_s = max(0, now_ns - moments.begun_ns) / NS_PER_S
     top = [
+        *([campaign_line(moments.campaign, elapsed_s, width)] if moments.campaign is not None else []),
         _title(run.view, moments, now_ns, width),
         *_breadcrumb(run, moments, now_ns, width),
         *_status(run, moments, now_ns, width),
@@ -143,8 +148,8 @@ def _bar(progress: waiting.Progress, width: int, *, current: bool) -> Line:
     full = int(progress.fraction * cells)
     return (
         (fit(progress.label, _LABEL_WIDTH), PLAIN if current else DIM),
-        (_BAR_FULL * full, GOOD if current else DIM),
-        (_BAR_EMPTY * (cells - full), DIM),
+        (BAR_FULL * full, GOOD if current else DIM),
+        (BAR_EMPTY * (cells - full), DIM),
         (f"  {progress.note}", PLAIN if current else DIM),
     )
 

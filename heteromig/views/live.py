@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping
 from pathlib import PurePath
 
+from msgspec.structs import replace
 from rich.console import Console
 from rich.live import Live
 
@@ -13,6 +14,7 @@ from heteromig.core.guards import Finding
 from heteromig.core.machine import Run
 from heteromig.core.phases import Phase
 from heteromig.core.units import MonotonicNs
+from heteromig.views.campaign_bar import CampaignProgress
 from heteromig.views.frame import Frame, Moments, render
 from heteromig.views.outlet import Outlet
 
@@ -25,14 +27,14 @@ class LiveTable:
     is on the screen.
     """
 
-    def __init__(self, outlet: Outlet) -> None:
+    def __init__(self, outlet: Outlet, campaign: CampaignProgress | None = None) -> None:
         self._outlet = outlet
         self._screen = io.StringIO()
         self._console = Console(file=self._screen, force_terminal=True, highlight=False)
         self._console.size = outlet.size()
         self._live = self._new_live()
         self._started = False
-        self._moments = Moments(run_id="", begun_ns=0, entered_ns=0)
+        self._moments = Moments(run_id="", begun_ns=0, entered_ns=0, campaign=campaign)
         self._run: Run | None = None
         self._last_lines: dict[int, str] = {}
 
@@ -43,12 +45,12 @@ class LiveTable:
 
     def begin(self, run_directory: str, at_ns: MonotonicNs) -> None:
         """Remember the name; the first tick draws."""
-        self._moments = Moments(run_id=PurePath(run_directory).name, begun_ns=at_ns, entered_ns=at_ns)
+        self._moments = replace(self._moments, run_id=PurePath(run_directory).name, begun_ns=at_ns, entered_ns=at_ns)
 
     def transition(self, run: Run, source: Phase, destination: Phase, at_ns: MonotonicNs) -> None:  # noqa: ARG002 - the run knows both
         """Remember when the phase was entered."""
         self._run = run
-        self._moments = Moments(run_id=self._moments.run_id, begun_ns=self._moments.begun_ns, entered_ns=at_ns)
+        self._moments = replace(self._moments, entered_ns=at_ns)
 
     def rejection(self, run: Run, finding: Finding, at_ns: MonotonicNs) -> None:
         """Nothing to do: the picture shows what the run waits for."""

@@ -269,24 +269,18 @@ def _hints_on_main(record: RunRecord, quoted: str) -> Iterator[Step]:
     if record.harness == "command":
         yield from _logs(quoted, (main,))
     else:
-        words = f"{_advice(main, record.harness)} LoadGen's own words:"
+        words = f"{_advice(main)} LoadGen's own words:"
         yield Step(words, f"ls {quoted}/{shell_quote(main.directory)}")
 
 
-def _advice(main: WorkerRecord, harness: str) -> str:
+def _advice(main: WorkerRecord) -> str:
     if _audit(main):
         return "The verify files of the compliance test, beside the logs, say what did not pass."
     if main.mode == Mode.ACCURACY.value:
         return "An engine that loses accuracy is built anew with --rebuild."
-    server = main.scenario == "server"
-    if harness == "make":
-        field = "server_target_qps" if server else "offline_expected_qps"
-        rate = f"--main-benchmark-runargs=--{field}=RATE"
-    else:
-        rate = "--main-target-qps"
-    if server:
-        return f"Ask for fewer queries a second with {rate}, or run longer with --main-benchmark-duration."
-    return f"Run longer with --main-benchmark-duration, or state the rate with {rate}."
+    if main.scenario == "server":
+        return "Ask for fewer queries a second with --main-target-qps, or run longer with --main-benchmark-duration."
+    return "Run longer with --main-benchmark-duration, or state the rate with --main-target-qps."
 
 
 def _failed(worker: WorkerRecord) -> bool:

@@ -17,6 +17,7 @@ from heteromig.core.plan import Assignment, EngineNeed
 from heteromig.core.spec import BenchmarkInfo, MainSpec, RunSpec, SystemSpec
 from heteromig.core.units import UtcNs
 from heteromig.harnesses.judging import judge_performance
+from heteromig.harnesses.protocol import RateRules
 from heteromig.logs.detail import read_detail
 from heteromig.logs.harness import MLPERF_LINES, LinePattern
 from heteromig.logs.loadgen import DETAIL_LOG
@@ -107,6 +108,9 @@ class StandIn:
 
     def preflight(self, spec: RunSpec) -> None:
         pass
+
+    def rate_rules(self, spec: RunSpec) -> RateRules:
+        return RateRules(spec.main.scenario)
 
     def missing_engines(self, needs: tuple[EngineNeed, ...], spec: RunSpec) -> tuple[tuple[EngineNeed, str], ...]:  # noqa: ARG002 - it needs none
         return ()

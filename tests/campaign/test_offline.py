@@ -43,6 +43,13 @@ def machine(capacity_qps: float) -> object:
     return run
 
 
+@pytest.mark.parametrize("capacity_qps", [0.4, 3.9, 444.4])
+def test_whole_rates_are_rather_too_high(capacity_qps: float) -> None:
+    step, _ = drive(replace(ASKED, start_qps=4.0, whole_rates=True), machine(capacity_qps))  # type: ignore[arg-type]
+    assert isinstance(step, Done)
+    assert step.answers[0].rate_qps == -(-capacity_qps // 1)
+
+
 @pytest.mark.parametrize("start_qps", [10.0, 300.0, 440.0, 1000.0, 44_000.0])
 def test_from_any_start_what_was_measured_is_expected_and_confirmed(start_qps: float) -> None:
     step, probes = drive(replace(ASKED, start_qps=start_qps), machine(444.4))  # type: ignore[arg-type]

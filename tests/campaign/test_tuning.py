@@ -127,9 +127,7 @@ def test_a_run_is_ended_only_when_a_full_one_could_not_pass() -> None:
     step = next_step(server(start_qps=400.0), [])
     assert isinstance(step, RunProbe)
     assert step.abort_above_misses is not None
-    assert step.abort_above_outstanding is not None
     assert 0.0095 * 240_000 < step.abort_above_misses < 0.01 * 240_000
-    assert step.abort_above_outstanding > step.abort_above_misses + 400 * 0.1
 
 
 def test_short_runs_grow_where_a_minute_has_too_few_queries() -> None:
@@ -159,6 +157,43 @@ def test_a_harness_that_tells_no_misses_is_bisected() -> None:
     assert "fitted" not in answer.why
 
 
+def test_where_verdicts_are_all_there_is_nothing_is_ended_and_short_runs_stay_short() -> None:
+    settings = replace(server(start_qps=10.0), verdicts_only=True, latency_limit_ms=None)
+    step, probes = drive(settings, SmoothServer(sees=False))
+    assert answer_of(step).bracket.width <= 0.02
+    assert {one.duration_s for one in probes if not one.confirms} == {60.0}
+    first = next_step(settings, [])
+    assert isinstance(first, RunProbe)
+    assert first.abort_above_misses is None
+
+
+@pytest.mark.parametrize("knee", [1.5, 2.0, 3.3, 20.4, 77.0, 400.0, 40_000.5])
+@pytest.mark.parametrize("start_qps", [1.0, 50.0, 600.0])
+def test_whole_rates_stay_whole_and_are_tried_once(knee: float, start_qps: float) -> None:
+    settings = replace(server(start_qps=start_qps), verdicts_only=True, whole_rates=True)
+
+    def world(step: RunProbe | Confirm) -> Probe:
+        assert step.rate_qps is not None
+        assert step.rate_qps == round(step.rate_qps)
+        outcome = Outcome.VALID if step.rate_qps <= knee else Outcome.INVALID
+        return Probe(step.side, step.rate_qps, step.duration_s, outcome, confirms=isinstance(step, Confirm))
+
+    step, probes = drive(settings, world)
+    rate = answer_of(step).rate_qps
+    assert rate is not None
+    assert max(1, 0.98 * knee - 1) <= rate <= knee
+    tried = [one.rate_qps for one in probes if not one.confirms]
+    assert len(tried) == len(set(tried))
+
+
+def test_whole_rates_with_a_line() -> None:
+    step, probes = drive(replace(server(), whole_rates=True), SmoothServer(knee_qps=123.4, capacity_qps=140.0))
+    rate = answer_of(step).rate_qps
+    assert rate is not None
+    assert 119 <= rate <= 123
+    assert all(one.rate_qps == round(one.rate_qps or 0) for one in probes)
+
+
 # --- a server that does not -------------------------------------------------------------------------------------------
 
 
@@ -168,6 +203,9 @@ def test_a_limit_below_the_service_time_is_not_possible_and_the_floor_is_told() 
     assert step.floor_ms == pytest.approx(120.0, rel=0.1)
     assert "100 ms are allowed" in step.why
     assert len(probes) <= 5
+    unknown, _ = drive(replace(server(), latency_limit_ms=None), SmoothServer(floor_ms=120.0))
+    assert isinstance(unknown, NotPossible)
+    assert "allowed" not in unknown.why
 
 
 def test_without_latencies_it_is_given_up_all_the_same() -> None:

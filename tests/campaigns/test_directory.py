@@ -40,6 +40,7 @@ from heteromig.runner.config import CommandConfig, Config, MainConfig, TuneConfi
 from tests.campaign.worlds import SmoothServer
 from tests.campaigns.stories import SIM, begun, driven, entry, specs
 
+PLAIN = CommandConfig(argv="true", start="^on$", result="^ok$")
 SERVER = SmoothServer(limit_ms=15.0, floor_ms=8.0)
 
 
@@ -146,7 +147,7 @@ def test_a_campaign_is_continued_where_its_runs_belong(home: Path, tmp_path: Pat
 
 def test_a_campaign_is_not_verified_as_a_run(home: Path) -> None:
     begun(home)
-    with pytest.raises(UsageError, match="is a campaign: verify the run directories in it one by one"):
+    with pytest.raises(UsageError, match="is the directory of a tune: name one of its runs, or read its"):
         CliRunner().invoke(app, ("verify", str(home)), catch_exceptions=False)
 
 
@@ -176,7 +177,7 @@ def test_settings_come_from_the_run_and_the_catalog() -> None:
     [
         ({"lenient": True}, TuneConfig(), "--lenient goes on without"),
         ({"main": MainConfig(scenario="server", runargs="--test_mode=AccuracyOnly")}, TuneConfig(), "--main-mode is"),
-        ({"harness": "command", "command": {"x": CommandConfig(argv="true")}, "main": MainConfig()}, TuneConfig(), "x"),
+        ({"harness": "command", "command": {"x": PLAIN}, "main": MainConfig()}, TuneConfig(isolated=True), "no place"),
         ({}, TuneConfig(confirm=0), "at least 1"),
         ({}, TuneConfig(precision=0.5), "precision must be"),
         ({}, TuneConfig(precision=0.0), "precision must be"),
@@ -233,7 +234,8 @@ def test_offline_is_answered_by_what_was_measured(home: Path) -> None:
         for side, measured in ((Side.ISOLATED, 800.0), (Side.BESIDE, 600.0))
     )
     campaign = begun(home)
-    offline = replace(campaign.asked, run=specs(replace(SIM, main=MainConfig()))[Side.BESIDE])
+    spec = specs(replace(SIM, main=MainConfig()))[Side.BESIDE]
+    offline = ask(tune_settings(spec, TuneConfig()), spec)
     text = answer_text(replace(campaign, asked=offline).answered(Done(answers=answers)), "runs/x", 200)
     words = "resnet50 offline: 800 samples/s alone; 600 samples/s beside its backgrounds, 75.0% of that."
     assert words in text
@@ -254,3 +256,16 @@ def test_a_plan_says_what_is_bounded() -> None:
     text = plan_text(tune_settings(spec(), TuneConfig(confirm=3)), "resnet50 server")
     assert "alone and then beside its backgrounds" in text
     assert "of which 3 must pass, at most 8 a side" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "at most 0.01 of the queries later than 15 ms."),
+        ({"latency_limit_ms": None}, "at most 0.01 of the queries later than main allows."),
+        ({"latency_limit_ms": None, "verdicts_only": True}, "beside its backgrounds, by its own rule."),
+        ({"scenario": "offline"}, "beside its backgrounds.\n"),
+    ],
+)
+def test_a_plan_says_by_which_rule(changes: dict[str, object], words: str) -> None:
+    assert words in plan_text(replace(tune_settings(spec(), TuneConfig()), **changes), "main")

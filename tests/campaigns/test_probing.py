@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import pytest
 from msgspec.structs import replace
 
-from heteromig.campaign.probes import Confirm, Outcome, RunProbe, Side
-from heteromig.campaigns.probing import START_MS, probe_of, spec_of
+from heteromig.campaign.probes import Confirm, Outcome, Probe, RunProbe, Side, TuneSettings
+from heteromig.campaigns.directory import Wanted
+from heteromig.campaigns.probing import probe_of, spec_of
 from heteromig.core import events as ev
+from heteromig.core.record import RunRecord
 from heteromig.core.spec import Drain, Goal
 from heteromig.core.units import NS_PER_S
 from heteromig.core.verdict import Reason
+from heteromig.logs.detail import DetailFacts, read_detail
 from heteromig.runner.config import Config, MainConfig
 from tests.campaigns.stories import SIM, record, specs
 from tests.views.records import make_record
@@ -30,6 +36,19 @@ def beat(second: int, completed: int, late: int | None, worker: int = 0) -> ev.P
     return ev.ProgressMade(
         at_ns=second * NS_PER_S, worker=worker, completed_samples=completed, samples_per_s=0.0, over_latency=late
     )
+
+
+SERVER = TuneSettings("server", latency_limit_ms=15.0)
+
+
+def told(
+    step: Wanted,
+    of: RunRecord,
+    events: Sequence[ev.AnyEvent],
+    settings: TuneSettings = SERVER,
+    logged: DetailFacts | None = None,
+) -> Probe | None:
+    return probe_of(settings, step, of, events, logged)
 
 
 BEATS = (beat(1, 10, 0), beat(2, 310, 5), beat(3, 610, 21), beat(4, 9999, 9999, worker=1))
@@ -61,7 +80,7 @@ def test_isolated_is_a_baseline() -> None:
 def test_a_run_that_may_take_so_long_gets_the_time_to_start_as_well() -> None:
     both = specs(replace(SIM, main=MainConfig(scenario="offline")))
     spec = spec_of(replace(STEP, abort_after_s=30.0, abort_above_misses=None), both, first=True)
-    assert spec.timing.main_timeout_ms == 30_000 + START_MS
+    assert spec.timing.main_timeout_ms == 30_000 + 30_000
     assert spec.main.most_over_latency is None
     assert spec.main.target_qps == 400.0
 
@@ -81,7 +100,7 @@ def test_engines_are_built_anew_once() -> None:
 
 
 def test_a_valid_run() -> None:
-    probe = probe_of(STEP, record(0, metrics=LOGGED), BEATS)
+    probe = told(STEP, record(0, metrics=LOGGED), BEATS)
     assert probe is not None
     assert (probe.outcome, probe.queries, probe.misses) == (Outcome.VALID, 4000, 12)
     assert (probe.achieved_qps, probe.percentile_latency_ms) == (399.5, 13.5)
@@ -90,26 +109,26 @@ def test_a_valid_run() -> None:
 
 def test_a_confirmation_confirms() -> None:
     step = Confirm(side=Side.BESIDE, rate_qps=400.0, duration_s=600.0, why="", number=1, of=1)
-    probe = probe_of(step, record(0, metrics=LOGGED), ())
+    probe = told(step, record(0, metrics=LOGGED), ())
     assert probe is not None
     assert probe.confirms
 
 
 def test_an_invalid_run_has_its_reason() -> None:
-    probe = probe_of(STEP, record(3, Reason(3, "Main is not VALID: too late."), metrics=LOGGED), ())
+    probe = told(STEP, record(3, Reason(3, "Main is not VALID: too late."), metrics=LOGGED), ())
     assert probe is not None
     assert (probe.outcome, probe.misses, probe.reason) == (Outcome.INVALID, 12, "Main is not VALID: too late")
 
 
 def test_a_run_that_was_ended_tells_what_its_last_heartbeat_said() -> None:
-    probe = probe_of(STEP, record(3, Reason(3, "Main cannot be VALID any more.", fatal=True)), BEATS)
+    probe = told(STEP, record(3, Reason(3, "Main cannot be VALID any more.", fatal=True)), BEATS)
     assert probe is not None
     assert (probe.outcome, probe.queries, probe.misses, probe.achieved_qps) == (Outcome.ABORTED, 610, 21, 300.0)
 
 
 def test_one_that_was_ended_at_its_first_heartbeat_is_measured_from_its_beginning() -> None:
     events = (ev.TimedSectionBegan(at_ns=NS_PER_S, worker=0), beat(3, 400, 21))
-    probe = probe_of(STEP, record(3, Reason(3, "Main cannot be VALID any more.")), events)
+    probe = told(STEP, record(3, Reason(3, "Main cannot be VALID any more.")), events)
     assert probe is not None
     assert (probe.queries, probe.achieved_qps) == (400, 200.0)
 
@@ -119,26 +138,68 @@ def test_one_that_took_too_long_was_ended() -> None:
     timeout = ev.DeadlinePassed(at_ns=9 * NS_PER_S, timer=ev.Timer.PHASE_TIMEOUT, entry=5)
     spawned = ev.WorkerSpawned(at_ns=0, worker=0, guardian_pid=1, pid=2)
     stalled = record(5, Reason(5, "Main did not end within 60.0 s.", fatal=True), scenario="offline")
-    ended = probe_of(step, stalled, (spawned, *BEATS, timeout))
+    ended = told(step, stalled, (spawned, *BEATS, timeout), TuneSettings("offline"))
     assert ended is not None
     assert (ended.outcome, ended.achieved_qps, ended.misses) == (Outcome.ABORTED, 300.0, None)
-    assert probe_of(step, stalled, (timeout, spawned, *BEATS)) is None, "another phase took too long"
+    assert told(step, stalled, (timeout, spawned, *BEATS)) is None, "another phase took too long"
+
+
+TOO_LONG = (
+    ':::MLLOG {"key": "error_runtime", "value": "IssueQueryThread 0 Ending early: Too many outstanding queries. '
+    'issued 9 outstanding 8", "time_ms": 1.0, "metadata": {"is_error": true}}\n'
+)
+PERCENTILE = ':::MLLOG {{"key": "effective_target_latency_percentile", "value": {}, "time_ms": 1.0}}\n'
+
+
+def logged(tmp_path: Path, text: str) -> DetailFacts:
+    (tmp_path / "log").write_text(text)
+    return read_detail(tmp_path / "log")
+
+
+def test_a_run_that_loadgen_ended_tells_its_late_queries_and_no_latency(tmp_path: Path) -> None:
+    invalid = record(3, Reason(3, "Main is not VALID: too many things.", fatal=True), metrics=LOGGED)
+    probe = told(STEP, invalid, (), logged=logged(tmp_path, TOO_LONG))
+    assert probe is not None
+    assert (probe.outcome, probe.queries, probe.misses) == (Outcome.ABORTED, 4000, 12)
+    assert (probe.achieved_qps, probe.percentile_latency_ms) == (399.5, None)
+    assert probe.reason.startswith("LoadGen ended it, because so many queries were outstanding")
+    by_itself = told(replace(STEP, abort_above_misses=None), invalid, (), logged=logged(tmp_path, TOO_LONG))
+    assert by_itself is not None
+    assert by_itself.outcome is Outcome.INVALID, "by a limit that was not ours"
+
+
+@pytest.mark.parametrize(("percentile", "misses"), [(0.99, 12), (0.9, None)])
+def test_what_is_late_by_another_rule_is_not_counted(tmp_path: Path, percentile: float, misses: int | None) -> None:
+    probe = told(STEP, record(0, metrics=LOGGED), (), logged=logged(tmp_path, PERCENTILE.format(percentile)))
+    assert probe is not None
+    assert (probe.outcome, probe.misses) == (Outcome.VALID, misses)
+
+
+def test_an_ordinary_program_tells_its_verdict_and_figures_that_have_our_names() -> None:
+    verdicts = TuneSettings("server", latency_limit_ms=None, verdicts_only=True)
+    own = record(0, metrics={"rounds": 400.0, "qps": 7.5, "p99": 3.0}, scenario="offline")
+    probe = told(STEP, own, (), verdicts)
+    assert probe is not None
+    assert (probe.misses, probe.achieved_qps, probe.percentile_latency_ms) == (None, 7.5, 3.0)
+    other = told(STEP, record(0, metrics={"rounds": 400.0}, scenario="offline"), (), verdicts)
+    assert other is not None
+    assert (other.achieved_qps, other.percentile_latency_ms) == (None, None)
 
 
 @pytest.mark.parametrize("exit_code", [4, 5, 6, 7, 9])
 def test_what_neighbours_and_devices_do_spoils_a_run(exit_code: int) -> None:
-    probe = probe_of(STEP, record(exit_code, Reason(exit_code, "Background 1 (bert) died.")), BEATS)
+    probe = told(STEP, record(exit_code, Reason(exit_code, "Background 1 (bert) died.")), BEATS)
     assert probe is not None
     assert (probe.outcome, probe.reason) == (Outcome.SPOILED, "Background 1 (bert) died")
 
 
 @pytest.mark.parametrize("exit_code", [1, 2, 130, 143])
 def test_what_no_rate_changes_says_nothing_of_one(exit_code: int) -> None:
-    assert probe_of(STEP, record(exit_code, Reason(exit_code, "SIGINT was received.")), BEATS) is None
+    assert told(STEP, record(exit_code, Reason(exit_code, "SIGINT was received.")), BEATS) is None
 
 
 def test_main_that_fails_and_devices_that_refuse_end_it() -> None:
-    assert probe_of(STEP, record(5, Reason(5, "Main exited with status 1.", fatal=True)), ()) is None
-    assert probe_of(STEP, record(7, Reason(7, "The host is busy.", fatal=True), pid=None), ()) is None
-    assert probe_of(STEP, make_record(verdict=None), ()) is None
-    assert probe_of(STEP, make_record(workers=()), ()) is None
+    assert told(STEP, record(5, Reason(5, "Main exited with status 1.", fatal=True)), ()) is None
+    assert told(STEP, record(7, Reason(7, "The host is busy.", fatal=True), pid=None), ()) is None
+    assert told(STEP, make_record(verdict=None), ()) is None
+    assert told(STEP, make_record(workers=()), ()) is None

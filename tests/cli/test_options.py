@@ -75,8 +75,10 @@ ELSEWHERE = {
 }
 """Options that the table cannot hold: they say nothing to NVIDIA's tree, or nothing about the run."""
 
-TUNING = {"isolated", "probe-duration", "confirm", "precision", "start-qps", "resume", "format"}
-"""Options of `tune` alone; the other commands neither show them nor take them on the command line."""
+TUNING = {"isolated", "probe-duration", "confirm", "precision", "start-qps"}
+MATRIX = {"mains", "scenarios", "background-set", "one-at-a-time", "repetitions", "retries"}
+CAMPAIGN = {"resume", "format"}
+"""Options of `tune`, of `matrix`, and of both; others neither show them nor take them on the command line."""
 
 APART = {"main-benchmark", "main-mode", "main-action", "harness", "harness-dir", "slices", "runs-dir"}
 """Options of the table that do not go with all others of it, or that change where the rest is looked for."""
@@ -137,7 +139,7 @@ def _names(option: str) -> list[str]:
 
 def test_the_table_has_every_option() -> None:
     names = {name.lstrip("-") for param in COMMANDS["run"].params for name in (*param.opts, *param.secondary_opts)}
-    told = {*VALUES, *ELSEWHERE, *TUNING}
+    told = {*VALUES, *ELSEWHERE, *TUNING, *MATRIX, *CAMPAIGN}
     assert {name for name in names if len(name) > 1 and name not in told and f"no-{name}" not in told} - {"help"} == {
         "no-allow-busy",
         "no-allow-shared-dirs",
@@ -145,6 +147,7 @@ def test_the_table_has_every_option() -> None:
         "no-isolated",
         "no-lenient",
         "no-live",
+        "no-one-at-a-time",
         "no-rebuild",
         "no-report",
         "no-start-from-device",
@@ -223,16 +226,27 @@ def test_help_of_run_has_every_option_in_its_group() -> None:
     assert "HETEROMIG_MAIN_BENCHMARK for --main-benchmark" in " ".join(text.split())
 
 
-def test_help_of_tune_has_its_own_options_too() -> None:
-    text = _call("tune", "--help", COLUMNS="80").stdout
-    assert _shown(text) == {name.removeprefix("no-") for name in {*VALUES, *ELSEWHERE, *TUNING}}
-    assert "Tuning:" in text
+@pytest.mark.parametrize(("command", "own"), [("tune", TUNING), ("matrix", MATRIX)])
+def test_help_of_campaigns_has_their_own_options_too(command: str, own: set[str]) -> None:
+    text = _call(command, "--help", COLUMNS="80").stdout
+    assert _shown(text) == {name.removeprefix("no-") for name in {*VALUES, *ELSEWHERE, *own, *CAMPAIGN}}
+    assert "Campaign:" in text
 
 
-@pytest.mark.parametrize("option", [("--confirm", "3"), ("--isolated",), ("--resume", "x"), ("--start_qps", "5")])
-def test_options_of_tune_are_refused_elsewhere(option: tuple[str, ...]) -> None:
-    with pytest.raises(UsageError, match="is for tune, which makes several runs"):
-        _call("run", *option)
+@pytest.mark.parametrize(
+    ("command", "option", "words"),
+    [
+        ("run", ("--confirm", "3"), "is for tune, which makes several runs"),
+        ("matrix", ("--isolated",), "is for tune, which makes several runs"),
+        ("run", ("--start_qps", "5"), "is for tune, which makes several runs"),
+        ("tune", ("--mains", "bert"), "is for matrix, which makes several runs"),
+        ("run", ("--background_set", "a=bert"), "is for matrix, which makes several runs"),
+        ("run", ("--resume", "x"), "is for tune and matrix, which make several runs"),
+    ],
+)
+def test_options_of_campaigns_are_refused_elsewhere(command: str, option: tuple[str, ...], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        _call(command, *option)
 
 
 def test_variables_of_tune_are_left_alone_elsewhere() -> None:
@@ -247,9 +261,9 @@ def test_a_dry_run_of_tune_says_what_is_bounded_and_the_first_commands() -> None
     assert json.loads(_call("tune", *argv, "--json").stdout)["spec"]["main"]["target-qps"] == 100
 
 
-def test_tuning_is_for_the_embedded_harness() -> None:
-    with pytest.raises(UsageError, match=r"only the embedded harness .* and the harness is make"):
-        _call("tune", "--dry-run")
+def test_a_dry_run_of_tune_in_the_tree_shows_the_rate_as_the_tree_takes_it() -> None:
+    text = _call("tune", "--dry-run", "--start-qps", "70").stdout
+    assert text.count("--offline_expected_qps=70'") == 2, "alone, and beside"
 
 
 @pytest.mark.parametrize("argv", [("--slices", "sim:a30", "--runs_dir", "x"), ("--slices=sim:a30", "--runs-dir=x")])

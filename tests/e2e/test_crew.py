@@ -114,7 +114,7 @@ def test_one_that_dies_in_a_run_spoils_that_run_alone(campaign: Campaign) -> Non
     before = _pids(first)
     os.kill(before[1], signal.SIGSTOP)  # so that it is sure to be alive when it is taken over
     campaign.begin()
-    until(lambda: len(list((campaign.home / "runs").glob("2*"))) > 1, "the second run")
+    until(lambda: len(list((campaign.home / "runs").glob("2*/events.jsonl"))) > 1, "the second run")
     run_dir = max((campaign.home / "runs").glob("2*"), key=lambda path: path.stat().st_ctime_ns)
     until(lambda: b'"WorkerSpawned"' in (run_dir / "events.jsonl").read_bytes(), "it to be taken over")
     os.kill(before[1], signal.SIGKILL)

@@ -17,7 +17,7 @@ from heteromig.core.spec import Goal
 from heteromig.runner.journal import read_journal
 from heteromig.runner.verification import verify_run
 from tests.e2e.conftest import FLAGS
-from tests.e2e.product import RunCommand, processes_with, until
+from tests.e2e.product import DEADLINE_S, RunCommand, processes_with, until
 
 QUICK = ("--harness", "quick", "--main-benchmark-duration", "700ms")
 
@@ -145,6 +145,7 @@ def test_server_counts_its_late_queries(tune: Tune, engines: Path) -> None:
     harness = ("--harness", "loadgen", "--main-benchmark-duration", "2s", "--engines-dir", str(engines))
     server = ("--main-scenario", "server", "--isolated", "--start-qps", "4000", "--precision", "0.2")
     command = tune(*server, "--format", "md", harness=harness)
+    command.process.wait(4 * DEADLINE_S)  # a dozen runs
     finished = command.finish()
     campaign_dir, campaign = campaign_of(command)
     assert finished.exit_code in {0, 9}, finished.stderr

@@ -28,6 +28,7 @@ from heteromig.harnesses.command.harness import CommandHarness
 from heteromig.harnesses.command.marks import lines_of
 from heteromig.harnesses.command.placeholders import KNOWN, fill, require_known
 from heteromig.harnesses.command.results import last_match
+from heteromig.harnesses.protocol import RateRules
 from heteromig.logs.harness import HarnessLog
 from heteromig.logs.tail import MAX_READ_BYTES
 from heteromig.runner.config import BackgroundConfig, CommandConfig, Config, MainConfig, read_config, resolve, to_toml
@@ -174,11 +175,35 @@ class TestRefusals:
 
     @pytest.mark.parametrize(
         "main",
-        [MainConfig(runargs="--fast"), MainConfig(target_qps=1.0), MainConfig(runargs="--test_mode=AccuracyOnly")],
+        [MainConfig(runargs="--fast"), MainConfig(runargs="--test_mode=AccuracyOnly")],
     )
     def test_options_of_other_harnesses(self, main: MainConfig) -> None:
         spec = spec_of(main=main)
         with pytest.raises(UsageError):
+            harness_of(spec).preflight(spec)
+
+    @pytest.mark.parametrize(
+        ("argv", "config", "words"),
+        [
+            (
+                ["x"],
+                {"main": MainConfig(target_qps=1.0)},
+                "has no place for a rate: write {target_qps}",
+            ),
+            (["x", "{{target_qps}}"], {"main": MainConfig(target_qps=1.0)}, "has no place for a rate"),
+            (["x", "--rate={target_qps}"], {}, "no rate was given: say it with --main-target-qps"),
+            (
+                ["{python}", "{target_qps}"],
+                {"main": MainConfig(target_qps=1.0), "background": ["main"]},
+                "is a background and holds {target_qps}, which main alone has",
+            ),
+        ],
+    )
+    def test_rates_without_a_place_and_places_without_a_rate(
+        self, argv: list[str], config: dict[str, Any], words: str
+    ) -> None:
+        spec = spec_of(replace(MAIN, argv=argv), **config)
+        with pytest.raises(UsageError, match=words):
             harness_of(spec).preflight(spec)
 
     def test_programs_that_are_not_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,6 +283,32 @@ class TestCommand:
         assert command.env == {"CUDA_VISIBLE_DEVICES": main.slice_uuid}
         assert command.clean_stop_signal is None
         assert harness_of(spec).command(background, spec, tmp_path).argv == (sys.executable, "beside.py")
+
+    @pytest.mark.parametrize(("rate", "said"), [(12.5, "12.5"), (400.0, "400"), (1_234_567.0, "1234567")])
+    def test_a_rate(self, tmp_path: Path, rate: float, said: str) -> None:
+        argv = ["x", "--rate={target_qps}"]
+        spec = spec_of(replace(MAIN, argv=argv, env={"RATE": "{target_qps}"}), main=MainConfig(target_qps=rate))
+        command = harness_of(spec).command(plan_of(spec).main, spec, tmp_path)
+        assert (command.argv[1], command.env["RATE"]) == (f"--rate={said}", said)
+
+    @pytest.mark.parametrize(
+        ("changes", "scenario", "rules"),
+        [
+            ({}, "offline", RateRules("server", verdicts_only=True)),
+            ({"loadgen_logs": "."}, "offline", RateRules("offline")),
+            ({"loadgen_logs": "."}, "server", RateRules("server")),
+        ],
+    )
+    def test_rules_are_loadgens_where_it_logs(self, changes: dict[str, Any], scenario: str, rules: RateRules) -> None:
+        program = replace(MAIN, argv=["x", "{target_qps}"], scenarios=["offline", "server"], **changes)
+        spec = spec_of(program, main=MainConfig(scenario=scenario))
+        assert harness_of(spec).rate_rules(spec) == rules
+
+    def test_streams_need_no_rate(self) -> None:
+        spec = spec_of(replace(LOGGING, scenarios=["SingleStream"]), main=MainConfig(scenario="singlestream"))
+        assert harness_of(spec).rate_rules(spec) == RateRules("singlestream")
+        with pytest.raises(UsageError, match="has no place for a rate"):
+            harness_of(spec_of()).rate_rules(spec_of())
 
     def test_what_a_value_says_is_not_looked_at_again(self, tmp_path: Path) -> None:
         spec = spec_of(replace(MAIN, argv=["x", "{directory}"]))

@@ -557,7 +557,7 @@ def test_what_is_not_known_is_refused(tree: Path) -> None:
     for wrong, said in {
         f"{arguments} --min_durations=5": "unrecognized arguments: --min_durations=5",
         arguments.replace("resnet50", "resnet51"): "'resnet51' is not a valid benchmark name.",
-        f"{arguments} --min_duration=soon": "invalid float value: 'soon'",
+        f"{arguments} --min_duration=soon": "invalid int value: 'soon'",
     }.items():
         ended = make(tree, "run_harness", wrong)
         assert ended.returncode == 2

@@ -27,6 +27,8 @@ STANDIN_RESNET50, STANDIN_BERT, STANDIN_3D_UNET, ...
 
 STANDIN_CONFIG_LINES
     How many lines of configuration a run prints (8).
+STANDIN_SERVER_QPS
+    How many queries a second a system in Server can answer (0: each at once).
 STANDIN_RECORD
     A file that gets a line for each start of the driver; see `launches`.
 STANDIN_WRITES
@@ -52,12 +54,18 @@ from msgspec import Struct
 
 from tests.nvidia_tree.planted.code import engines
 from tests.nvidia_tree.planted.code.catalog import BENCHMARKS, FAMILIES, Workload, workloads
+from tests.nvidia_tree.planted.code.measurements import MLPERF_CONF
 
 SYSTEM = "DGX-A100_A100-SXM-80GB-MIG_1x1g.10gb"
 VERSIONS = ("v1.1", "v2.0", "v2.1")
 DEADLINE_S = 90.0
 """Far more than anything here takes, even on a machine that is busy with something else."""
 
+_LOADGEN_CONF = """# LoadGen's own, as far as the stand-in needs it
+*.Server.target_latency = 1000
+*.Server.target_latency_percentile = 99
+resnet50.Server.target_latency = 1000
+"""
 _PLANTED = Path(__file__).with_name("planted")
 _DIRECTORIES = ("build/logs", "build/compliance_logs", "build/engines", "configs", "measurements", "systems")
 _AUDIT_CONFIGS = {
@@ -143,6 +151,7 @@ def plant(root: Path, *, version: str = "v2.1", system: str = SYSTEM, with_engin
     (tree / "Makefile").write_text(makefile)
     _install_binaries(tree)
     _install_audit_configs(tree)
+    (tree / MLPERF_CONF).write_text(_LOADGEN_CONF)
     for workload in hetero_workloads(system):
         reference = tree / "results" / workload.directory / "performance" / "run_1"
         reference.mkdir(parents=True)

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 DEADLINE_S = 60.0
+A4_PIXELS = 718
+"""How wide a page of A4 is between margins of 1 cm."""
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _OPTIONS = (
     "--headless",
@@ -28,6 +30,15 @@ _OPTIONS = (
     "--disable-sync",
     "--remote-debugging-pipe",
 )
+
+_OVERLAPPING = """
+[...document.querySelectorAll('.plot')].filter(one => one.offsetParent).flatMap(plot => {
+  const boxes = [...plot.querySelectorAll('text')].map(one => [one.textContent, one.getBoundingClientRect()]);
+  return boxes.flatMap(([a, x], i) => boxes.slice(i + 1).filter(([b, y]) =>
+    x.left < y.right - 1 && y.left < x.right - 1 && x.top < y.bottom - 3 && y.top < x.bottom - 3
+  ).map(([b, y]) => a + ' / ' + b));
+})
+"""
 
 
 def find_browser() -> str | None:
@@ -77,6 +88,50 @@ class Page:
         clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
         found = self.ask("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(found["data"]))
+
+    def too_wide(self) -> list[str]:
+        """What reaches beyond the window, and on a phone also what would have to be scrolled sideways."""
+        # Opened in full, so that nothing wide hides in a closed part.
+        self.value("document.querySelectorAll('details').forEach(one => { one.open = true })")
+        phone = "innerWidth === 400"
+        found: list[str] = self.value(
+            "(document.documentElement.scrollWidth > innerWidth ? ['the page'] : []).concat("
+            "[...document.querySelectorAll('body *')].filter(one => one.scrollWidth > one.clientWidth + 1 && "
+            f"{phone} && getComputedStyle(one).overflowX === 'auto').map(one => one.textContent.trim().slice(0, 60)))"
+        )
+        return found
+
+    def too_wide_for_paper(self) -> list[str]:
+        """Tables that reach beyond the window when what it shows is printed: paper cannot be scrolled."""
+        self.ask("Emulation.setEmulatedMedia", media="print")
+        found: list[str] = self.value(
+            "[...document.querySelectorAll('table')].filter(one => one.getBoundingClientRect().right > innerWidth + 1)"
+            ".map(one => one.textContent.trim().slice(0, 60))"
+        )
+        return found
+
+    def smallest_text_of_plots(self) -> float:
+        """In pixels, of the plots that are shown."""
+        smallest: float = self.value(
+            "Math.min(...[...document.querySelectorAll('.plot text')].filter(one => one.closest('.plot').offsetParent)"
+            ".map(one => parseFloat(getComputedStyle(one).fontSize) * one.ownerSVGElement.getScreenCTM().a))"
+        )
+        return smallest
+
+    def tables_without_heads(self) -> list[str]:
+        """Those that lack a caption, heads of their columns or of their rows."""
+        found: list[str] = self.value(
+            "[...document.querySelectorAll('table')].filter(one => !one.caption || one.tHead.rows[0].cells.length < 2"
+            " || ![...one.tHead.rows[0].cells].every(({tagName, scope}) => tagName === 'TH' && scope === 'col')"
+            " || ![...one.tBodies[0].rows].every(({cells: [{tagName, scope}]}) => tagName === 'TH' && scope === 'row')"
+            ").map(one => one.textContent.trim().slice(0, 60))"
+        )
+        return found
+
+    def overlapping_labels(self) -> list[str]:
+        """Pairs of labels of a plot that lie on each other."""
+        found: list[str] = self.value(_OVERLAPPING)
+        return found
 
     def _note(self, told: dict[str, Any]) -> None:
         params = told.get("params", {})

@@ -3,7 +3,10 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from heteromig.core import events as ev
 from heteromig.core.phases import Phase
 from tests.e2e import quick as _quick  # noqa: F401 - so that a report made in this process knows that harness
 from tests.e2e.product import BOARD, RunCommand
-from tests.report.browser import Browser, browsing, find_browser
+from tests.report.browser import Browser, Page, browsing, find_browser
 
 FLAGS = (
     *("--runs-dir", "runs", "--slices", BOARD, "--start-time-buffer", "200ms"),
@@ -22,6 +25,9 @@ FLAGS = (
 QUICK = (*FLAGS, "--harness", "quick", "--background-benchmarks", "dlrm,bert")
 
 HOSTILE = Path(__file__).with_name("hostile.py")
+
+ASKED: list[str] = []
+"""The paths that a browser asked for."""
 
 Keep = Callable[..., RunCommand]
 
@@ -146,3 +152,30 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         pytest.skip("no browser: there is neither chromium nor chromium-browser nor google-chrome on PATH")
     with browsing(program, tmp_path_factory.mktemp("browser")) as found:
         yield found
+
+
+class _Noting(SimpleHTTPRequestHandler):
+    def do_GET(self) -> None:
+        ASKED.append(self.path)
+        super().do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def page(browser: Browser) -> Page:
+    return browser.page()
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A directory, and where its files are served."""
+    home = tmp_path_factory.mktemp("served")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Noting, directory=str(home)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield home, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()

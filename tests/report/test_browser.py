@@ -3,46 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import threading
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from heteromig.report.making import Format, report
-from tests.report.browser import Browser, Page
-
-ASKED: list[str] = []
-
-
-class _Noting(SimpleHTTPRequestHandler):
-    def do_GET(self) -> None:
-        ASKED.append(self.path)
-        super().do_GET()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture(scope="session")
-def page(browser: Browser) -> Page:
-    return browser.page()
-
-
-@pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A directory, and where its files are served."""
-    home = tmp_path_factory.mktemp("served")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Noting, directory=str(home)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield home, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
+from tests.report.browser import Page
+from tests.report.conftest import ASKED
 
 RUNS = ("valid", "invalid", "aborted", "failed", "unplanned", "killed", "hostile")
 WORDS = {
@@ -70,13 +37,7 @@ def test_page_reads_well(
     text = page.value("document.body.innerText")
     for words in (*WORDS[name], *ALWAYS):
         assert words in text, words
-    # Opened in full, so that nothing wide hides in a closed part.
-    page.value("document.querySelectorAll('details').forEach(one => { one.open = true })")
-    assert page.value("document.documentElement.scrollWidth") <= width
-    wide = "[...document.querySelectorAll('body *')].filter(one => one.scrollWidth > one.clientWidth + 1 && "
-    wide += "getComputedStyle(one).overflowX === 'auto').map(one => one.textContent.trim().slice(0, 60))"
-    if width == 400:
-        assert page.value(wide) == [], "a table has to be scrolled sideways on a phone"
+    assert page.too_wide() == []
     assert page.value("document.title").endswith(run_dir.name)
     assert page.complaints == []
     assert [f"/{name}.html"] == ASKED
@@ -96,27 +57,15 @@ def test_exactly_one_of_the_two_timelines_is_shown_and_its_text_is_of_readable_s
     kind = "plot wide" if width > 860 else "plot narrow"
     assert shown.count(kind) == 3
     assert {one for one in shown if " " in one} == {kind}
-    smallest = (
-        "Math.min(...[...document.querySelectorAll('.plot text')].filter(one => one.closest('.plot').offsetParent)"
-    )
-    smallest += ".map(one => parseFloat(getComputedStyle(one).fontSize) * one.ownerSVGElement.getScreenCTM().a))"
-    assert page.value(smallest) >= 8.5
+    assert page.smallest_text_of_plots() >= 8.5
 
 
 def test_labels_of_lanes_do_not_lie_on_each_other(page: Page, served: tuple[Path, str], valid: Path) -> None:
     home, url = served
     (home / "labels.html").write_text(report(valid, Format.HTML), encoding="utf-8")
-    overlapping = """
-    [...document.querySelectorAll('.plot')].filter(one => one.offsetParent).flatMap(plot => {
-      const boxes = [...plot.querySelectorAll('text')].map(one => [one.textContent, one.getBoundingClientRect()]);
-      return boxes.flatMap(([a, x], i) => boxes.slice(i + 1).filter(([b, y]) =>
-        x.left < y.right - 1 && y.left < x.right - 1 && x.top < y.bottom - 3 && y.top < x.bottom - 3
-      ).map(([b, y]) => a + ' / ' + b));
-    })
-    """
     for width in (1280, 400):
         page.open(f"{url}/labels.html", width)
-        assert page.value(overlapping) == []
+        assert page.overlapping_labels() == []
 
 
 def test_colours_can_be_told_from_the_background_in_light_and_dark(

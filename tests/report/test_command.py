@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import pytest
 
 from heteromig.runner.rundir import hash_files
 from heteromig.runner.verification import verify_run
-from tests.e2e.product import Command, Finished, RunCommand
+from tests.e2e.product import Command, Finished, RunCommand, until
 from tests.report.conftest import FLAGS, QUICK, Keep
 
 Say = Callable[..., Finished]
@@ -211,3 +212,113 @@ def test_the_terminal_is_safe_from_what_programs_print(hostile: Path, say: Say) 
     assert finished.exit_code == 5
     assert "\x1b" not in finished.stdout
     assert "[bold]x[/bold]" in finished.stdout
+
+
+# --- of a tuning ------------------------------------------------------------------------------------------------------
+
+TUNE = ("tune", *FLAGS, "--harness", "quick", "--background-benchmarks", "dlrm", "--main-benchmark-duration", "700ms")
+
+
+def test_a_tuning_makes_its_page_and_those_of_its_runs_in_the_end(tmp_path: Path, say: Say) -> None:
+    finished = Command(tmp_path, TUNE, environ=WITH_REPORT, module="tests.e2e.quick", name="tune").finish()
+    assert finished.exit_code == 0, finished.stderr
+    (index,) = (tmp_path / "runs").glob("2*/campaign.json")
+    page = index.with_name("tune.html")
+    assert finished.stdout.rstrip().splitlines()[-1].split() == ["Report", str(page)]
+    text = page.read_text(encoding="utf-8")
+    runs = [path.parent for path in index.parent.glob("*/run.json")]
+    assert len(runs) >= 4
+    for run_dir in runs:
+        assert f'href="./{run_dir.name}/report.html"' in text
+        assert f'href="./{run_dir.name}/"' in text
+        assert (run_dir / "report.html").is_file()
+        assert verify_run(run_dir).notes == ()
+    page.unlink()
+    (runs[0] / "report.html").unlink()
+    assert say("report", str(index.parent)) == Finished(0, f"{page}\n", "")
+    assert page.read_text(encoding="utf-8") == text
+    assert (runs[0] / "report.html").is_file()
+    assert say("report", str(index.parent), "--format", "md").stdout.startswith("ANSWERED (exit 0): ")
+    assert "has no trace" in say("report", str(index.parent), "--format", "trace").stderr
+    assert "evidence" in say("report", str(index.parent), "--output", str(index)).stderr
+
+
+def test_an_interrupted_tuning_has_a_page_that_says_how_to_go_on(tmp_path: Path) -> None:
+    command = RunCommand(tmp_path, (*TUNE, "--start-time-buffer", "1s"), environ=WITH_REPORT, module="tests.e2e.quick")
+    try:
+        until(lambda: list(command.runs.glob("2*/campaign.json")), "a campaign")
+        (index,) = command.runs.glob("2*/campaign.json")
+        until(lambda: list(index.parent.glob("2*/events.jsonl")), "a run")
+        command.send(signal.SIGINT)
+        assert command.finish().exit_code == 130
+    finally:
+        command.close()
+    text = index.with_name("tune.html").read_text(encoding="utf-8")
+    assert "STOPPED (exit 130)" in text
+    assert f"heteromig tune ... --resume {index.parent}" in text
+
+
+@pytest.mark.parametrize(
+    ("more", "environ", "made"), [(("--no-report",), WITH_REPORT, False), (("--json",), WITH_REPORT, True)]
+)
+def test_what_a_tuning_was_told_of_its_page_is_done(
+    tmp_path: Path,
+    more: tuple[str, ...],
+    environ: dict[str, str],
+    made: bool,  # noqa: FBT001 - of the table
+) -> None:
+    argv = (*TUNE, "--isolated", *more)
+    finished = Command(tmp_path, argv, environ=environ, module="tests.e2e.quick", name="tune").finish()
+    assert finished.exit_code == 0, finished.stderr
+    assert len(list((tmp_path / "runs").glob("2*/tune.html"))) == made
+    assert len(list((tmp_path / "runs").glob("2*/2*/report.html"))) == 2 * made
+    assert "tune.html" not in finished.stdout
+
+
+def test_without_the_extra_a_tuning_says_in_a_line_how_to_make_its_page_later(without_extra: Path) -> None:
+    argv = (*TUNE, "--isolated")
+    finished = Command(without_extra, argv, environ=WITH_REPORT, module="tests.e2e.quick", name="tune").finish()
+    assert finished.exit_code == 0, finished.stderr
+    (index,) = (without_extra / "runs").glob("2*/campaign.json")
+    assert finished.stderr.splitlines()[-1] == (
+        "heteromig: tune.html needs matplotlib and jinja2, which are not installed. To make it later: "
+        f"pip install 'heteromig[report]', then heteromig report {index.parent}"
+    )
+
+
+# --- of a matrix ------------------------------------------------------------------------------------------------------
+
+MATRIX = (
+    *("matrix", *FLAGS, "--harness", "quick", "--main-benchmark-duration", "700ms", "--repetitions", "1"),
+    *("--background-set", "two=dlrm,rnnt"),
+)
+
+
+def test_a_matrix_makes_its_page_and_those_of_its_runs_in_the_end(tmp_path: Path, say: Say) -> None:
+    finished = Command(tmp_path, MATRIX, environ=WITH_REPORT, module="tests.e2e.quick", name="matrix").finish()
+    assert finished.exit_code in {0, 9}, finished.stderr
+    (index,) = (tmp_path / "runs").glob("2*/campaign.json")
+    page = index.with_name("matrix.html")
+    assert finished.stdout.rstrip().splitlines()[-1].split() == ["Report", str(page)]
+    text = page.read_text(encoding="utf-8")
+    runs = [path.parent for path in index.parent.glob("*/run.json")]
+    assert len(runs) == 3
+    for run_dir in runs:
+        assert f'href="./{run_dir.name}/report.html"' in text
+        assert f'href="./{run_dir.name}/"' in text
+        assert verify_run(run_dir).notes == ()
+    page.unlink()
+    assert say("report", str(index.parent)) == Finished(0, f"{page}\n", "")
+    assert page.read_text(encoding="utf-8") == text
+    assert say("report", str(index.parent), "--format", "md").stdout == index.with_name("matrix.md").read_text()
+    assert "has no trace" in say("report", str(index.parent), "--format", "trace").stderr
+    assert "evidence" in say("report", str(index.parent), "--output", str(index)).stderr
+
+
+@pytest.mark.parametrize(("more", "made"), [(("--no-report",), False), (("--json",), True)])
+def test_what_a_matrix_was_told_of_its_page_is_done(tmp_path: Path, more: tuple[str, ...], made: bool) -> None:  # noqa: FBT001
+    argv = (*MATRIX, *more)
+    finished = Command(tmp_path, argv, environ=WITH_REPORT, module="tests.e2e.quick", name="matrix").finish()
+    assert finished.exit_code in {0, 9}, finished.stderr
+    assert len(list((tmp_path / "runs").glob("2*/matrix.html"))) == made
+    assert "matrix.html" not in finished.stdout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html.parser
 import json
 import subprocess
 import sys
@@ -16,13 +15,15 @@ from heteromig.core.clocks import ClockCheck
 from heteromig.core.degradation import Better, Change, Degradation, Estimate, Judgement, Metric
 from heteromig.core.overlap import Silence, Watch
 from heteromig.report.making import Format, report
-from heteromig.report.markdown import escaped, markdown
-from heteromig.report.page import render
+from heteromig.report.markdown import markdown
+from heteromig.report.run_page import render
 from heteromig.report.story import Gap, Story
 from heteromig.report.telling import tell
 from heteromig.report.trace import trace
+from heteromig.views.text import markdown_text
 from heteromig.views.verdict_text import clock_words
 from tests.e2e.product import REPOSITORY
+from tests.report.elements import Elements
 
 DEGRADATION = Degradation(
     change=Change(
@@ -76,7 +77,7 @@ def test_markdown_of_programs_means_nothing(hostile: Path) -> None:
     ],
 )
 def test_special_characters_are_escaped(text: str, expected: str) -> None:
-    assert escaped(text) == expected
+    assert markdown_text(text) == expected
 
 
 def test_markdown_names_violated_device_guards_and_the_cost_of_neighbours_where_they_are_known(valid: Path) -> None:
@@ -160,21 +161,8 @@ def test_trace_has_a_process_for_each_gpu_and_a_thread_for_each_slice(valid: Pat
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
-class _Elements(html.parser.HTMLParser):
-    """Every element and attribute of a page."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.attributes: list[tuple[str, str, str]] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-
-
 def test_page_holds_no_script_and_no_address_whatever_programs_print(hostile: Path, valid: Path) -> None:
-    found, harmless = _Elements(), _Elements()
+    found, harmless = Elements(), Elements()
     found.feed(report(hostile, Format.HTML))
     harmless.feed(report(valid, Format.HTML))
     assert found.tags <= harmless.tags | {"pattern", "use"}  # hatches, which are matplotlib's

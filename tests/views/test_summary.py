@@ -278,8 +278,8 @@ def test_accuracy_in_the_unit_of_nvidias_tree() -> None:
 @pytest.mark.parametrize(
     ("changes", "advice"),
     [
-        ({"scenario": "server"}, "fewer queries a second with --main-benchmark-runargs=--server_target_qps=RATE"),
-        ({"scenario": "offline"}, "state the rate with --main-benchmark-runargs=--offline_expected_qps=RATE"),
+        ({"scenario": "server"}, "fewer queries a second with --main-target-qps"),
+        ({"scenario": "offline"}, "state the rate with --main-target-qps"),
         ({"target": "run_audit_test04"}, "The verify files of the compliance test, beside the logs"),
     ],
 )

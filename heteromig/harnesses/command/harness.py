@@ -15,11 +15,12 @@ from heteromig.core.plan import Assignment, EngineNeed
 from heteromig.core.spec import BenchmarkInfo, CommandSpec, MainSpec, Mode, RunSpec, SystemSpec
 from heteromig.core.units import UtcNs
 from heteromig.harnesses.command.marks import lines_of
-from heteromig.harnesses.command.placeholders import PYTHON, fill, is_plain, values_of
+from heteromig.harnesses.command.placeholders import PYTHON, RATE, fill, is_plain, values_of
 from heteromig.harnesses.command.programs import Program, read_program
 from heteromig.harnesses.command.results import judge_output
 from heteromig.harnesses.judging import judge_performance
 from heteromig.harnesses.loadgen import require_no_make_options
+from heteromig.harnesses.protocol import RateRules
 from heteromig.logs.detail import read_detail
 from heteromig.logs.harness import LinePattern
 from heteromig.logs.loadgen import DETAIL_LOG
@@ -27,6 +28,11 @@ from heteromig.logs.search import LogPlace
 from heteromig.workers.command import Command
 from heteromig.workers.environment import SLICE_VARIABLE
 from heteromig.workers.worker import STDOUT_LOG
+
+_WITHOUT_RATE = ("singlestream", "multistream")
+"""LoadGen's scenarios that send one query after the other."""
+_SEARCHED = "server"
+"""The one whose highest rate is looked for; what an ordinary program's scenarios mean, only the user knows."""
 
 
 class CommandHarness:
@@ -105,14 +111,13 @@ class CommandHarness:
             PreflightError: a program is not installed.
         """
         require_no_make_options(spec)
-        if spec.main.mode is not Mode.PERFORMANCE or spec.main.target_qps is not None:
-            raise UsageError(
-                "--main-mode and --main-target-qps are LoadGen's, and main is a command: write what it needs into its "
-                "argv."
-            )
+        if spec.main.mode is not Mode.PERFORMANCE:
+            raise UsageError("--main-mode is LoadGen's, and main is a command: write what it needs into its argv.")
         names = dict.fromkeys((spec.main.benchmark, *spec.background.candidates))
         programs = [self._programs[name] for name in names]
         _require_judged(programs[0])
+        _require_rate(programs[0], spec.main.target_qps)
+        _require_no_rate([self._programs[name] for name in spec.background.candidates])
         if not spec.background.candidates and spec.background.benchmarks != "none":
             raise UsageError(
                 f"--background-benchmarks {spec.background.benchmarks} leaves no background: every command is of the "
@@ -123,6 +128,18 @@ class CommandHarness:
             _require_logs(programs, spec.start_evidence)
         for program in programs:
             _require_installed(program.spec)
+
+    def rate_rules(self, spec: RunSpec) -> RateRules:
+        """LoadGen's where main writes its logs, with a limit that main alone knows; else what main is judged by.
+
+        Raises:
+            UsageError: its command has no place for a rate.
+        """
+        main = self._programs[spec.main.benchmark]
+        logs = main.spec.loadgen_logs is not None
+        if not main.takes_rate and not (logs and spec.main.scenario in _WITHOUT_RATE):
+            raise _no_place(main)
+        return RateRules(spec.main.scenario) if logs else RateRules(_SEARCHED, verdicts_only=True)
 
     def missing_engines(self, needs: tuple[EngineNeed, ...], spec: RunSpec) -> tuple[tuple[EngineNeed, str], ...]:
         """None: a command needs no engine."""
@@ -135,7 +152,7 @@ class CommandHarness:
     def command(self, assignment: Assignment, spec: RunSpec, run_dir: Path) -> Command:
         """The command line with its placeholders replaced, behind main's prefix if there is one."""
         program = self._program(assignment)
-        values = values_of(assignment, run_dir)
+        values = values_of(assignment, run_dir, spec.main.target_qps if assignment.role is Role.MAIN else None)
         argv = tuple(fill(word, values) for word in program.spec.argv)
         cwd = program.spec.cwd
         return Command(
@@ -215,6 +232,31 @@ def _require_judged(main: Program) -> None:
             f"[command.{main.spec.name}] has neither `result` nor `loadgen-logs`, so that as main it could never be "
             "VALID: give the pattern of the line that holds its result."
         )
+
+
+def _require_rate(main: Program, rate_qps: float | None) -> None:
+    if main.takes_rate and rate_qps is None:
+        raise UsageError(
+            f"[command.{main.spec.name}] holds {{{RATE}}}, and no rate was given: say it with --main-target-qps."
+        )
+    if rate_qps is not None and not main.takes_rate:
+        raise _no_place(main)
+
+
+def _require_no_rate(backgrounds: list[Program]) -> None:
+    for program in backgrounds:
+        if program.takes_rate:
+            raise UsageError(
+                f"[command.{program.spec.name}] is a background and holds {{{RATE}}}, which main alone has: write a "
+                "number there, or leave it out of the backgrounds."
+            )
+
+
+def _no_place(main: Program) -> UsageError:
+    return UsageError(
+        f"[command.{main.spec.name}] has no place for a rate: write {{{RATE}}} into its argv or env, where it is to "
+        "stand."
+    )
 
 
 def _require_logs(programs: list[Program], level: EvidenceLevel) -> None:

@@ -15,7 +15,8 @@ from heteromig.core.errors import UsageError
 from heteromig.core.plan import Assignment
 
 PYTHON = "python"
-KNOWN = ("slice", "duration_ms", "duration_s", "directory", "benchmark", "role", "scenario", PYTHON)
+RATE = "target_qps"
+KNOWN = ("slice", "duration_ms", "duration_s", RATE, "directory", "benchmark", "role", "scenario", PYTHON)
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{(?P<name>[^{}]*)\}|[{}]")
 _BRACES = {"{{": "{", "}}": "}"}
@@ -48,8 +49,13 @@ def is_plain(text: str) -> bool:
     return _TOKEN.search(text) is None
 
 
-def values_of(assignment: Assignment, run_dir: Path) -> dict[str, str]:
-    """What the placeholders stand for in the command of this worker."""
+def holds(text: str, placeholder: str) -> bool:
+    """Whether `text` has a place for that."""
+    return any(token["name"] == placeholder for token in _TOKEN.finditer(text))
+
+
+def values_of(assignment: Assignment, run_dir: Path, rate_qps: float | None) -> dict[str, str]:
+    """What the placeholders stand for in the command of this worker; a rate, which main alone has, may be missing."""
     seconds, milliseconds = divmod(assignment.duration_ms, 1000)
     return {
         "slice": assignment.slice_uuid,
@@ -58,6 +64,7 @@ def values_of(assignment: Assignment, run_dir: Path) -> dict[str, str]:
         "directory": str(run_dir / assignment.directory),
         "benchmark": assignment.benchmark,
         "role": assignment.role.value,
+        **({} if rate_qps is None else {RATE: f"{rate_qps:.10g}"}),
         "scenario": assignment.scenario,
         PYTHON: sys.executable,
     }

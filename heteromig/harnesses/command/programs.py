@@ -13,7 +13,7 @@ from heteromig.core.errors import UsageError
 from heteromig.core.names import NAME_RULE, is_name
 from heteromig.core.spec import BenchmarkInfo, CommandSpec
 from heteromig.harnesses.command.conditions import Condition, parse_condition
-from heteromig.harnesses.command.placeholders import require_known
+from heteromig.harnesses.command.placeholders import RATE, holds, require_known
 from heteromig.workers.environment import SLICE_VARIABLE
 
 ACCURACY = "default"
@@ -46,6 +46,11 @@ class Program(Struct, frozen=True):
             default_accuracy=ACCURACY,
             stops_cleanly=self.clean_stop_signal is not None,
         )
+
+    @property
+    def takes_rate(self) -> bool:
+        """Whether its command has a place for the rate."""
+        return any(holds(text, RATE) for text in (*self.spec.argv, *self.spec.env.values(), self.spec.cwd or ""))
 
 
 def read_program(spec: CommandSpec) -> Program:

@@ -57,7 +57,7 @@ def settle_mode(own: tuple[str, ...], mode: Mode | None) -> tuple[Mode, tuple[st
             raise UsageError(
                 f"--main-benchmark-runargs holds {one}: say it with {_OURS[name]}, so that heteromig knows."
             )
-    said = _said_mode(own)
+    said = value_of(own, _TEST_MODE)
     if said is None:
         return mode or Mode.PERFORMANCE, own
     if said not in _MODES:
@@ -84,11 +84,12 @@ def require_for_backgrounds(own: tuple[str, ...]) -> tuple[str, ...]:
     return own
 
 
-def _said_mode(own: tuple[str, ...]) -> str | None:
+def value_of(own: tuple[str, ...], argument: str) -> str | None:
+    """What `own` says for an argument, the last time that it does; None where it does not."""
     said = None
     for one, following in itertools.zip_longest(own, own[1:], fillvalue=""):
         name, equals, value = one.partition("=")
-        if name == _TEST_MODE:
+        if name == argument:
             said = value if equals else following
     return said
 

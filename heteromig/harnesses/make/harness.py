@@ -14,12 +14,13 @@ from heteromig.core.phases import EvidenceLevel, Role
 from heteromig.core.plan import Assignment, EngineNeed
 from heteromig.core.spec import Action, BenchmarkInfo, MainSpec, Mode, RunSpec, SystemSpec
 from heteromig.core.units import UtcNs
-from heteromig.harnesses.make import catalog, engines, results
+from heteromig.harnesses.make import catalog, engines, rates, results
 from heteromig.harnesses.make.arguments import run_args
 from heteromig.harnesses.make.catalog import SCENARIO_NAMES, directory_names
 from heteromig.harnesses.make.hold import hold_tree
 from heteromig.harnesses.make.shadow import SHADOW, make_shadow, remove_shadow
 from heteromig.harnesses.make.tree import require_makeable, require_tree
+from heteromig.harnesses.protocol import RateRules
 from heteromig.logs.harness import MLPERF_LINES, LinePattern
 from heteromig.logs.search import LogPlace
 from heteromig.workers.command import Command
@@ -105,11 +106,8 @@ class MakeHarness:
             raise PreflightError("There is no make on the PATH, and NVIDIA's tree is driven by it: install GNU make.")
         self._require_prefix(spec.main.cmd_prefix)
         if spec.main.target_qps is not None:
-            raise UsageError(
-                "--main-target-qps is for the embedded harness; tell NVIDIA's tree with --main-benchmark-runargs, e.g. "
-                f'"--{"server_target_qps" if spec.main.scenario == "server" else "offline_expected_qps"}='
-                f'{spec.main.target_qps:g}".'
-            )
+            rates.require_rate(spec.main, spec.main.target_qps)
+            rates.limited_conf(self._tree, spec.main)  # later there is nobody to tell that it cannot be read
         if spec.start_evidence is EvidenceLevel.BUSY:
             raise UsageError("NVIDIA's harness gives no heartbeat: choose --start-evidence timed or announced.")
         audit = spec.main.action.audit
@@ -128,12 +126,34 @@ class MakeHarness:
                 "tree: install it, or leave the option out."
             )
 
+    def rate_rules(self, spec: RunSpec) -> RateRules:
+        """Those of the tree's own `mlperf.conf`.
+
+        Raises:
+            UsageError: an argument of main's says the rate, or other rules.
+            PreflightError: there is no tree, or it does not say them.
+        """
+        main = spec.main
+        rates.require_free_rate(main)
+        if main.scenario != catalog.SERVER:
+            return RateRules(main.scenario, whole_rates=True)
+        found = rates.server_rules(require_tree(spec.harness_dir), main)
+        return RateRules(
+            scenario=main.scenario,
+            latency_limit_ms=found.latency_limit_ms,
+            percentile=found.percentile,
+            min_queries=found.min_queries,
+            whole_rates=True,
+        )
+
     def missing_engines(self, needs: tuple[EngineNeed, ...], spec: RunSpec) -> tuple[tuple[EngineNeed, str], ...]:
         """Those of `needs` that are not in the tree as they were built."""
         return engines.missing(needs, self._tree, Path(spec.engines_dir).absolute())
 
     def prepare(self, assignment: Assignment, spec: RunSpec, run_dir: Path) -> None:
-        """A shadow of the tree for a background; for main a LOG_DIR that nobody has used; for a build a note of it.
+        """A shadow of the tree for a background; for a build a note of it; for main a LOG_DIR that nobody has used.
+
+        Main that is to be ended when it is hopeless gets an `mlperf.conf` of its own, beside its output.
 
         Raises:
             OSError: the file system does not let it.
@@ -148,6 +168,9 @@ class MakeHarness:
             engines.begin(assignment.builds, self._tree, Path(spec.engines_dir).absolute())
         elif self._main_log_dir(run_dir).exists():
             raise PreflightError(f"{self._main_log_dir(run_dir)} is there already, from another run: try again.")
+        elif (conf := rates.limited_conf(self._tree, spec.main)) is not None:
+            name, text = conf
+            (run_dir / assignment.directory / name).write_text(text, encoding="utf-8")
 
     def command(self, assignment: Assignment, spec: RunSpec, run_dir: Path) -> Command:
         """The document's commands. Main and builds run in the tree itself, a background in its shadow."""
@@ -159,7 +182,10 @@ class MakeHarness:
         elif assignment.role is Role.MAIN:
             log_dir = str(self._main_log_dir(run_dir).relative_to(self._tree))
             prefix, target = spec.main.cmd_prefix, spec.main.action.value
-            arguments = (*_run_arguments(assignment), *_own_arguments(spec.main))
+            conf = rates.limited_conf(self._tree, spec.main)
+            ending = () if conf is None else (rates.conf_argument(run_dir / assignment.directory / conf[0]),)
+            rate = rates.rate_arguments(spec.main)
+            arguments = (*_run_arguments(assignment), *rate, *ending, *_own_arguments(spec.main))
         else:
             log_dir = str(run_dir / assignment.directory / results.LOGS)
             cwd = self._shadow(assignment, run_dir)

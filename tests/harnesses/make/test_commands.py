@@ -340,8 +340,14 @@ def test_good_plans_are_not_refused(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("main", "config", "said"),
     [
-        (MainConfig(target_qps=7.5), Config(), '"--offline_expected_qps=7.5"'),
-        (MainConfig(target_qps=7.5, scenario="server"), Config(), '"--server_target_qps=7.5"'),
+        (MainConfig(target_qps=7.5), Config(), "--main-target-qps is 7.5, and NVIDIA's tree takes whole rates only"),
+        (MainConfig(target_qps=7.0, scenario="singlestream"), Config(), "is the rate of Server or Offline"),
+        (MainConfig(target_qps=7.0, mode=Mode.ACCURACY), Config(), "main is offline in accuracy mode"),
+        (
+            MainConfig(target_qps=7.0, runargs="--offline_expected_qps 8"),
+            Config(),
+            "holds --offline_expected_qps, and --main-target-qps says the rate",
+        ),
         (MainConfig(), Config(start_evidence=EvidenceLevel.BUSY), "choose --start-evidence timed or announced"),
         (MainConfig(action=Action.TEST05, mode=Mode.ACCURACY), Config(), "run_audit_test05 measures performance"),
         (MainConfig(action=Action.TEST04, benchmark="rnnt"), Config(), "TEST04 is not for rnnt"),

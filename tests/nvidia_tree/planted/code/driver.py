@@ -12,8 +12,11 @@ from .catalog import BENCHMARKS, SCENARIOS, Workload, workloads
 from .habits import habit
 from .output import LOG, start_log
 
-_TEXTS = ("benchmarks", "scenarios", "config_ver", "audit_test", "test_mode", "system_name", "precision")
-_NUMBERS = (
+_TEXTS = (
+    *("benchmarks", "scenarios", "config_ver", "audit_test", "test_mode", "system_name", "precision"),
+    *("mlperf_conf_path", "user_conf_path"),
+)
+_WHOLE_NUMBERS = (
     "min_duration",
     "max_duration",
     "min_query_count",
@@ -24,9 +27,10 @@ _NUMBERS = (
     "performance_sample_count",
     "offline_expected_qps",
     "server_target_qps",
-    "server_target_qps_adj_factor",
+    "server_target_latency_ns",
     "workspace_size",
 )
+_NUMBERS = ("server_target_qps_adj_factor",)
 _SWITCHES = (
     "verbose",
     "verbose_nvtx",
@@ -45,10 +49,9 @@ def main(module: str, argv: list[str]) -> int:
     start_log()
     _record(module, argv)
     parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
-    for name in _TEXTS:
-        parser.add_argument(f"--{name}")
-    for name in _NUMBERS:
-        parser.add_argument(f"--{name}", type=float)
+    for kind, names in ((str, _TEXTS), (int, _WHOLE_NUMBERS), (float, _NUMBERS)):
+        for name in names:
+            parser.add_argument(f"--{name}", type=kind)
     for name in _SWITCHES:
         parser.add_argument(f"--{name}", action="store_true")
     parser.add_argument("--action", choices=_ACTIONS, required=True)

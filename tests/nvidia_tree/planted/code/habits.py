@@ -51,6 +51,12 @@ def ends_after_s() -> float:
     return _number("STANDIN_AFTER_MS", 1000) / 1000
 
 
+def server_s() -> float:
+    """What a query of Server takes, one after the other."""
+    rate_qps = _number("STANDIN_SERVER_QPS", 0)
+    return 1 / rate_qps if rate_qps else 0.0
+
+
 def config_lines() -> int:
     """How many lines of configuration the driver prints."""
     return _number("STANDIN_CONFIG_LINES", CHATTY_CONFIG_LINES if habit() == "chatty" else 8)

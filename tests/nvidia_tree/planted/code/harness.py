@@ -12,6 +12,7 @@ import os
 import queue
 import signal
 import sys
+import tempfile
 import threading
 import time
 from array import array
@@ -26,6 +27,10 @@ from .account import Account
 from .measurements import ACCURACY_SAMPLES
 
 _AUDIT_CONFIG = "audit.config"
+_ARGUMENTS = (
+    *("logfile_outdir", "mlperf_conf_path", "user_conf_path", "test_mode"),
+    *("gpu_engines", "scenario", "model"),
+)
 _OFFLINE_MARGIN = 1.02
 _TOO_FAST = 0.8
 """LoadGen has prepared 1.1 times the queries that it expects to need; who answers faster runs out of them."""
@@ -152,12 +157,15 @@ class NullSystem:
         self._waiting.put(samples)
 
     def _serve(self) -> None:
+        free_s = 0.0
         while True:
             samples = self._waiting.get()
             half = len(samples) // 2 if self._offline else 0
             self._complete(samples[:half])
             if self._seconds_per_query:
-                time.sleep(self._seconds_per_query)
+                # By when it is due, and not for so long: short sleeps take longer than they should.
+                free_s = max(free_s, time.monotonic()) + self._seconds_per_query
+                time.sleep(max(0.0, free_s - time.monotonic()))
             self._complete(samples[half:])
 
     def _complete(self, samples: list[lg.QuerySample]) -> None:
@@ -170,7 +178,15 @@ def main(argv: list[str]) -> int:
     """Run one LoadGen test; the exit code says nothing of its result."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("family", choices=FAMILIES)
-    for name in ("logfile_outdir", "user_conf_path", "test_mode", "gpu_engines", "scenario", "model"):
+    for name in (
+        "logfile_outdir",
+        "mlperf_conf_path",
+        "user_conf_path",
+        "test_mode",
+        "gpu_engines",
+        "scenario",
+        "model",
+    ):
         parser.add_argument(f"--{name}", required=True)
     options = parser.parse_args(argv)
     habit = habits.habit()
@@ -212,17 +228,22 @@ def main(argv: list[str]) -> int:
 
 
 def read_settings(options: argparse.Namespace, habit: str) -> lg.TestSettings:
-    """LoadGen's settings from user.conf as it is now, changed as the habit wants.
+    """LoadGen's settings from mlperf.conf and user.conf as they are now, changed as the habit wants.
 
     Raises:
-        RuntimeError: user.conf cannot be read.
+        RuntimeError: they cannot be read.
     """
     settings = lg.TestSettings()
     settings.scenario = getattr(lg.TestScenario, options.scenario)
     settings.mode = getattr(lg.TestMode, options.test_mode)
     # LoadGen's own mlperf.conf wants 24576 samples for resnet50 and so on, but only of benchmarks that it knows.
-    if settings.FromConfig(options.user_conf_path, "stand-in", options.scenario) != 0:
-        raise RuntimeError(f"{options.user_conf_path} cannot be read.")
+    # Those of NVIDIA's trees read one file after the other, which LoadGen 6 no longer lets anybody do.
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as both:
+        for path in (options.mlperf_conf_path, options.user_conf_path):
+            both.write(Path(path).read_text())
+        both.flush()
+        if settings.FromConfig(both.name, "stand-in", options.scenario) != 0:
+            raise RuntimeError(f"{options.mlperf_conf_path} or {options.user_conf_path} cannot be read.")
     if habit == "early-exit":
         early_ms = round(min(habits.ends_after_s() * 1000, settings.min_duration_ms / 2))
         settings.min_duration_ms = max(1, early_ms)
@@ -239,7 +260,7 @@ def seconds_per_query(settings: lg.TestSettings, habit: str) -> float:
             return min(_CACHED_S, duration_s / 2)
         return duration_s * (_TOO_FAST if habit == "invalid" else _OFFLINE_MARGIN)
     if settings.scenario == lg.TestScenario.Server:
-        return 0.0
+        return habits.server_s()
     single = settings.scenario == lg.TestScenario.SingleStream
     expected_ns = settings.single_stream_expected_latency_ns if single else settings.multi_stream_expected_latency_ns
     expected_s: float = expected_ns / 1e9

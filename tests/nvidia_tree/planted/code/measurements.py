@@ -1,12 +1,14 @@
 """`measurements/<system>/<benchmark>/<Scenario>/`, which every run rewrites with its own settings.
 
-LoadGen then reads them from there, so that a run whose files another one rewrites meanwhile runs with the other's.
+LoadGen then reads them from there, so that a run whose files another one rewrites meanwhile runs with the other's; or
+from where an argument says, but they are rewritten all the same.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 from .catalog import Workload
@@ -24,20 +26,24 @@ _USUAL_DURATION_MS = 600_000.0
 """Of LoadGen's mlperf.conf."""
 
 
-def write(workload: Workload, options: argparse.Namespace) -> Path:
-    """Rewrite the files of `workload`; the path of LoadGen's user.conf."""
+MLPERF_CONF = Path("build", "inference", "mlperf.conf")
+
+
+def write(workload: Workload, options: argparse.Namespace) -> tuple[Path, Path]:
+    """Rewrite the files of `workload`; the paths of the mlperf.conf and the user.conf that LoadGen is to read."""
     directory = Path("measurements", workload.directory)
     directory.mkdir(parents=True, exist_ok=True)
     scenario = workload.scenario
     settings = loadgen_settings(scenario, options)
     user_conf = directory / "user.conf"
     user_conf.write_text("".join(f"*.{scenario}.{key} = {value}\n" for key, value in settings.items()))
-    (directory / "mlperf.conf").write_text(f"# LoadGen's own, for {workload.submission_name}\n")
+    mlperf_conf = directory / "mlperf.conf"
+    shutil.copyfile(MLPERF_CONF, mlperf_conf)
     (directory / "README.md").write_text(f"# {workload.system_name}, {workload.submission_name}, {scenario}\n")
     (directory / "calibration_process.adoc").write_text(f"# Calibration of {workload.benchmark.name}\n")
     described = {"starting_weights_filename": "none", "settings": settings}
     (directory / f"{workload.system_name}_{scenario}.json").write_text(json.dumps(described))
-    return user_conf
+    return Path(options.mlperf_conf_path or mlperf_conf), Path(options.user_conf_path or user_conf)
 
 
 def loadgen_settings(scenario: str, options: argparse.Namespace) -> dict[str, str]:
@@ -56,7 +62,8 @@ def loadgen_settings(scenario: str, options: argparse.Namespace) -> dict[str, st
         usual = enough / duration_ms * 1000 if accuracy else max(_SERVER_QPS, enough / duration_ms * 1000)
         rate = (options.server_target_qps or usual) * (options.server_target_qps_adj_factor or 1)
         settings["target_qps"] = f"{rate:g}"
-        settings["target_latency"] = "1000"
+        if options.server_target_latency_ns is not None:
+            settings["target_latency"] = f"{options.server_target_latency_ns / 1e6:g}"
     else:
         queries = ACCURACY_SAMPLES if accuracy else _STREAM_QUERIES[scenario]
         settings["target_latency"] = f"{duration_ms / queries:g}"

@@ -35,10 +35,11 @@ def run(workload: Workload, options: argparse.Namespace, log_dir: str, *, compli
     _print_configuration(workload, options, log_dir)
     log_directory = Path(log_dir, workload.directory)
     log_directory.mkdir(parents=True, exist_ok=True)
-    user_conf = measurements.write(workload, options)
+    mlperf_conf, user_conf = measurements.write(workload, options)
     argv = (
         f"./build/bin/harness_{workload.family}",
         f"--logfile_outdir={log_directory}",
+        f"--mlperf_conf_path={mlperf_conf}",
         f"--user_conf_path={user_conf}",
         f"--test_mode={options.test_mode or 'PerformanceOnly'}",
         f"--gpu_engines={','.join(files)}",
