@@ -33,11 +33,11 @@ def plan_text(asked: Asking, width: int) -> str:
     """What would be done, before anything is."""
     settings = asked.settings
     every, sides = cells(settings), order(settings.repetitions)
-    letters = " ".join("A" if side is Side.ISOLATED else "B" for side in sides)
+    letters = "".join("A" if side is Side.ISOLATED else "B" for side in sides)
     count = len(every) * len(sides)
     head = (
         f"{_count(len(every), 'cell')} of {_count(len(sides), 'run')}, {count} in all, about "
-        f"{format_duration_s(round(expected_s(settings)))} and the time for {_builds(asked)}. Each cell is {letters}: "
+        f"{format_duration_s(round(expected_s(settings)))}{_builds(asked)}. Each cell is {letters}: "
         "A is main alone, everything else idle, B is beside its backgrounds. A run that fails or is not VALID is tried "
         f"again {_times(settings.most_retries)}."
     )
@@ -257,7 +257,7 @@ def _is_of(result: CellResult, cell: Cell) -> bool:
 
 def _builds(asked: Asking) -> str:
     missing = len(asked.missing_engines)
-    return f"{_count(missing, 'engine')} to be built first" if missing else "nothing to be built"
+    return f", and the time to build {_count(missing, 'engine')} first" if missing else "; every engine is there"
 
 
 def _count(number: int, what: str) -> str:
