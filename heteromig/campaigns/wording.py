@@ -10,7 +10,7 @@ from heteromig.campaign.tuning import bracket
 from heteromig.campaigns.directory import Campaign, Wanted
 from heteromig.core.units import format_duration_s
 from heteromig.core.verdict import ExitCode
-from heteromig.views.text import printable, sentence
+from heteromig.views.text import markdown_text, printable, sentence
 from heteromig.views.verdict_text import SIMULATED_NOTE
 
 UNKNOWN = "n/a"
@@ -99,20 +99,20 @@ def answer_text(campaign: Campaign, campaign_dir: str, width: int) -> str:
 
 def answer_markdown(campaign: Campaign) -> str:
     """The same for a ticket, with every run."""
-    head = _escaped(sentence(_head(campaign)))
+    head = markdown_text(sentence(_head(campaign)))
     lines = [head, ""]
     if campaign.asked.run.simulated:
         lines += [f"> {SIMULATED_NOTE}", ""]
     answers = answers_of(campaign)
     if answers:
         lines += [*_markdown([title.lower() for title in _TITLES], [_row(answer) for answer in answers]), ""]
-        lines += [*(f"- {answer.side.value}: {_escaped(sentence(answer.why))}" for answer in answers), ""]
+        lines += [*(f"- {answer.side.value}: {markdown_text(sentence(answer.why))}" for answer in answers), ""]
     return "\n".join([*lines, *_markdown(_HISTORY, _history(campaign))])
 
 
 def _markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     cells = [titles, ["---"] * len(titles), *rows]
-    return [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in cells]
+    return [f"| {' | '.join(markdown_text(cell) for cell in row)} |" for row in cells]
 
 
 def _history(campaign: Campaign) -> list[tuple[str, ...]]:
@@ -220,7 +220,3 @@ def late_words(probe: Probe) -> str:
 def rate_words(rate_qps: float | None) -> str:
     """A rate as people read it."""
     return "no rate" if rate_qps is None else f"{rate_qps:.5g} qps"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")

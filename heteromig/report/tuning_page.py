@@ -199,7 +199,9 @@ def _figures(story: TuningStory) -> Iterator[Figure]:
             "search",
             "How many queries were late at which rate",
             "Each mark is a run, with its number: the rate that it was asked for, and the share of its queries that "
-            f"took longer than {limit_ms:g} ms, which may be {allowed:.3g} % at most. Both axes are logarithmic.",
+            f"took longer than {limit_ms:g} ms, which may be {allowed:.3g} % at most. Of few "
+            "queries fewer may be, for LoadGen to be sure: that is what the fitted line has to cross. Both axes are "
+            "logarithmic.",
             wide,
             tuning_plots.search(story, narrow=True),
         )

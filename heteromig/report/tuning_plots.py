@@ -39,6 +39,8 @@ _MARKS: dict[Fate, dict[str, Any]] = {
 }
 _RING: dict[str, Any] = {"marker": "o", "markersize": 16, "color": "none", "markeredgewidth": 1.2}
 _EDGES = {Fate.PASSED: MAIN, Fate.FAILED: BAD, Fate.ENDED: BAD, Fate.NOTHING: OTHER}
+_SURELY = 0.95
+"""Of the allowed share: what LoadGen is sure of has a line of its own where it is less."""
 _BAND = 0.12
 """How opaque a bracket is."""
 _NONE_LATE = 0.4
@@ -75,7 +77,7 @@ def search(story: TuningStory, *, narrow: bool) -> str:
             _rate_axis(axes, rates, across=True)
             _share_axis(axes, heights, bottom_share, none_late=any(run.late_share == 0 for run in runs))
             _draw_band(axes, side.bracket, rates)
-            taken = [_allowed_line(axes, story.settings.allowed_share)]
+            taken = _draw_allowed(axes, story, side)
             _draw_knee(axes, side, rates, heights)
             _headline(axes, side, narrow=narrow)
             drawn = [run for run in story.of(side.side) if _is_drawn(run)]
@@ -203,16 +205,28 @@ def _draw_band(axes: Axes, found: Bracket, rates: tuple[float, float]) -> None:
         axes.axvline(end, color=MAIN, linewidth=0.8, zorder=1, dashes=(3, 2))
 
 
-def _allowed_line(axes: Axes, share: float) -> _Box:
-    """The share that may be late, and the box of its label."""
+def _draw_allowed(axes: Axes, story: TuningStory, side: TunedSide) -> list[_Box]:
+    """The share that may be late, and the lesser one with which LoadGen is sure of it; the boxes of their labels."""
+    share = story.settings.allowed_share
     axes.axhline(share, color=BAD, linewidth=1.0, zorder=1, dashes=(6, 3))
-    words = f"{100 * share:.3g} % may be late"
+    boxes = [_line_label(axes, share, f"{100 * share:.3g} % may be late", above=True)]
+    if side.knee is not None and side.knee.share < _SURELY * share:
+        axes.axhline(side.knee.share, color=BAD, linewidth=0.8, zorder=1, dashes=(1, 3))
+        words = f"{100 * side.knee.share:.2g} % passes for sure"
+        boxes.append(_line_label(axes, side.knee.share, words, above=False))
+    return boxes
+
+
+def _line_label(axes: Axes, share: float, words: str, *, above: bool) -> _Box:
+    """Words at the right end of a level line, and their box."""
     axes.annotate(
-        words, (1, share), xytext=(-4, 3), xycoords=("axes fraction", "data"), textcoords="offset points", color=BAD,
-        fontsize=10, ha="right", va="bottom", zorder=3, bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.0},
+        words, (1, share), xytext=(-4, 3 if above else -3), xycoords=("axes fraction", "data"),
+        textcoords="offset points", color=BAD, fontsize=10, ha="right", va="bottom" if above else "top", zorder=3,
+        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.0},
     )  # fmt: skip
-    x, y = axes.bbox.x1 - 4, float(axes.transData.transform((1, share))[1]) + 3
-    return (x - GLYPH_PIXELS * len(words), y, x, y + _LINE_PIXELS)
+    x, y = axes.bbox.x1 - 4, float(axes.transData.transform((1, share))[1])
+    low, high = (y + 3, y + 3 + _LINE_PIXELS) if above else (y - 3 - _LINE_PIXELS, y - 3)
+    return (x - GLYPH_PIXELS * len(words), low, x, high)
 
 
 def _draw_knee(axes: Axes, side: TunedSide, rates: tuple[float, float], heights: tuple[float, float]) -> None:

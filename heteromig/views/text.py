@@ -29,6 +29,9 @@ _LONGEST_LINE = 1000
 _LONGEST_MESSAGE = 20_000
 _BLANKS = str.maketrans("\t\r\n", "   ")
 
+_MARKDOWN = re.compile(r"([\\`*_\[\]|~$])")
+"""What means something within a line; no line begins with a text of somebody else."""
+
 _SHORT_UUID = 8
 _UUID_PREFIXES = ("SIM-", "MPS-", "MIG-", "GPU-")  # in the order in which they can follow each other
 
@@ -54,6 +57,13 @@ def sentence(text: str) -> str:
 def shown_path(path: str) -> str:
     """A path as it is, or, where it could do something to a terminal, as a shell reads it back."""
     return path if path.isprintable() else shell_quote(path)
+
+
+def markdown_text(text: str) -> str:
+    """One line of text that Markdown and HTML take for nothing but text."""
+    flat = " ".join(text.split())
+    named = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKDOWN.sub(r"\\\1", named).replace("@", "@<!-- -->")  # nobody is notified
 
 
 def _shows(character: str) -> bool:

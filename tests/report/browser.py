@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 DEADLINE_S = 60.0
+A4_PIXELS = 718
+"""How wide a page of A4 is between margins of 1 cm."""
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _OPTIONS = (
     "--headless",
@@ -96,6 +98,15 @@ class Page:
             "(document.documentElement.scrollWidth > innerWidth ? ['the page'] : []).concat("
             "[...document.querySelectorAll('body *')].filter(one => one.scrollWidth > one.clientWidth + 1 && "
             f"{phone} && getComputedStyle(one).overflowX === 'auto').map(one => one.textContent.trim().slice(0, 60)))"
+        )
+        return found
+
+    def too_wide_for_paper(self) -> list[str]:
+        """Tables that reach beyond the window when what it shows is printed: paper cannot be scrolled."""
+        self.ask("Emulation.setEmulatedMedia", media="print")
+        found: list[str] = self.value(
+            "[...document.querySelectorAll('table')].filter(one => one.getBoundingClientRect().right > innerWidth + 1)"
+            ".map(one => one.textContent.trim().slice(0, 60))"
         )
         return found
 

@@ -15,11 +15,12 @@ from heteromig.core.clocks import ClockCheck
 from heteromig.core.degradation import Better, Change, Degradation, Estimate, Judgement, Metric
 from heteromig.core.overlap import Silence, Watch
 from heteromig.report.making import Format, report
-from heteromig.report.markdown import escaped, markdown
+from heteromig.report.markdown import markdown
 from heteromig.report.run_page import render
 from heteromig.report.story import Gap, Story
 from heteromig.report.telling import tell
 from heteromig.report.trace import trace
+from heteromig.views.text import markdown_text
 from heteromig.views.verdict_text import clock_words
 from tests.e2e.product import REPOSITORY
 from tests.report.elements import Elements
@@ -76,7 +77,7 @@ def test_markdown_of_programs_means_nothing(hostile: Path) -> None:
     ],
 )
 def test_special_characters_are_escaped(text: str, expected: str) -> None:
-    assert escaped(text) == expected
+    assert markdown_text(text) == expected
 
 
 def test_markdown_names_violated_device_guards_and_the_cost_of_neighbours_where_they_are_known(valid: Path) -> None:

@@ -14,7 +14,7 @@ from heteromig.campaign.matrix import BackgroundSet
 from heteromig.comparing.interference import Interference, Stop
 from heteromig.report.matrix_page import render
 from tests.comparing.test_interference import ASKED, SLOWER, matrix
-from tests.report.browser import Page
+from tests.report.browser import A4_PIXELS, Page
 from tests.report.conftest import ASKED as ASKED_FOR
 from tests.report.elements import Elements
 from tests.report.tunings import EVIL
@@ -199,6 +199,31 @@ def test_page_reads_well(page: Page, served: tuple[Path, str], tmp_path: Path, n
     assert (levels.count(1), levels[0], max(levels)) == (1, 1, 3)
 
 
+@pytest.mark.parametrize("name", ["answered", "many", "hostile"])
+def test_page_can_be_printed(page: Page, served: tuple[Path, str], tmp_path: Path, name: str) -> None:
+    home, url = served
+    (home / f"printed-matrix-{name}.html").write_text(render(MATRICES[name](), tmp_path), encoding="utf-8")
+    page.open(f"{url}/printed-matrix-{name}.html", A4_PIXELS)
+    assert page.too_wide_for_paper() == []
+
+
+def test_cells_without_a_finding_look_different_without_any_colour(
+    page: Page, served: tuple[Path, str], tmp_path: Path
+) -> None:
+    home, url = served
+    looks = set()
+    for name in ("answered", "hidden", "interrupted", "hostile"):
+        (home / f"looks-{name}.html").write_text(render(MATRICES[name](), tmp_path), encoding="utf-8")
+        page.open(f"{url}/looks-{name}.html", 1280)
+        looks |= set(map(tuple, page.value(_LOOKS)))
+    assert looks == {
+        ("known", "solid", False),
+        ("unsure", "dashed", False),
+        ("pending", "solid", True),
+        ("failed", "solid", True),
+    }
+
+
 def test_words_can_be_read_on_every_colour_in_light_and_dark(
     page: Page, served: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -212,6 +237,12 @@ def test_words_can_be_read_on_every_colour_in_light_and_dark(
         assert max(contrasts) > 1.5 * min(contrasts), "colours differ"
 
 
+_LOOKS = """
+[...document.querySelectorAll('.heat td')].map(cell => {
+  const style = getComputedStyle(cell);
+  return [cell.className, style.borderTopStyle, style.backgroundImage.includes('gradient')];
+})
+"""
 _CONTRASTS = """
 [...document.querySelectorAll('.heat td.known')].map(cell => {
   const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});

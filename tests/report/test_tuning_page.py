@@ -14,7 +14,7 @@ from heteromig.campaigns.directory import read_campaign, write_campaign
 from heteromig.core.errors import EvidenceError, UsageError
 from heteromig.report.making import Format, make_pages, page_of, report
 from heteromig.report.tuning_story import Fate, tell_tuning
-from tests.report.browser import Page
+from tests.report.browser import A4_PIXELS, Page
 from tests.report.conftest import ASKED
 from tests.report.elements import Elements
 from tests.report.tunings import TUNINGS
@@ -138,6 +138,16 @@ def test_page_holds_no_script_and_leads_to_nothing_but_its_runs(tunings: dict[st
         assert f"<img src=http://localhost:9/z> @you {word}" in text, word
 
 
+def test_markdown_of_others_means_nothing(tunings: dict[str, Path]) -> None:
+    text = report(tunings["hostile"], Format.MD)
+    assert "<img" not in text
+    assert "\\`y\\`" in text
+    assert " @you" not in text
+    assert "\x1b" not in text
+    table = [line for line in text.splitlines() if line.startswith("| ")]
+    assert {line.replace("\\|", "").count("|") for line in table} == {9}
+
+
 # --- in a browser -----------------------------------------------------------------------------------------------------
 
 WORDS = {
@@ -204,3 +214,11 @@ def test_every_setting_is_in_the_page(tunings: dict[str, Path]) -> None:
     text = html.unescape(report(tunings["answered"], Format.HTML))
     asked = msgspec.to_builtins(read_campaign(tunings["answered"]).asked)
     assert all(f'"{name}":' in text for part in asked.values() for name in part)
+
+
+@pytest.mark.parametrize("name", ["answered", "inconclusive", "stopped"])
+def test_page_can_be_printed(page: Page, served: tuple[Path, str], tunings: dict[str, Path], name: str) -> None:
+    home, url = served
+    (home / f"printed-{name}.html").write_text(report(tunings[name], Format.HTML), encoding="utf-8")
+    page.open(f"{url}/printed-{name}.html", A4_PIXELS)
+    assert page.too_wide_for_paper() == []
