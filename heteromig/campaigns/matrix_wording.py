@@ -12,13 +12,14 @@ from heteromig.campaign.probes import Side
 from heteromig.campaigns.directory import MATRIX
 from heteromig.campaigns.matrix_asking import Asking
 from heteromig.campaigns.matrix_index import MatrixIndex
+from heteromig.campaigns.rows import aligned, markdown_table
 from heteromig.comparing.interference import P99, CellResult, Interference
 from heteromig.core.degradation import Change
 from heteromig.core.units import format_duration_s
 from heteromig.results.metrics import BRAKE, HEAT, POWER, POWER_CAP, QPS, SM_CLOCK, metric_of
 from heteromig.results.wording import percent
 from heteromig.views.campaign_bar import CampaignProgress
-from heteromig.views.text import printable, sentence
+from heteromig.views.text import markdown_text, printable, sentence
 from heteromig.views.verdict_text import SIMULATED_NOTE
 
 _UNKNOWN = "n/a"
@@ -42,7 +43,7 @@ def plan_text(asked: Asking, width: int) -> str:
         f"again {_times(settings.most_retries)}."
     )
     return "\n".join(
-        [*textwrap.wrap(head, width), "", *_table(("CELL", "MAIN", "SCENARIO", "BESIDE"), _planned(every))]
+        [*textwrap.wrap(head, width), "", *aligned(("CELL", "MAIN", "SCENARIO", "BESIDE"), _planned(every))]
     )
 
 
@@ -105,7 +106,7 @@ def answer_text(found: Interference, campaign_dir: str, width: int) -> str:
     lines = textwrap.wrap(sentence(_head(found)), width)
     if found.origin.simulated:
         lines += textwrap.wrap(SIMULATED_NOTE, width)
-    lines += ["", *_table(*_results(found))]
+    lines += ["", *aligned(*_results(found))]
     for note in _notes(found):
         lines += textwrap.wrap(sentence(note), width, subsequent_indent="  ")
     lines += ["", f"Runs         {found.runs_done} in {campaign_dir}, matrix.md, .csv and .json"]
@@ -115,14 +116,19 @@ def answer_text(found: Interference, campaign_dir: str, width: int) -> str:
 def answer_markdown(found: Interference) -> str:
     """The same for a ticket, with every run."""
     titles, rows = _results(found)
-    lines = [_escaped(sentence(_head(found))), ""]
+    lines = [markdown_text(sentence(_head(found))), ""]
     if found.origin.simulated:
         lines += [f"> {SIMULATED_NOTE}", ""]
-    lines += [*_markdown([title.lower() for title in titles], rows), ""]
-    lines += [*(f"- {_escaped(sentence(note))}" for note in _notes(found)), ""]
-    lines += _markdown(("run", "cell", "side", "came out", "measured", "took"), _runs(found))
+    lines += [*markdown_table([title.lower() for title in titles], rows), ""]
+    lines += [*(f"- {markdown_text(sentence(note))}" for note in _notes(found)), ""]
+    lines += markdown_table(("run", "cell", "side", "came out", "measured", "took"), _runs(found))
     if found.conditions:
-        lines += ["", *_markdown(("the same in all runs", ""), found.conditions)]
+        lines += [
+            "",
+            *markdown_table(
+                ("the same in all runs", ""), [(name, printable(value)) for name, value in found.conditions]
+            ),
+        ]
     return "\n".join(lines)
 
 
@@ -266,17 +272,3 @@ def _count(number: int, what: str) -> str:
 
 def _times(number: int) -> str:
     return {0: "never", 1: "once"}.get(number, f"{number} times")
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    everything = [titles, *rows]
-    widths = [max(len(row[column]) for row in everything) for column in range(len(titles))]
-    return ["  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in everything]
-
-
-def _markdown(titles: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in [titles, ["---"] * len(titles), *rows]]
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")
