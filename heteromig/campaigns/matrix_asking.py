@@ -32,8 +32,8 @@ _MAIN_TAKES = 1.15
 """Of main's duration: LoadGen asks for a tenth more than it lasts."""
 _SMALL_S = (4.0, 3.0)
 _TREE_S = (20.0, 60.0)
-"""What main, and then its backgrounds, take to start and to stop: measured on the embedded harness; in NVIDIA's tree, as
-docs/tuning.md assumes. Runs that have ended say better."""
+"""What main, and then its backgrounds, take to start and to stop: measured on the embedded harness; in NVIDIA's tree,
+as docs/tuning.md assumes. Runs that have ended say better."""
 
 Specs = Mapping[tuple[Cell, Side], RunSpec]
 

@@ -160,21 +160,33 @@ def _head(found: Interference) -> str:
 
 def _results(found: Interference) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Titles and a row a cell; columns of which no cell knows anything are left out."""
-    titles = ["MAIN", "SCENARIO", "BESIDE", "FINDING", "THROUGHPUT", "LATENCY", "POWER W", "CLOCK MHZ", "THROTTLED"]
+    titles = [
+        "MAIN",
+        "SCENARIO",
+        "BESIDE",
+        "FINDING",
+        "THROUGHPUT",
+        "LATENCY",
+        "OWN FIGURE",
+        "POWER W",
+        "CLOCK MHZ",
+        "THROTTLED",
+    ]
     rows = [_result(cell) for cell in found.cells]
-    kept = [place for place in range(len(titles)) if place < 5 or any(row[place] != _UNKNOWN for row in rows)]  # noqa: PLR2004 - those that are always there
+    kept = [place for place in range(len(titles)) if place < 4 or any(row[place] != _UNKNOWN for row in rows)]  # noqa: PLR2004 - those that are always there
     return tuple(titles[place] for place in kept), [tuple(row[place] for place in kept) for row in rows]
 
 
 def _result(cell: CellResult) -> tuple[str, ...]:
     first = (cell.main, cell.scenario, printable(cell.backgrounds.name))
     if cell.status is not Status.COMPLETE:
-        return (*first, cell.status.value.upper(), *((_UNKNOWN,) * 5))
+        return (*first, cell.status.value.upper(), *((_UNKNOWN,) * 6))
     return (
         *first,
         cell.judgement.value,
         _changed(cell.throughput),
         _changed(cell.latency),
+        _changed(cell.own),
         _from_to(cell.change(POWER.name)),
         _from_to(cell.change(SM_CLOCK.name)),
         _throttled(cell),

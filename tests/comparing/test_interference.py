@@ -229,5 +229,6 @@ def test_a_figure_that_is_better_neither_way_has_no_cost_and_no_worst_neighbour(
     }
     found = interference(ASKED, runs, own, ORIGIN)
     assert [(cell.primary, cell.judgement, cell.cost) for cell in found.cells] == [("steps", Judgement.LESS, None)] * 3
-    assert found.worst == ()
+    assert [cell.own is None for cell in found.cells] == [False] * 3
+    assert (found.cells[0].latency, found.worst) == (None, ())
     assert found.sentence.endswith("3 different beside them.")
