@@ -18,6 +18,7 @@ from heteromig.core.plan import EngineNeed, make_plan, spread
 from heteromig.core.spec import Goal, Mode, Preparation, RunSpec
 from heteromig.harnesses import harness_of
 from heteromig.harnesses.loadgen import LoadgenHarness
+from heteromig.harnesses.make.harness import MakeHarness
 from heteromig.runner.config import Config, resolve
 from heteromig.slices.access import enumerate_slices
 from heteromig.slices.mig.foreseeing import foresee_layout
@@ -29,10 +30,10 @@ RETRIES = 1
 
 _MAIN_TAKES = 1.15
 """Of main's duration: LoadGen asks for a tenth more than it lasts."""
-_EMBEDDED_S = (4.0, 3.0)
-_OTHERS_S = (20.0, 60.0)
-"""What main, and then its backgrounds, take to start and to stop: measured on the embedded harness; of others, as
-docs/tuning.md assumes. Runs that have ended say better."""
+_SMALL_S = (4.0, 3.0)
+_TREE_S = (20.0, 60.0)
+"""What main, and then its backgrounds, take to start and to stop: measured on the embedded harness; in NVIDIA's tree,
+as docs/tuning.md assumes. Runs that have ended say better."""
 
 Specs = Mapping[tuple[Cell, Side], RunSpec]
 
@@ -87,14 +88,14 @@ def asking(config: Config) -> Asking:
     cpus = tuple(sorted(os.sched_getaffinity(0)))
     if free < 1:  # which planning says in a sentence of its own
         make_plan(next(iter(said.values())), inventory, cpus)
-    around_s, start_s = _EMBEDDED_S if isinstance(harness_of(first), LoadgenHarness) else _OTHERS_S
-    isolated_s = _MAIN_TAKES * first.main.duration_ms / 1000 + around_s
+    around_s, start_s = _TREE_S if first.harness == MakeHarness.name else _SMALL_S
+    isolated_s = (_MAIN_TAKES * first.main.duration_ms + first.timing.start_time_buffer_ms) / 1000 + around_s
     settings = MatrixSettings(
         mains=tuple(alone[main, scenarios[0]].main.benchmark for main in mains),
         background_sets=tuple(_set(name, spec, models, free) for name, spec in said.items()),
         scenarios=tuple(alone[mains[0], scenario].main.scenario for scenario in scenarios),
         isolated_s=isolated_s,
-        beside_s=isolated_s + start_s + first.timing.start_time_buffer_ms / 1000,
+        beside_s=isolated_s + start_s,
         one_at_a_time=bool(wanted.one_at_a_time),
         repetitions=REPETITIONS if wanted.repetitions is None else wanted.repetitions,
         most_retries=RETRIES if wanted.retries is None else wanted.retries,

@@ -12,13 +12,14 @@ from heteromig.campaign.probes import Side
 from heteromig.campaigns.directory import MATRIX
 from heteromig.campaigns.matrix_asking import Asking
 from heteromig.campaigns.matrix_index import MatrixIndex
+from heteromig.campaigns.rows import aligned, markdown_table
 from heteromig.comparing.interference import P99, CellResult, Interference
 from heteromig.core.degradation import Change
 from heteromig.core.units import format_duration_s
 from heteromig.results.metrics import BRAKE, HEAT, POWER, POWER_CAP, QPS, SM_CLOCK, metric_of
 from heteromig.results.wording import percent
 from heteromig.views.campaign_bar import CampaignProgress
-from heteromig.views.text import printable, sentence
+from heteromig.views.text import markdown_text, printable, sentence
 from heteromig.views.verdict_text import SIMULATED_NOTE
 
 _UNKNOWN = "n/a"
@@ -33,16 +34,16 @@ def plan_text(asked: Asking, width: int) -> str:
     """What would be done, before anything is."""
     settings = asked.settings
     every, sides = cells(settings), order(settings.repetitions)
-    letters = " ".join("A" if side is Side.ISOLATED else "B" for side in sides)
+    letters = "".join("A" if side is Side.ISOLATED else "B" for side in sides)
     count = len(every) * len(sides)
     head = (
         f"{_count(len(every), 'cell')} of {_count(len(sides), 'run')}, {count} in all, about "
-        f"{format_duration_s(round(expected_s(settings)))} and the time for {_builds(asked)}. Each cell is {letters}: "
+        f"{format_duration_s(round(expected_s(settings)))}{_builds(asked)}. Each cell is {letters}: "
         "A is main alone, everything else idle, B is beside its backgrounds. A run that fails or is not VALID is tried "
         f"again {_times(settings.most_retries)}."
     )
     return "\n".join(
-        [*textwrap.wrap(head, width), "", *_table(("CELL", "MAIN", "SCENARIO", "BESIDE"), _planned(every))]
+        [*textwrap.wrap(head, width), "", *aligned(("CELL", "MAIN", "SCENARIO", "BESIDE"), _planned(every))]
     )
 
 
@@ -105,7 +106,7 @@ def answer_text(found: Interference, campaign_dir: str, width: int) -> str:
     lines = textwrap.wrap(sentence(_head(found)), width)
     if found.origin.simulated:
         lines += textwrap.wrap(SIMULATED_NOTE, width)
-    lines += ["", *_table(*_results(found))]
+    lines += ["", *aligned(*_results(found))]
     for note in _notes(found):
         lines += textwrap.wrap(sentence(note), width, subsequent_indent="  ")
     lines += ["", f"Runs         {found.runs_done} in {campaign_dir}, matrix.md, .csv and .json"]
@@ -115,14 +116,19 @@ def answer_text(found: Interference, campaign_dir: str, width: int) -> str:
 def answer_markdown(found: Interference) -> str:
     """The same for a ticket, with every run."""
     titles, rows = _results(found)
-    lines = [_escaped(sentence(_head(found))), ""]
+    lines = [markdown_text(sentence(_head(found))), ""]
     if found.origin.simulated:
         lines += [f"> {SIMULATED_NOTE}", ""]
-    lines += [*_markdown([title.lower() for title in titles], rows), ""]
-    lines += [*(f"- {_escaped(sentence(note))}" for note in _notes(found)), ""]
-    lines += _markdown(("run", "cell", "side", "came out", "measured", "took"), _runs(found))
+    lines += [*markdown_table([title.lower() for title in titles], rows), ""]
+    lines += [*(f"- {markdown_text(sentence(note))}" for note in _notes(found)), ""]
+    lines += markdown_table(("run", "cell", "side", "came out", "measured", "took"), _runs(found))
     if found.conditions:
-        lines += ["", *_markdown(("the same in all runs", ""), found.conditions)]
+        lines += [
+            "",
+            *markdown_table(
+                ("the same in all runs", ""), [(name, printable(value)) for name, value in found.conditions]
+            ),
+        ]
     return "\n".join(lines)
 
 
@@ -154,21 +160,33 @@ def _head(found: Interference) -> str:
 
 def _results(found: Interference) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Titles and a row a cell; columns of which no cell knows anything are left out."""
-    titles = ["MAIN", "SCENARIO", "BESIDE", "FINDING", "THROUGHPUT", "LATENCY", "POWER W", "CLOCK MHZ", "THROTTLED"]
+    titles = [
+        "MAIN",
+        "SCENARIO",
+        "BESIDE",
+        "FINDING",
+        "THROUGHPUT",
+        "LATENCY",
+        "OWN FIGURE",
+        "POWER W",
+        "CLOCK MHZ",
+        "THROTTLED",
+    ]
     rows = [_result(cell) for cell in found.cells]
-    kept = [place for place in range(len(titles)) if place < 5 or any(row[place] != _UNKNOWN for row in rows)]  # noqa: PLR2004 - those that are always there
+    kept = [place for place in range(len(titles)) if place < 4 or any(row[place] != _UNKNOWN for row in rows)]  # noqa: PLR2004 - those that are always there
     return tuple(titles[place] for place in kept), [tuple(row[place] for place in kept) for row in rows]
 
 
 def _result(cell: CellResult) -> tuple[str, ...]:
     first = (cell.main, cell.scenario, printable(cell.backgrounds.name))
     if cell.status is not Status.COMPLETE:
-        return (*first, cell.status.value.upper(), *((_UNKNOWN,) * 5))
+        return (*first, cell.status.value.upper(), *((_UNKNOWN,) * 6))
     return (
         *first,
         cell.judgement.value,
         _changed(cell.throughput),
         _changed(cell.latency),
+        _changed(cell.own),
         _from_to(cell.change(POWER.name)),
         _from_to(cell.change(SM_CLOCK.name)),
         _throttled(cell),
@@ -257,7 +275,7 @@ def _is_of(result: CellResult, cell: Cell) -> bool:
 
 def _builds(asked: Asking) -> str:
     missing = len(asked.missing_engines)
-    return f"{_count(missing, 'engine')} to be built first" if missing else "nothing to be built"
+    return f", and the time to build {_count(missing, 'engine')} first" if missing else "; every engine is there"
 
 
 def _count(number: int, what: str) -> str:
@@ -266,17 +284,3 @@ def _count(number: int, what: str) -> str:
 
 def _times(number: int) -> str:
     return {0: "never", 1: "once"}.get(number, f"{number} times")
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    everything = [titles, *rows]
-    widths = [max(len(row[column]) for row in everything) for column in range(len(titles))]
-    return ["  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in everything]
-
-
-def _markdown(titles: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in [titles, ["---"] * len(titles), *rows]]
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from heteromig.campaign.probes import SERVER, Answer, Bracket, Confirm, Done, Probe, Side, TuneSettings
 from heteromig.campaign.tuning import bracket
 from heteromig.campaigns.directory import Campaign, Wanted
+from heteromig.campaigns.rows import aligned, markdown_table
 from heteromig.core.units import format_duration_s
 from heteromig.core.verdict import ExitCode
 from heteromig.views.text import markdown_text, printable, sentence
@@ -95,10 +96,7 @@ def answer_text(campaign: Campaign, campaign_dir: str, width: int) -> str:
         lines += textwrap.wrap(SIMULATED_NOTE, width)
     rows = [_row(answer) for answer in answers_of(campaign)]
     if rows:
-        table = [_TITLES, *rows]
-        widths = [max(len(row[column]) for row in table) for column in range(len(_TITLES))]
-        lines.append("")
-        lines += ["  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in table]
+        lines += ["", *aligned(_TITLES, rows)]
     for answer in answers_of(campaign):
         lines += textwrap.wrap(sentence(f"{answer.side.value}: {answer.why}"), width, subsequent_indent="  ")
     lines += ["", f"Runs         {len(campaign.entries)} in {campaign_dir}"]
@@ -113,14 +111,9 @@ def answer_markdown(campaign: Campaign) -> str:
         lines += [f"> {SIMULATED_NOTE}", ""]
     answers = answers_of(campaign)
     if answers:
-        lines += [*_markdown([title.lower() for title in _TITLES], [_row(answer) for answer in answers]), ""]
+        lines += [*markdown_table([title.lower() for title in _TITLES], [_row(answer) for answer in answers]), ""]
         lines += [*(f"- {answer.side.value}: {markdown_text(sentence(answer.why))}" for answer in answers), ""]
-    return "\n".join([*lines, *_markdown(_HISTORY, _history(campaign))])
-
-
-def _markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    cells = [titles, ["---"] * len(titles), *rows]
-    return [f"| {' | '.join(markdown_text(cell) for cell in row)} |" for row in cells]
+    return "\n".join([*lines, *markdown_table(_HISTORY, _history(campaign))])
 
 
 def _history(campaign: Campaign) -> list[tuple[str, ...]]:

@@ -31,7 +31,7 @@ from heteromig.core.degradation import Better, Change, Judgement, Metric
 from heteromig.core.record import Tool
 from heteromig.core.verdict import ExitCode
 from heteromig.results.estimates import CONFIDENCE
-from heteromig.results.metrics import QPS, metric_of, primary_metric
+from heteromig.results.metrics import METRICS, QPS, metric_of, primary_metric
 from heteromig.results.wording import sentence
 
 SCHEMA_VERSION = 1
@@ -124,7 +124,13 @@ class CellResult(Struct, frozen=True):
     @property
     def latency(self) -> Change | None:
         """What the scenario is judged by where that is a latency, else the 99th percentile; Offline has none."""
-        return self.change(P99) if self.primary == QPS.name else self.change(self.primary)
+        named = self.primary in METRICS and self.primary != QPS.name
+        return self.change(self.primary if named else P99)
+
+    @property
+    def own(self) -> Change | None:
+        """What it is judged by where that is a figure of a program, under a name of its own."""
+        return None if self.primary in METRICS else self.change(self.primary)
 
 
 class WorstNeighbour(Struct, frozen=True):

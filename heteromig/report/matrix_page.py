@@ -230,7 +230,17 @@ def _span(change: Change) -> str:
 
 def _cells_table(found: Interference) -> Table:
     """Every cell; columns of which no cell knows anything are left out."""
-    heads = ("Cell", "Finding", "Throughput", "Latency", "Power, W", "SM clock, MHz", "Time throttled", "Pairs")
+    heads = (
+        "Cell",
+        "Finding",
+        "Throughput",
+        "Latency",
+        "Own figure",
+        "Power, W",
+        "SM clock, MHz",
+        "Time throttled",
+        "Pairs",
+    )
     rows = [_cell(cell) for cell in found.cells]
     kept = [place for place in range(len(heads)) if any(row[place].text != _UNKNOWN for row in rows)]
     return Table(
@@ -246,13 +256,14 @@ def _cell(cell: CellResult) -> tuple[Cell, ...]:
     name = Cell(_where(cell), detail=f"beside {_neighbours(cell)}")
     if cell.status is not Status.COMPLETE:
         tone = "bad" if cell.status is Status.FAILED else "warn"
-        return (name, Cell(cell.status.value, tone), *[unknown] * 6)
+        return (name, Cell(cell.status.value, tone), *[unknown] * 7)
     pairs = next((change.estimate.n for change in cell.changes if change.estimate is not None), None)
     return (
         name,
         Cell(_finding(cell), _JUDGEMENT_TONES.get(cell.judgement, "")),
         _changed(cell.throughput),
         _changed(cell.latency),
+        _changed(cell.own),
         _from_to(cell.change(POWER.name)),
         _from_to(cell.change(SM_CLOCK.name)),
         _throttled(cell),

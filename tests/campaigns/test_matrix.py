@@ -34,10 +34,12 @@ from heteromig.campaigns.matrix_wording import (
 from heteromig.comparing.interference import Interference
 from heteromig.comparing.measured import Measured
 from heteromig.core.errors import EvidenceError, PreflightError, UsageError
+from heteromig.core.record import PhaseRecord
 from heteromig.core.spec import Goal, RunSpec
+from heteromig.core.verdict import Reason
 from heteromig.runner.config import BackgroundConfig, Config, MainConfig, MatrixConfig
 from heteromig.runner.session import Outcome
-from tests.campaigns.stories import begun
+from tests.campaigns.stories import begun, record
 from tests.comparing.test_interference import measured
 
 SETS: dict[str, str | list[str]] = {"loud": "bert,dlrm", "quiet": ["rnnt"]}
@@ -243,9 +245,8 @@ def test_other_directories_are_refused(home: Path, asked: Asking, tmp_path: Path
 
 def test_a_plan_says_cells_runs_and_time(asked: Asking) -> None:
     text = " ".join(plan_text(asked, 80).split())
-    assert text.startswith("2 cells of 5 runs, 10 in all, about 2:07 min and")
-    assert "the time for 4 engines to be built first" in text
-    assert "Each cell is A B A B A:" in text
+    assert text.startswith("2 cells of 5 runs, 10 in all, about 3:06 min, and the time to build 4 engines first. ")
+    assert "Each cell is ABABA:" in text
     assert "1 resnet50 offline loud (bert, dlrm) 2 resnet50 offline quiet (rnnt)" in text
 
 
@@ -253,7 +254,7 @@ def test_each_run_has_its_lines(home: Path, asked: Asking) -> None:
     index = begun_at(home, asked)
     step = next_run(index.asked.matrix, index.runs)
     assert isinstance(step, RunCell)
-    assert begun_line(index, step).startswith("1 of 10: resnet50 offline alone; about 2:07 min left")
+    assert begun_line(index, step).startswith("1 of 10: resnet50 offline alone; about 3:06 min left")
     one, known = driven(index, at_most=1)
     assert list(ended_lines(one, matrix_of(one, known))) == ["measured, 1000 samples/s"]
     cell, known = driven(index, at_most=5)
@@ -356,3 +357,26 @@ def test_what_goes_wrong_between_two_runs_is_written_down(home: Path, asked: Ask
         measure_matrix(home, begun_at(home, asked), asked.specs, refused, lambda _: None)
     index = read_matrix(home)
     assert (index.exit_code, index.sentence) == (2, "No run directory can be made.")
+
+
+def test_the_building_of_engines_is_not_expected_again(home: Path, asked: Asking) -> None:
+    moments = ("2026-01-01T00:00:00.000Z", "2026-01-01T00:00:01.250Z")
+    outcome = Outcome(
+        home / "a-run",
+        replace(
+            record(3, Reason(3, "Main resnet50 is not VALID.")),
+            phases=(PhaseRecord("discovering", *moments), PhaseRecord("building", *moments)),
+        ),
+    )
+    runs = iter((outcome,))
+
+    def invalid(_spec: RunSpec, _index: MatrixIndex, _step: RunCell) -> Outcome:
+        for one in runs:
+            return one
+        raise KeyboardInterrupt
+
+    index, _ = measure_matrix(home, begun_at(home, asked), asked.specs, invalid, lambda _: None)
+    (entry,) = index.entries
+    assert entry.run is not None
+    assert (entry.run.ending, entry.run.reason) == (Ending.INVALID, "Main resnet50 is not VALID")
+    assert entry.run.took_s == pytest.approx(entry.took_s - 1.25)

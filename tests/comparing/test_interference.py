@@ -211,3 +211,24 @@ def test_runs_that_cannot_be_compared_make_a_hole() -> None:
     assert found.cells[1].cost is None
     assert "differ in more than their neighbours, GPU product: H100 or A100 against A100" in found.cells[1].reason
     assert ("GPU product", "A100") not in found.conditions
+
+
+def test_a_figure_that_one_run_lacks_makes_a_hole() -> None:
+    runs, read = played(ASKED, SLOWER)
+    read[runs[1].run_id] = replace(read[runs[1].run_id], figures={"power": 250.0})
+    found = interference(ASKED, runs, read, ORIGIN)
+    assert found.cells[0].status is Status.FAILED
+    assert found.cells[0].reason == f"qps is not known: {runs[1].run_id} does not have it"
+
+
+def test_a_figure_that_is_better_neither_way_has_no_cost_and_no_worst_neighbour() -> None:
+    runs, read = played(ASKED, SLOWER)
+    own = {
+        run_id: replace(one, figures={"steps": one.figures["qps"]}, missing={"qps": "x"})
+        for run_id, one in read.items()
+    }
+    found = interference(ASKED, runs, own, ORIGIN)
+    assert [(cell.primary, cell.judgement, cell.cost) for cell in found.cells] == [("steps", Judgement.LESS, None)] * 3
+    assert [cell.own is None for cell in found.cells] == [False] * 3
+    assert (found.cells[0].latency, found.worst) == (None, ())
+    assert found.sentence.endswith("3 different beside them.")
