@@ -29,8 +29,9 @@ from heteromig.runner.recording import TOOL
 class MatrixEntry(Struct, frozen=True):
     """One run that has ended, in `run_dir` relative to the directory of the matrix; `took_s` is how long in all.
 
-    `run` is what the planner is told of it. It is None where the run is the reason to stop, and says nothing of its
-    cell: it was interrupted, or others use the host. It is done again when the matrix goes on.
+    `run` is what the planner is told of it; its time is without that of building engines. It is None where the run is
+    the reason to stop, and says nothing of its cell: it was interrupted, or others use the host. It is done again when
+    the matrix goes on.
     """
 
     step: RunCell

@@ -34,10 +34,12 @@ from heteromig.campaigns.matrix_wording import (
 from heteromig.comparing.interference import Interference
 from heteromig.comparing.measured import Measured
 from heteromig.core.errors import EvidenceError, PreflightError, UsageError
+from heteromig.core.record import PhaseRecord
 from heteromig.core.spec import Goal, RunSpec
+from heteromig.core.verdict import Reason
 from heteromig.runner.config import BackgroundConfig, Config, MainConfig, MatrixConfig
 from heteromig.runner.session import Outcome
-from tests.campaigns.stories import begun
+from tests.campaigns.stories import begun, record
 from tests.comparing.test_interference import measured
 
 SETS: dict[str, str | list[str]] = {"loud": "bert,dlrm", "quiet": ["rnnt"]}
@@ -355,3 +357,26 @@ def test_what_goes_wrong_between_two_runs_is_written_down(home: Path, asked: Ask
         measure_matrix(home, begun_at(home, asked), asked.specs, refused, lambda _: None)
     index = read_matrix(home)
     assert (index.exit_code, index.sentence) == (2, "No run directory can be made.")
+
+
+def test_the_building_of_engines_is_not_expected_again(home: Path, asked: Asking) -> None:
+    moments = ("2026-01-01T00:00:00.000Z", "2026-01-01T00:00:01.250Z")
+    outcome = Outcome(
+        home / "a-run",
+        replace(
+            record(3, Reason(3, "Main resnet50 is not VALID.")),
+            phases=(PhaseRecord("discovering", *moments), PhaseRecord("building", *moments)),
+        ),
+    )
+    runs = iter((outcome,))
+
+    def invalid(_spec: RunSpec, _index: MatrixIndex, _step: RunCell) -> Outcome:
+        for one in runs:
+            return one
+        raise KeyboardInterrupt
+
+    index, _ = measure_matrix(home, begun_at(home, asked), asked.specs, invalid, lambda _: None)
+    (entry,) = index.entries
+    assert entry.run is not None
+    assert (entry.run.ending, entry.run.reason) == (Ending.INVALID, "Main resnet50 is not VALID")
+    assert entry.run.took_s == pytest.approx(entry.took_s - 1.25)
