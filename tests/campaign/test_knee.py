@@ -20,6 +20,9 @@ def test_two_runs_on_either_side_give_the_crossing_between_them() -> None:
     assert knee is not None
     assert knee.rate_qps == pytest.approx(400, rel=0.001)
     assert knee.noise is None
+    assert knee.share_at(knee.rate_qps) == pytest.approx(knee.share) == pytest.approx(0.01)
+    assert knee.share_at(390) == pytest.approx(0.005, rel=0.01)
+    assert knee.share_at(410) == pytest.approx(0.02, rel=0.01)
 
 
 @given(slope=st.floats(15, 100), low=st.floats(0.975, 0.99), high=st.floats(1.01, 1.015))

@@ -26,7 +26,7 @@ from heteromig.campaign.probes import (
     Stopped,
     TuneSettings,
 )
-from heteromig.campaign.tuning import next_step, spoiled
+from heteromig.campaign.tuning import bracket, knee, next_step, passed, spoiled
 from heteromig.core.errors import UsageError
 from tests.campaign.worlds import SmoothServer, drive, server
 
@@ -525,3 +525,31 @@ def _check_rate(asked: TuneSettings, step: RunProbe | Confirm, probes: list[Prob
     low = max((x for x in passed if x is not None and all(f is not None and x < f for f in failed)), default=0.0)
     high = min((x for x in failed if x is not None and all(p is not None and x > p for p in passed)), default=math.inf)
     assert low < step.rate_qps < high
+
+
+# --- what is known, for people ----------------------------------------------------------------------------------------
+
+
+def test_bracket_and_line_are_told_of_one_side_and_of_runs_that_say_something() -> None:
+    asked = server(sides=(Side.ISOLATED, Side.BESIDE))
+    step, probes = drive(asked, SmoothServer())
+    assert isinstance(step, Done)
+    alone, beside = step.answers
+    assert bracket(asked, Side.ISOLATED, probes) == alone.bracket
+    assert bracket(asked, Side.BESIDE, probes) == beside.bracket
+    line = knee(asked, Side.BESIDE, probes)
+    assert line is not None
+    assert line.rate_qps == pytest.approx(400, rel=0.02)
+    assert line.share < asked.allowed_share, "LoadGen has to be sure"
+    nothing = [replace(probe, outcome=Outcome.SPOILED) for probe in probes]
+    assert knee(asked, Side.BESIDE, nothing) is None
+    assert not any(passed(asked, probe) for probe in nothing)
+    for probe in probes:
+        assert probe.rate_qps is not None
+        assert passed(asked, probe) is (probe.rate_qps < 400)
+
+
+def test_nothing_is_searched_offline_so_that_there_is_no_line() -> None:
+    assert knee(TuneSettings(scenario="offline"), Side.ISOLATED, ()) is None
+    found = bracket(TuneSettings(scenario="offline"), Side.ISOLATED, ())
+    assert (found.low_qps, found.high_qps) == (None, None)
