@@ -89,13 +89,13 @@ def asking(config: Config) -> Asking:
     if free < 1:  # which planning says in a sentence of its own
         make_plan(next(iter(said.values())), inventory, cpus)
     around_s, start_s = _TREE_S if first.harness == MakeHarness.name else _SMALL_S
-    isolated_s = (_MAIN_TAKES * first.main.duration_ms + first.timing.start_time_buffer_ms) / 1000 + around_s
+    isolated_s = _MAIN_TAKES * first.main.duration_ms / 1000 + around_s
     settings = MatrixSettings(
         mains=tuple(alone[main, scenarios[0]].main.benchmark for main in mains),
         background_sets=tuple(_set(name, spec, models, free) for name, spec in said.items()),
         scenarios=tuple(alone[mains[0], scenario].main.scenario for scenario in scenarios),
         isolated_s=isolated_s,
-        beside_s=isolated_s + start_s,
+        beside_s=isolated_s + start_s + first.timing.start_time_buffer_ms / 1000,
         one_at_a_time=bool(wanted.one_at_a_time),
         repetitions=REPETITIONS if wanted.repetitions is None else wanted.repetitions,
         most_retries=RETRIES if wanted.retries is None else wanted.retries,

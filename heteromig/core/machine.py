@@ -28,7 +28,7 @@ from heteromig.core.faults import faults
 from heteromig.core.phases import ACTIVE_PHASES, Keeping, Phase, Role
 from heteromig.core.plan import Assignment, build_assignment, build_batches
 from heteromig.core.spec import Drain, Goal, Isolation, RunSpec
-from heteromig.core.units import MonotonicNs
+from heteromig.core.units import NS_PER_S, MonotonicNs
 from heteromig.core.verdict import Verdict, decide
 from heteromig.core.view import View
 
@@ -217,9 +217,25 @@ def _look_now(run: Run, _event: ev.AnyEvent) -> None:
         run.request(ef.RequestSample())
 
 
-def _enter_buffering(run: Run, _event: ev.AnyEvent) -> None:
-    buffer_s = run.view.spec.timing.start_time_buffer_ms / 1000
-    run.view = msgspec.structs.replace(run.view, buffer_elapsed=False)  # it begins now, whatever was said before
+def _buffer_s(view: View, at_ns: MonotonicNs) -> float:
+    """How long main is still to wait for its backgrounds: for none where there are none.
+
+    What all of them did beside earlier runs, which started them and handed them on, counts as well.
+    """
+    backgrounds = [worker for worker in view.backgrounds if worker.live]
+    if not backgrounds:
+        return 0.0
+    wanted_s = view.spec.timing.start_time_buffer_ms / 1000
+    started_ns = max(worker.spawned_ns or at_ns for worker in backgrounds)
+    if not view.clocks or started_ns >= view.clocks[0].at_ns:
+        return wanted_s
+    return max(0.0, wanted_s - (at_ns - started_ns) / NS_PER_S)
+
+
+def _enter_buffering(run: Run, event: ev.AnyEvent) -> None:
+    buffer_s = _buffer_s(run.view, event.at_ns)
+    # It begins now, whatever was said before.
+    run.view = msgspec.structs.replace(run.view, buffer_s=buffer_s, buffer_elapsed=False)
     run.request(ef.SetTick(period_s=_TICK_S))
     run.arm(ev.Timer.BUFFER, buffer_s)
     run.arm(ev.Timer.PHASE_TIMEOUT, buffer_s + _BUFFER_EXTRA_S)

@@ -144,6 +144,8 @@ class View(Struct, frozen=True):
     sampler_alive: bool = True
     sampler_losses: int = 0
     """How often nobody watched the devices until another sampler did."""
+    buffer_s: float | None = None
+    """How long main waits for backgrounds that are all there; None until they are."""
     buffer_elapsed: bool = False
     signals: int = 0
     reasons: tuple[Reason, ...] = ()

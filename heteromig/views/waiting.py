@@ -10,7 +10,7 @@ from heteromig.core.machine import Run
 from heteromig.core.phases import Keeping, Phase, Role, WorkerState
 from heteromig.core.plan import EngineNeed, build_batches
 from heteromig.core.spec import Mode, Preparation
-from heteromig.core.units import NS_PER_MS, NS_PER_S, MonotonicNs, format_duration_s
+from heteromig.core.units import NS_PER_S, MonotonicNs, format_duration_s
 from heteromig.core.view import View, WorkerView
 from heteromig.views.text import printable
 
@@ -118,7 +118,7 @@ def building(view: View, now_ns: MonotonicNs) -> Progress:
 def buffering(run: Run, entered_ns: MonotonicNs, now_ns: MonotonicNs) -> Progress:
     """How much of `start_time_buffer` has passed."""
     view = run.view
-    total_s = view.spec.timing.start_time_buffer_ms / 1000
+    total_s = _buffer_s(view)
     if view.buffer_elapsed:
         return Progress(label="buffer", fraction=1.0, note=f"{format_duration_s(total_s)} passed")
     if run.phase is not Phase.BUFFERING:
@@ -201,6 +201,9 @@ def _lasted_s(worker: WorkerView, now_ns: MonotonicNs) -> float:
     return ((worker.exited_ns or now_ns) - (worker.spawned_ns or now_ns)) / NS_PER_S
 
 
+def _buffer_s(view: View) -> float:
+    return view.spec.timing.start_time_buffer_ms / 1000 if view.buffer_s is None else view.buffer_s
+
+
 def _buffer_left_s(view: View, entered_ns: MonotonicNs, now_ns: MonotonicNs) -> float:
-    left_ns = view.spec.timing.start_time_buffer_ms * NS_PER_MS - (now_ns - entered_ns)
-    return max(0.0, left_ns / NS_PER_S)
+    return max(0.0, _buffer_s(view) - (now_ns - entered_ns) / NS_PER_S)

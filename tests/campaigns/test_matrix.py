@@ -245,7 +245,7 @@ def test_other_directories_are_refused(home: Path, asked: Asking, tmp_path: Path
 
 def test_a_plan_says_cells_runs_and_time(asked: Asking) -> None:
     text = " ".join(plan_text(asked, 80).split())
-    assert text.startswith("2 cells of 5 runs, 10 in all, about 3:06 min, and the time to build 4 engines first. ")
+    assert text.startswith("2 cells of 5 runs, 10 in all, about 2:07 min, and the time to build 4 engines first. ")
     assert "Each cell is ABABA:" in text
     assert "1 resnet50 offline loud (bert, dlrm) 2 resnet50 offline quiet (rnnt)" in text
 
@@ -254,7 +254,7 @@ def test_each_run_has_its_lines(home: Path, asked: Asking) -> None:
     index = begun_at(home, asked)
     step = next_run(index.asked.matrix, index.runs)
     assert isinstance(step, RunCell)
-    assert begun_line(index, step).startswith("1 of 10: resnet50 offline alone; about 3:06 min left")
+    assert begun_line(index, step).startswith("1 of 10: resnet50 offline alone; about 2:07 min left")
     one, known = driven(index, at_most=1)
     assert list(ended_lines(one, matrix_of(one, known))) == ["measured, 1000 samples/s"]
     cell, known = driven(index, at_most=5)

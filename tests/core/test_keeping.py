@@ -11,8 +11,9 @@ from heteromig.core.device_guards import device_findings
 from heteromig.core.guards import Status
 from heteromig.core.phases import MEASURING_PHASES, Phase, WorkerState
 from heteromig.core.spec import Preparation
+from heteromig.core.units import NS_PER_S
 from tests.core import histories, invariants
-from tests.core.histories import KEEPING
+from tests.core.histories import BASELINE, KEEPING
 from tests.core.world import BACKGROUND, MAIN, Cast, Incident, Trouble, World
 
 STOPS = (ef.CleanStop, ef.Terminate, ef.Kill)
@@ -49,6 +50,38 @@ def test_backgrounds_of_the_run_before_are_no_strangers_and_were_spawned_when_th
     worker = world.run.view.worker(1)
     assert worker is not None
     assert worker.spawned_ns == 5
+
+
+def buffer_s(taken_over: tuple[int, ...], *, before_s: float) -> float:
+    """What main waits where these backgrounds were started so long before the run, and the others by it."""
+    world = World(KEEPING)
+    world.tell(ev.ClocksRead(0, 0))
+    begun_ns = world.now_ns
+    world.go_to(Phase.BACKGROUND_STARTING)
+    while any(worker.pid is None for worker in world.run.view.backgrounds):
+        assert world.go_on()
+    for index in taken_over:
+        since_ns = begun_ns - round(before_s * NS_PER_S)
+        world.tell(ev.WorkerSpawned(0, index, 1000 + 10 * index, 1001 + 10 * index, since_ns=since_ns))
+    world.go_to(Phase.BUFFERING)
+    (armed,) = [
+        effect for effect in world.effects if isinstance(effect, ef.ArmTimer) and effect.timer is ev.Timer.BUFFER
+    ]
+    return armed.after_s
+
+
+def test_the_buffer_counts_what_backgrounds_did_beside_earlier_runs() -> None:
+    assert buffer_s((1, 2), before_s=900) == 0.0
+    assert 0.0 < buffer_s((1, 2), before_s=0.5) < 2.5
+    assert buffer_s((1,), before_s=900) == 3.0, "the other one is new"
+
+
+def test_main_waits_for_no_background_where_there_is_none() -> None:
+    world = World(BASELINE).go_to(Phase.MAIN_RUNNING)
+    (armed,) = [
+        effect for effect in world.effects if isinstance(effect, ef.ArmTimer) and effect.timer is ev.Timer.BUFFER
+    ]
+    assert armed.after_s == 0.0
 
 
 def test_the_slices_may_be_busy_with_ours_at_the_beginning() -> None:
