@@ -232,13 +232,15 @@ def _target(known: _Known) -> tuple[float, str] | None:
     """The rate to be confirmed next, and why; None while nothing is known of one."""
     settings, knee = known.settings, known.knee
     failed = min((_rate(run) for run in known.full if not _passed(settings, run)), default=None)
+    best = _best(known)
     if knee is not None:
         below, step = _below(known, knee), _step_down(known, knee)
         rate = knee.rate_qps * math.exp(-below)
         why = f"{_percent(below)} below {_qps(knee.rate_qps)}, where the fitted line crosses what is allowed"
-        if failed is not None and rate > (lower := failed * math.exp(-step)):
-            rate = lower
-            why = f"{_percent(step)} below {_qps(failed)}, which failed at full length"
+        if failed is not None and best is not None and rate > (middle := math.sqrt(best * failed)):
+            rate, why = middle, f"half way between {_qps(best)}, which passed, and {_qps(failed)}, which failed"
+        elif failed is not None and best is None and rate > (lower := failed * math.exp(-step)):
+            rate, why = lower, f"{_percent(step)} below {_qps(failed)}, which failed at full length"
         elif failed is not None and rate < (lowest := failed * math.exp(-max(step, MOST_DOWN * settings.precision))):
             rate = lowest
             why = f"below {_qps(failed)}, which failed at full length; no lower at once, for the line may be bent"
@@ -268,7 +270,8 @@ def _step_down(known: _Known, knee: Knee) -> float:
     because of something else than the rate, and small steps would only collect more of them.
     """
     failed = len({_rate(run) for run in known.full if not _passed(known.settings, run)})
-    least = max(RUN_NOISE * known.settings.precision, _scatter(known, knee))
+    precision = known.settings.precision
+    least = min(max(RUN_NOISE * precision, _scatter(known, knee)), precision)
     return min(least * 2.0 ** (failed - 1), LONGEST_STEP)
 
 
@@ -466,9 +469,13 @@ def _answer(known: _Known, best: float) -> Answer:
 
 
 def _inconclusive(known: _Known, what: str) -> Inconclusive:
-    passed = sum(_passed(known.settings, run) for run in known.full)
+    passed = [_rate(run) for run in known.full if _passed(known.settings, run)]
     noise = known.knee.noise if known.knee is not None else None
-    figures = [f"{passed} of {len(known.full)} runs at full length passed"]
+    figures = [f"{len(passed)} of {len(known.full)} runs at full length passed"]
+    if passed:
+        often = max(sorted(set(passed), reverse=True), key=passed.count)
+        runs = sum(_rate(run) == often for run in known.full)
+        figures.append(f"{_qps(often)} most often, {passed.count(often)} of {runs} times")
     if known.knee is not None:
         figures.append(f"the line crosses at {_qps(known.knee.rate_qps)} with an error of {known.knee.error:.1%}")
     if noise is not None:
