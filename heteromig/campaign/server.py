@@ -41,14 +41,15 @@ SERVER_OVER_CAPACITY = 0.8
 than those of a server that is a little too busy."""
 EDGE = 0.15
 """What is to be tried outside the bracket is tried so far inside of it, as a share of its logarithmic width."""
-KNOWN = 0.7
+KNOWN = 0.85
 """The crossing is known well enough when its standard error is below so much of the precision."""
 PASSING = 0.84
 """How likely all confirmations are to pass: one is a standard error below the crossing, three are 1.6 of them."""
 MOST_CAUTION = 1.0
 """What is not known of the crossing lowers a confirmation by no more than so many times the precision."""
 MOST_DOWN = 3.0
-"""A confirmation that failed is lowered by no more than so many times the precision at once, or by `_step_down`."""
+"""A confirmation that failed is lowered by no more than so many times the precision at once, or by `_step_down`. A
+crossing that is not known even to that is no place to begin."""
 LONGEST_STEP = 0.4
 """How far noise lowers a rate at once, in its logarithm: by a third. What fails at any rate is not to use up minutes."""
 LONGEST = 1 / 3
@@ -116,13 +117,8 @@ def _given_up(known: _Known) -> Inconclusive | NotPossible | None:
     searched = len(known.short) >= settings.most_probes
     if _floor_reached(known) or (searched and _target(known) is None):
         return _not_possible(known)
-    noise = known.knee.noise if known.knee is not None else None
-    if (
-        searched
-        and not _known_well(known)
-        and noise is not None
-        and noise > max(known.bracket.width, settings.precision)
-    ):
+    unknown = known.knee.error if known.knee is not None else 0.0
+    if searched and unknown > max(known.bracket.width, MOST_DOWN * settings.precision):
         return _inconclusive(known, f"{len(known.short)} short runs scatter more than the bracket is wide")
     return None
 

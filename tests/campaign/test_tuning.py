@@ -314,10 +314,8 @@ def test_confirmations_that_never_pass_are_inconclusive_with_figures() -> None:
 
 def test_noise_larger_than_the_bracket_is_inconclusive_with_figures() -> None:
     asked = replace(server(), most_probes=6)
-    rates = (380.0, 420.0, 390.0, 401.0, 400.0, 395.0)
-    scattered = [
-        probe(rate, misses, spells=50) for rate, misses in zip(rates, (30, 1500, 30, 900, 30, 30), strict=True)
-    ]
+    shares = {380.0: 210, 390.0: 15, 397.0: 200, 398.0: 15, 402.0: 2200, 420.0: 300}
+    scattered = [probe(rate, misses, spells=50) for rate, misses in shares.items()]
     step = next_step(asked, scattered)
     assert isinstance(step, Inconclusive)
     assert step.noise is not None
