@@ -51,7 +51,7 @@ MOST_DOWN = 3.0
 """A confirmation that failed is lowered by no more than so many times the precision at once, or by `_step_down`. A
 crossing that is not known even to that is no place to begin."""
 LONGEST_STEP = 0.4
-"""How far noise lowers a rate at once, in its logarithm: by a third. What fails at any rate is not to use up minutes."""
+"""How far noise lowers a rate at once, in its logarithm: by a third. Low rates take long where queries are counted."""
 LONGEST = 1 / 3
 """A short run near the knee takes at most so much of a full one; where it takes more, a full one tells as much."""
 RUN_NOISE = 0.25
@@ -379,14 +379,15 @@ def _lower(known: _Known) -> tuple[float, str]:
     capacity = _capacity(known)
     if capacity is not None and capacity < lowest:
         return capacity, f"{SERVER_OVER_CAPACITY:.0%} of what was answered beyond capacity"
-    if known.knee is not None:  # not far away, so that the greatest steps would go too far
-        return min(lowest / NEARLY, _aimed(known.knee)), f"{_qps(lowest)} failed, where the fitted line did not foresee it"
+    if known.knee is not None:  # so it is not far away, and the greatest steps would go too far
+        why = f"{_qps(lowest)} failed, which the fitted line did not foresee"
+        return min(lowest / NEARLY, _aimed(known.knee)), why
     factor = STEPS[min(len(known.runs), len(STEPS)) - 1]
     return lowest / factor, f"{_qps(lowest)} failed: {factor:g} times lower"
 
 
 def _aimed(knee: Knee) -> float:
-    return knee.rate_qps * AIM ** (1 / knee.slope)
+    return knee.rate_qps * math.pow(AIM, 1 / knee.slope)
 
 
 def _higher(known: _Known, low_qps: float) -> tuple[float, str]:

@@ -107,7 +107,7 @@ def _rows(place: Place, limit_s: float) -> list[Row]:
 def _spread(machine: Machine, limit_s: float, peak_qps: float) -> float:
     """How far the highest rate at which one full-length run is VALID scatters: a standard deviation, a share of it.
 
-    The share of VALID runs falls with the rate as the upper tail of a normal distribution does; two rates give its width.
+    The share of VALID runs falls with the rate as the tail of a normal distribution does; two rates give its width.
     """
     site = Site(machine=machine, limit_s=limit_s, offline_qps=machine.capacity_qps)
     at = []

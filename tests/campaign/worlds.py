@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable
 
+import numpy as np
 from msgspec import Struct
 
 from heteromig.campaign.early_stopping import most_misses
@@ -57,31 +57,30 @@ class SmoothServer(Struct, frozen=True):
 
 
 class NoisyServer:
-    """A server on a machine that others use too: what it can do wanders from run to run, and late queries come in spells.
+    """A server on a machine that others use too: what it can do wanders, and late queries come in spells.
 
     As seen of ResNet-50 on two busy processors, in runs of ten seconds: beside backgrounds it can do about six tenths.
     """
 
-    WANDERS, KEEPS = {Side.ISOLATED: 0.07, Side.BESIDE: 0.15}, 0.5
-    KNEE_QPS = {Side.ISOLATED: 340.0, Side.BESIDE: 210.0}
-    SLOPE, SPELL = 8.0, 6.0
+    KEEPS, SLOPE, SPELL = 0.5, 8.0, 6.0
 
     def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-        self._wander = self._random.gauss(0, 1)
+        self._random = np.random.default_rng(seed)
+        self._wander = self._random.normal()
 
     def __call__(self, step: RunProbe | Confirm) -> Probe:
         assert step.rate_qps is not None
         assert step.abort_above_misses is not None
         rate, drawn = step.rate_qps, self._random
-        self._wander = self.KEEPS * self._wander + math.sqrt(1 - self.KEEPS**2) * drawn.gauss(0, 1)
-        knee_qps = self.KNEE_QPS[step.side] * math.exp(self.WANDERS[step.side] * self._wander)
+        self._wander = self.KEEPS * self._wander + math.sqrt(1 - self.KEEPS**2) * drawn.normal()
+        usual_qps, wanders = (340.0, 0.07) if step.side is Side.ISOLATED else (210.0, 0.15)
+        knee_qps = usual_qps * math.exp(wanders * self._wander)
         queries = max(1000, round(rate * step.duration_s))
         late = min(1.0, 0.01 * (rate / knee_qps) ** self.SLOPE) * queries
-        misses, next_spell = 0.0, drawn.expovariate(1)
+        misses, next_spell = 0.0, drawn.exponential()
         while next_spell < late / self.SPELL and misses < queries:
-            misses += drawn.expovariate(1 / self.SPELL)
-            next_spell += drawn.expovariate(1)
+            misses += drawn.exponential(self.SPELL)
+            next_spell += drawn.exponential()
         count = min(queries, math.ceil(misses))
         aborted = count > step.abort_above_misses
         valid = count <= most_misses(queries, 0.01)
