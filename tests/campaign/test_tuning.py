@@ -228,6 +228,31 @@ def test_between_a_pass_and_a_failure_far_apart_the_middle_is_tried() -> None:
     assert "half way between 360 qps, which passed, and 395 qps, which failed" in step.why
 
 
+def test_the_line_lowers_a_failure_by_three_times_the_precision_at_most() -> None:
+    runs = [probe(390.0, 120), probe(395.0, 200), confirmation(394.0, 20_000, spells=5000)]
+    step = next_step(server(), runs)
+    assert isinstance(step, Confirm)
+    assert step.rate_qps == pytest.approx(394.0 * math.exp(-0.03), rel=1e-5)
+    assert "no lower at once" in step.why
+
+
+def test_what_passed_most_often_is_told_where_nothing_passed_often_enough() -> None:
+    asked = replace(server(confirmations=3), most_confirmations=5)
+    outcomes = [(390.0, 300), (390.0, 3000), (380.0, 300), (380.0, 300), (380.0, 3000)]
+    runs = [
+        probe(385.0, None, outcome=Outcome.VALID),
+        *(confirmation(*one, outcome=_valid(one[1])) for one in outcomes),
+    ]
+    step = next_step(asked, [replace(one, misses=None) for one in runs])
+    assert isinstance(step, Inconclusive)
+    assert "3 of 5 runs at full length passed, 380 qps most often, 2 of 3 times" in step.why
+    assert step.noise is None
+
+
+def _valid(misses: int) -> Outcome:
+    return Outcome.VALID if misses < 2000 else Outcome.INVALID
+
+
 def test_the_more_runs_must_pass_the_lower_they_begin() -> None:
     short = [probe(390.0, 120, spells=9), probe(410.0, 500, spells=9), probe(400.0, 240, spells=9)]
     rates = []
