@@ -14,7 +14,7 @@ from msgspec import Struct
 
 FAR = 20.0
 """A share that is so many times too low or, half of it, too high says nothing about the knee."""
-USUAL_SLOPE, SLOPE_DEVIATION = 40.0, 40.0
+USUAL_SLOPE, SLOPE_DEVIATION = 40.0, 25.0
 """One percent more of the rate makes 1.5 times as many late queries; from 1.25 to 3 times was seen in the model
 of a batching server, for latency limits from 1.4 to 2.8 times the time of its largest batch."""
 LEAST_SLOPE = 8.0

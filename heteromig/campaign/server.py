@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 
 from msgspec import Struct
 
@@ -30,6 +31,8 @@ from heteromig.campaign.probes import (
 STEPS = (1.25, 2.0, 4.0)
 """Factors away from a start that is too low or too high, the last one again and again: four runs reach a factor of 40,
 five one of 160."""
+NEARLY = 2.0
+"""How far down to go from a rate that failed, where the line has led to it."""
 AIM = 0.8
 """Short runs aim at so much of the allowed share: a run that fails by little tells as much, but delays an answer."""
 OVERLOADED = 0.95
@@ -39,16 +42,19 @@ SERVER_OVER_CAPACITY = 0.8
 than those of a server that is a little too busy."""
 EDGE = 0.15
 """What is to be tried outside the bracket is tried so far inside of it, as a share of its logarithmic width."""
-KNOWN = 0.7
+KNOWN = 0.85
 """The crossing is known well enough when its standard error is below so much of the precision."""
-CAUTION = 1.0
-"""A confirmation is so many standard errors below the crossing."""
+PASSING = 0.84
+"""How likely all confirmations are to pass: one is a standard error below the crossing, three are 1.6 of them."""
 MOST_CAUTION = 1.0
-"""But no more than so many times the precision."""
+"""What is not known of the crossing lowers a confirmation by no more than so many times the precision."""
 MOST_DOWN = 3.0
-"""A confirmation that failed is lowered by no more than so many times the precision at once."""
+"""A confirmation that failed is lowered by no more than so many times the precision at once, or by `_step_down`. A
+crossing that is not known even to that is no place to begin."""
+LONGEST_STEP = 0.4
+"""How far noise lowers a rate at once, in its logarithm: by a third. Low rates take long where queries are counted."""
 LONGEST = 1 / 3
-"""A short run near the knee takes at most so much of a full one."""
+"""A short run near the knee takes at most so much of a full one; where it takes more, a full one tells as much."""
 RUN_NOISE = 0.25
 """No run tells the crossing better than to so much of the precision."""
 WORTH = 0.75
@@ -92,9 +98,9 @@ def tune_server(
 def _settled(known: _Known) -> Answer | Inconclusive | None:
     """What the confirmations came to; None while another one is due."""
     settings = known.settings
-    exhausted = len(known.full) >= settings.most_confirmations
-    if _unfinished(known) is not None and not exhausted:
+    if _unfinished(known) is not None:
         return None
+    exhausted = len(known.full) >= settings.most_confirmations
     best, target = _best(known), _target(known)
     if best is not None and (exhausted or target is None or target[0] < best * (1 + WORTH * settings.precision)):
         return _answer(known, best)
@@ -109,13 +115,8 @@ def _given_up(known: _Known) -> Inconclusive | NotPossible | None:
     searched = len(known.short) >= settings.most_probes
     if _floor_reached(known) or (searched and _target(known) is None):
         return _not_possible(known)
-    noise = known.knee.noise if known.knee is not None else None
-    if (
-        searched
-        and not _known_well(known)
-        and noise is not None
-        and noise > max(known.bracket.width, settings.precision)
-    ):
+    unknown = known.knee.error if known.knee is not None else 0.0
+    if searched and unknown > max(known.bracket.width, MOST_DOWN * settings.precision):
         return _inconclusive(known, f"{len(known.short)} short runs scatter more than the bracket is wide")
     return None
 
@@ -185,9 +186,12 @@ def has_passed(settings: TuneSettings, run: Probe) -> bool:
 
 
 def bracket_of(settings: TuneSettings, short: Sequence[Probe], full: Sequence[Probe]) -> Bracket:
-    """What full-length runs say, and of the short ones what does not contradict them."""
-    passed = {_rate(run) for run in full if has_passed(settings, run)}
+    """What full-length runs say, and of the short ones what does not contradict them.
+
+    All full-length runs at a rate have to pass: it failed where one of them did.
+    """
     failed = {_rate(run) for run in full if not has_passed(settings, run)}
+    passed = {_rate(run) for run in full} - failed
     ceiling, floor = min(failed, default=math.inf), max(passed, default=0.0)
     passed |= {_rate(run) for run in short if has_passed(settings, run) and _rate(run) < ceiling}
     failed |= {_rate(run) for run in short if not has_passed(settings, run) and _rate(run) > floor}
@@ -229,17 +233,16 @@ def _target(known: _Known) -> tuple[float, str] | None:
     """The rate to be confirmed next, and why; None while nothing is known of one."""
     settings, knee = known.settings, known.knee
     failed = min((_rate(run) for run in known.full if not has_passed(settings, run)), default=None)
+    best = _best(known)
     if knee is not None:
-        below = min(
-            CAUTION * math.hypot(knee.error, _scatter(known, knee), RUN_NOISE * settings.precision),
-            MOST_CAUTION * settings.precision,
-        )
+        below, step = _below(known, knee), _step_down(known, knee)
         rate = knee.rate_qps * math.exp(-below)
-        why = f"{below:.1%} below {_qps(knee.rate_qps)}, where the fitted line crosses what is allowed"
-        if failed is not None and rate > (lower := failed * (1 - RUN_NOISE * settings.precision)):
-            rate = lower
-            why = f"a little below {_qps(failed)}, which failed at full length"
-        elif failed is not None and rate < (lowest := failed * (1 - MOST_DOWN * settings.precision)):
+        why = f"{_percent(below)} below {_qps(knee.rate_qps)}, where the fitted line crosses what is allowed"
+        if failed is not None and best is not None and rate > (middle := math.sqrt(best * failed)):
+            rate, why = middle, f"half way between {_qps(best)}, which passed, and {_qps(failed)}, which failed"
+        elif failed is not None and best is None and rate > (lower := failed * math.exp(-step)):
+            rate, why = lower, f"{_percent(step)} below {_qps(failed)}, which failed at full length"
+        elif failed is not None and rate < (lowest := failed * math.exp(-max(step, MOST_DOWN * settings.precision))):
             rate = lowest
             why = f"below {_qps(failed)}, which failed at full length; no lower at once, for the line may be bent"
     elif failed is not None:
@@ -250,6 +253,27 @@ def _target(known: _Known) -> tuple[float, str] | None:
     else:
         return None
     return settings.rounded(rate), why
+
+
+def _below(known: _Known, knee: Knee) -> float:
+    """How far below the crossing all confirmations are likely to pass, in the logarithm of the rate."""
+    settings = known.settings
+    caution = NormalDist().inv_cdf(PASSING ** (1 / settings.confirmations))
+    run = caution * math.hypot(_scatter(known, knee), RUN_NOISE * settings.precision)
+    unknown = min(math.hypot(caution * knee.error, run), MOST_CAUTION * settings.precision)
+    return max(unknown, min(run, LONGEST_STEP))
+
+
+def _step_down(known: _Known, knee: Knee) -> float:
+    """How far below a failed confirmation the next one is at least, in the logarithm of the rate.
+
+    As far as one run is off, and twice as far with each rate that failed: runs that the line does not foresee fail
+    because of something else than the rate, and small steps would only collect more of them.
+    """
+    failed = len({_rate(run) for run in known.full if not has_passed(known.settings, run)})
+    precision = known.settings.precision
+    least = min(max(RUN_NOISE * precision, _scatter(known, knee)), precision)
+    return min(least * 2.0 ** (failed - 1), LONGEST_STEP)
 
 
 def _ready(known: _Known) -> bool:
@@ -263,6 +287,8 @@ def _ready(known: _Known) -> bool:
         return True  # no other rate is in between
     if known.knee is None:
         return known.bracket.width <= precision
+    if known.settings.probe_s > LONGEST * known.settings.full_s:
+        return True
     return _known_well(known) or known.bracket.width <= RUN_NOISE * precision
 
 
@@ -330,7 +356,7 @@ def _wanted(known: _Known) -> tuple[float, str]:
     if not known.runs:
         return known.start_qps, "the first rate"
     if knee is not None and (bracket.low_qps is not None or len(known.runs) < len(STEPS)):
-        rate = knee.rate_qps * AIM ** (1 / knee.slope)
+        rate = _aimed(knee)
         how = "extrapolated"
         if bracket.low_qps is not None and bracket.high_qps is not None:
             how = f"interpolated between {_qps(bracket.low_qps)} and {_qps(bracket.high_qps)}"
@@ -351,8 +377,15 @@ def _lower(known: _Known) -> tuple[float, str]:
     capacity = _capacity(known)
     if capacity is not None and capacity < lowest:
         return capacity, f"{SERVER_OVER_CAPACITY:.0%} of what was answered beyond capacity"
+    if known.knee is not None:  # so it is not far away, and the greatest steps would go too far
+        why = f"{_qps(lowest)} failed, which the fitted line did not foresee"
+        return min(lowest / NEARLY, _aimed(known.knee)), why
     factor = STEPS[min(len(known.runs), len(STEPS)) - 1]
     return lowest / factor, f"{_qps(lowest)} failed: {factor:g} times lower"
+
+
+def _aimed(knee: Knee) -> float:
+    return knee.rate_qps * math.pow(AIM, 1 / knee.slope)
 
 
 def _higher(known: _Known, low_qps: float) -> tuple[float, str]:
@@ -434,9 +467,13 @@ def _answer(known: _Known, best: float) -> Answer:
 
 
 def _inconclusive(known: _Known, what: str) -> Inconclusive:
-    passed = sum(has_passed(known.settings, run) for run in known.full)
+    passed = [_rate(run) for run in known.full if has_passed(known.settings, run)]
     noise = known.knee.noise if known.knee is not None else None
-    figures = [f"{passed} of {len(known.full)} runs at full length passed"]
+    figures = [f"{len(passed)} of {len(known.full)} runs at full length passed"]
+    if passed:
+        often = max(sorted(set(passed), reverse=True), key=passed.count)
+        runs = sum(_rate(run) == often for run in known.full)
+        figures.append(f"{_qps(often)} most often, {passed.count(often)} of {runs} times")
     if known.knee is not None:
         figures.append(f"the line crosses at {_qps(known.knee.rate_qps)} with an error of {known.knee.error:.1%}")
     if noise is not None:
@@ -456,6 +493,10 @@ def _not_possible(known: _Known) -> NotPossible:
         why=f"no rate down to {_qps(lowest)} passed: {measured}{allowed}.",
         floor_ms=floor_ms,
     )
+
+
+def _percent(logarithm: float) -> str:
+    return f"{-math.expm1(-logarithm):.1%}"
 
 
 def _qps(rate: float) -> str:

@@ -68,9 +68,10 @@ def plan_text(settings: TuneSettings, spec_text: str) -> str:
     sides = " and then ".join(PLACES[side] for side in settings.sides)
     start = rate_words(settings.start_qps)
     probe, full = format_duration_s(settings.probe_s), format_duration_s(settings.full_s)
-    passing, bound = settings.confirmations, settings.most_confirmations
+    passing = settings.confirmations
+    bound = settings.most_confirmations + passing - 1  # a rate that passes so far is not left when the first is reached
     least = format_duration_s(settings.probe_s + settings.confirmations * settings.full_s)
-    most = format_duration_s(settings.most_probes * settings.probe_s + settings.most_confirmations * settings.full_s)
+    most = format_duration_s(settings.most_probes * settings.probe_s + bound * settings.full_s)
     return (
         f"Tune {spec_text} {sides}{_rule(settings)}.\n"
         f"Start at {start}; short runs of {probe}, at most {settings.most_probes} a side; then runs of {full}, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 from msgspec import Struct
 
 from heteromig.campaign.early_stopping import most_misses
@@ -52,6 +53,46 @@ class SmoothServer(Struct, frozen=True):
             achieved_qps=min(rate, self.capacity_qps),
             percentile_latency_ms=self.floor_ms * (1 + rate / self.capacity_qps / 10),
             reason="" if valid else "too many late",
+        )
+
+
+class NoisyServer:
+    """A server on a machine that others use too: what it can do wanders, and late queries come in spells.
+
+    As seen of ResNet-50 on two busy processors, in runs of ten seconds: beside backgrounds it can do about six tenths.
+    """
+
+    KEEPS, SLOPE, SPELL = 0.5, 8.0, 6.0
+
+    def __init__(self, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+        self._wander = self._random.normal()
+
+    def __call__(self, step: RunProbe | Confirm) -> Probe:
+        assert step.rate_qps is not None
+        assert step.abort_above_misses is not None
+        rate, drawn = step.rate_qps, self._random
+        self._wander = self.KEEPS * self._wander + math.sqrt(1 - self.KEEPS**2) * drawn.normal()
+        usual_qps, wanders = (340.0, 0.07) if step.side is Side.ISOLATED else (210.0, 0.15)
+        knee_qps = usual_qps * math.exp(wanders * self._wander)
+        queries = max(1000, round(rate * step.duration_s))
+        late = min(1.0, 0.01 * (rate / knee_qps) ** self.SLOPE) * queries
+        misses, next_spell = 0.0, drawn.exponential()
+        while next_spell < late / self.SPELL and misses < queries:
+            misses += drawn.exponential(self.SPELL)
+            next_spell += drawn.exponential()
+        count = min(queries, math.ceil(misses))
+        aborted = count > step.abort_above_misses
+        valid = count <= most_misses(queries, 0.01)
+        return Probe(
+            side=step.side,
+            rate_qps=rate,
+            duration_s=step.duration_s,
+            outcome=Outcome.ABORTED if aborted else Outcome.VALID if valid else Outcome.INVALID,
+            confirms=isinstance(step, Confirm),
+            queries=queries,
+            misses=count,
+            achieved_qps=min(rate, 1.1 * knee_qps),
         )
 
 

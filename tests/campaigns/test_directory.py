@@ -255,7 +255,7 @@ def test_what_came_to_no_answer_is_told(home: Path) -> None:
 def test_a_plan_says_what_is_bounded() -> None:
     text = plan_text(tune_settings(spec(), TuneConfig(confirm=3)), "resnet50 server")
     assert "alone and then beside its backgrounds" in text
-    assert "of which 3 must pass, at most 8 a side" in text
+    assert "of which 3 must pass, at most 10 a side" in text
 
 
 @pytest.mark.parametrize(

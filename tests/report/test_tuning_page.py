@@ -151,7 +151,7 @@ def test_markdown_of_others_means_nothing(tunings: dict[str, Path]) -> None:
 # --- in a browser -----------------------------------------------------------------------------------------------------
 
 WORDS = {
-    "answered": ("ANSWERED (exit 0)", "17.6\N{NO-BREAK SPACE}% lower rate", "3 of 3 runs at full length passed"),
+    "answered": ("ANSWERED (exit 0)", "17.5\N{NO-BREAK SPACE}% lower rate", "3 of 3 runs at full length passed"),
     "not_possible": ("INCONCLUSIVE (exit 9)", "the lowest latency measured is", "How to go on"),
     "inconclusive": ("INCONCLUSIVE (exit 9)", "no answer", "not known", "it is another tuning"),
     "stopped": ("STOPPED (exit 5)", "3 came to nothing", "Background 3 (dlrm) exited with status 3", "--resume"),
