@@ -13,7 +13,7 @@ from statistics import NormalDist
 from msgspec import Struct
 
 from heteromig.campaign.early_stopping import fewest_queries, most_misses
-from heteromig.campaign.knee import Knee, Reading, fit
+from heteromig.campaign.knee import FAR, Knee, Reading, fit
 from heteromig.campaign.outstanding import rarely_above
 from heteromig.campaign.probes import (
     Answer,
@@ -40,6 +40,11 @@ OVERLOADED = 0.95
 SERVER_OVER_CAPACITY = 0.8
 """A first guess: Server over Offline was 0.65 to 0.89, mean 0.75, in NVIDIA's v2.0 results; Offline batches are fuller
 than those of a server that is a little too busy."""
+UNLIKELY = 4.0
+"""Where so many spells are expected, there is none once in 50 runs."""
+NEAR_CAPACITY = 0.75
+"""Where that much passes, the next one is so far on the way to what was answered, in the logarithm: a GPU under load
+was VALID up to 98.7 % of it (docs/hardware.md)."""
 EDGE = 0.15
 """What is to be tried outside the bracket is tried so far inside of it, as a share of its logarithmic width."""
 KNOWN = 0.85
@@ -102,6 +107,8 @@ def _settled(known: _Known) -> Answer | Inconclusive | None:
         return None
     exhausted = len(known.full) >= settings.most_confirmations
     best, target = _best(known), _target(known)
+    if best is not None and _is_open(known) and not exhausted:
+        return None
     if best is not None and (exhausted or target is None or target[0] < best * (1 + WORTH * settings.precision)):
         return _answer(known, best)
     if exhausted:
@@ -153,13 +160,18 @@ def _know(settings: TuneSettings, side: Side, start_qps: float, runs: Sequence[P
         start_qps=start_qps,
         short=short,
         full=full,
-        bracket=bracket_of(settings, short, full),
+        bracket=_bracket_of_all(settings, runs),
         knee=knee_of(settings, runs),
     )
 
 
 def knee_of(settings: TuneSettings, runs: Sequence[Probe]) -> Knee | None:
-    """The line through the runs of a side, of which none is spoiled; None where none of them is near enough."""
+    """The line through the runs of a side, of which none is spoiled.
+
+    None where none of them is near enough, and where the line is wrong: at the low end of the bracket there were far
+    fewer late queries than it says. Beyond its knee a GPU falls off as a cliff does, and a line through two failures
+    leads nowhere.
+    """
     readings = [
         Reading(rate_qps=_rate(run), queries=run.queries, misses=run.misses, spells=run.spells)
         for run in runs
@@ -169,7 +181,21 @@ def knee_of(settings: TuneSettings, runs: Sequence[Probe]) -> Knee | None:
     # Early stopping asks for a little less than the allowed share; how much less, depends on the number of queries.
     most = most_misses(math.ceil(expected), settings.allowed_share)
     passing = (most + 0.5) / expected if most >= 0 else settings.allowed_share
-    return fit(readings, passing, RUN_NOISE * settings.precision)
+    knee = fit(readings, passing, RUN_NOISE * settings.precision)
+    low = _bracket_of_all(settings, runs).low_qps
+    if knee is None or any(_disproves(knee, one) for one in readings if one.rate_qps == low):
+        return None
+    return knee
+
+
+def _disproves(knee: Knee, reading: Reading) -> bool:
+    """Whether the line would have had so many spells of late queries in that run that chance does not explain it."""
+    late = knee.share_at(reading.rate_qps) * reading.queries
+    return late / (knee.share * knee.spell_queries) >= UNLIKELY and reading.misses * FAR <= late
+
+
+def _bracket_of_all(settings: TuneSettings, runs: Sequence[Probe]) -> Bracket:
+    return bracket_of(settings, [run for run in runs if not run.confirms], [run for run in runs if run.confirms])
 
 
 def _rate(run: Probe) -> float:
@@ -280,7 +306,7 @@ def _ready(known: _Known) -> bool:
     """Whether a confirmation is worth its time."""
     precision = known.settings.precision
     if known.full:
-        return True
+        return not _is_open(known)
     if known.bracket.low_qps is None:
         return False
     if known.settings.whole_rates and (known.bracket.high_qps or math.inf) <= known.bracket.low_qps + 1:
@@ -290,6 +316,20 @@ def _ready(known: _Known) -> bool:
     if known.settings.probe_s > LONGEST * known.settings.full_s:
         return True
     return _known_well(known) or known.bracket.width <= RUN_NOISE * precision
+
+
+def _is_open(known: _Known) -> bool:
+    """Whether short runs are to go on after what was confirmed, because no line leads on and the bracket is wide."""
+    low, high = known.bracket.low_qps, known.bracket.high_qps
+    return (
+        known.knee is None
+        and low is not None
+        and low == _best(known)
+        and high is not None
+        and not known.settings.verdicts_only
+        and len(known.short) < known.settings.most_probes
+        and known.bracket.width > known.settings.precision
+    )
 
 
 def _known_well(known: _Known) -> bool:
@@ -368,6 +408,12 @@ def _wanted(known: _Known) -> tuple[float, str]:
     capacity = _capacity(known)
     if capacity is not None and bracket.holds(capacity):
         return capacity, f"{SERVER_OVER_CAPACITY:.0%} of what was answered beyond capacity"
+    answered, near = _answered(known), 1 + known.settings.precision
+    if answered is not None and bracket.low_qps * near < answered < bracket.high_qps:
+        rate = bracket.low_qps * (answered / bracket.low_qps) ** NEAR_CAPACITY
+        return rate, f"just below {_qps(answered)}, which was answered beyond capacity"
+    if answered is not None and bracket.holds(answered * near):
+        return answered * near, f"just above {_qps(answered)}, which was answered beyond capacity"
     middle = math.sqrt(bracket.low_qps * bracket.high_qps)
     return middle, f"half way between {_qps(bracket.low_qps)} and {_qps(bracket.high_qps)}"
 
@@ -404,8 +450,14 @@ def _overloaded(run: Probe) -> bool:
 
 def _capacity(known: _Known) -> float | None:
     """What Server may do, from what the last overloaded run answered; None where none was."""
-    capacities = [run.achieved_qps for run in known.runs if run.achieved_qps and _overloaded(run)]
-    return known.settings.rounded(SERVER_OVER_CAPACITY * capacities[-1]) if capacities else None
+    answered = _answered(known)
+    return None if answered is None else known.settings.rounded(SERVER_OVER_CAPACITY * answered)
+
+
+def _answered(known: _Known) -> float | None:
+    """What the last overloaded run answered; None where none was."""
+    rates = [run.achieved_qps for run in known.runs if run.achieved_qps and _overloaded(run)]
+    return rates[-1] if rates else None
 
 
 def _inside(settings: TuneSettings, bracket: Bracket, rate: float, why: str) -> tuple[float, str]:
