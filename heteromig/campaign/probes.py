@@ -48,8 +48,8 @@ class TuneSettings(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
     duration of a short run, longer where `misses_wanted` misses could not be seen in it. `start_qps` is the first rate
     tried, `ceiling_qps` a rate known to be too high (what Offline does), None where there is none. `confirmations`
     runs at full length must pass at the answer, which should be within `precision`, a share, of the highest rate that
-    would. `most_probes` bounds the short runs of a side; after `most_confirmations` at full length no other rate is begun.
-    `most_spoiled` bounds the spoiled ones in a row.
+    would. `most_probes` bounds the short runs of a side; after `most_confirmations` at full length no other rate is
+    begun. `most_spoiled` bounds the spoiled ones in a row.
     """
 
     scenario: str
