@@ -267,10 +267,10 @@ def test_between_a_pass_and_a_failure_far_apart_the_middle_is_tried() -> None:
 
 
 def test_the_line_lowers_a_failure_by_three_times_the_precision_at_most() -> None:
-    runs = [probe(380.0, 100), probe(400.0, 200), confirmation(394.0, 20_000, spells=5000)]
-    step = next_step(server(), runs)
+    runs = [probe(390.0, 120), probe(395.0, 200), confirmation(394.0, 20_000, spells=5000)]
+    step = next_step(replace(server(), precision=0.005), runs)
     assert isinstance(step, Confirm)
-    assert step.rate_qps == pytest.approx(394.0 * math.exp(-0.03), rel=1e-5)
+    assert step.rate_qps == pytest.approx(394.0 * math.exp(-0.015), rel=1e-5)
     assert "no lower at once" in step.why
 
 
@@ -306,6 +306,10 @@ def test_a_rate_failed_at_full_length_when_one_of_its_runs_did() -> None:
     runs = [probe(380.0, 60), probe(410.0, 500), confirmation(395.0, 300), confirmation(395.0, 3000)]
     found = bracket(server(), Side.BESIDE, runs)
     assert found == Bracket(low_qps=380.0, high_qps=395.0)
+
+
+def test_where_nothing_is_searched_there_is_no_bracket() -> None:
+    assert bracket(TuneSettings("offline"), Side.BESIDE, []) == Bracket(low_qps=None, high_qps=None)
 
 
 def test_confirmations_that_pass_are_not_cut_short_by_the_bound_on_their_number() -> None:
