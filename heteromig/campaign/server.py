@@ -405,24 +405,29 @@ def _wanted(known: _Known) -> tuple[float, str]:
         return _lower(known)
     if bracket.high_qps is None:
         return _higher(known, bracket.low_qps)
-    capacity = _capacity(known)
-    if capacity is not None and bracket.holds(capacity):
-        return capacity, f"{SERVER_OVER_CAPACITY:.0%} of what was answered beyond capacity"
-    answered, near = _answered(known), 1 + known.settings.precision
-    if answered is not None and bracket.low_qps * near < answered < bracket.high_qps:
-        rate = bracket.low_qps * (answered / bracket.low_qps) ** NEAR_CAPACITY
-        return rate, f"just below {_qps(answered)}, which was answered beyond capacity"
-    if answered is not None and bracket.holds(answered * near):
-        return answered * near, f"just above {_qps(answered)}, which was answered beyond capacity"
-    middle = math.sqrt(bracket.low_qps * bracket.high_qps)
-    return middle, f"half way between {_qps(bracket.low_qps)} and {_qps(bracket.high_qps)}"
+    return _between(known, bracket.low_qps, bracket.high_qps)
+
+
+def _between(known: _Known, low_qps: float, high_qps: float) -> tuple[float, str]:
+    """A rate between one that passed and one that failed, by what was answered beyond capacity, or by halves."""
+    bracket, answered, near = known.bracket, _answered(known), 1 + known.settings.precision
+    if answered is not None:
+        beyond = f"{_qps(answered)}, which was answered beyond capacity"
+        if bracket.holds(first := known.settings.rounded(SERVER_OVER_CAPACITY * answered)):
+            return first, f"{SERVER_OVER_CAPACITY:.0%} of {beyond}"
+        if low_qps * near < answered < high_qps:
+            return low_qps * (answered / low_qps) ** NEAR_CAPACITY, f"just below {beyond}"
+        if bracket.holds(above := known.settings.rounded(answered * near)):
+            return above, f"just above {beyond}"
+    middle = math.sqrt(low_qps * high_qps)
+    return middle, f"half way between {_qps(low_qps)}, which passed, and {_qps(high_qps)}, which failed"
 
 
 def _lower(known: _Known) -> tuple[float, str]:
     lowest = min(_rate(run) for run in known.runs)
-    capacity = _capacity(known)
-    if capacity is not None and capacity < lowest:
-        return capacity, f"{SERVER_OVER_CAPACITY:.0%} of what was answered beyond capacity"
+    answered = _answered(known)
+    if answered is not None and (capacity := SERVER_OVER_CAPACITY * answered) < lowest:
+        return capacity, f"{SERVER_OVER_CAPACITY:.0%} of {_qps(answered)}, which was answered beyond capacity"
     if known.knee is not None:  # so it is not far away, and the greatest steps would go too far
         why = f"{_qps(lowest)} failed, which the fitted line did not foresee"
         return min(lowest / NEARLY, _aimed(known.knee)), why
@@ -446,12 +451,6 @@ def _higher(known: _Known, low_qps: float) -> tuple[float, str]:
 
 def _overloaded(run: Probe) -> bool:
     return run.achieved_qps is not None and run.achieved_qps < OVERLOADED * _rate(run)
-
-
-def _capacity(known: _Known) -> float | None:
-    """What Server may do, from what the last overloaded run answered; None where none was."""
-    answered = _answered(known)
-    return None if answered is None else known.settings.rounded(SERVER_OVER_CAPACITY * answered)
 
 
 def _answered(known: _Known) -> float | None:

@@ -29,7 +29,7 @@ from heteromig.campaign.probes import (
 )
 from heteromig.campaign.tuning import bracket, knee, next_step, passed, spoiled
 from heteromig.core.errors import UsageError
-from tests.campaign.worlds import NoisyServer, SmoothServer, drive, server
+from tests.campaign.worlds import CliffServer, NoisyServer, SmoothServer, drive, server
 
 BOTH = (Side.ISOLATED, Side.BESIDE)
 
@@ -256,6 +256,41 @@ def test_each_failure_that_the_line_does_not_explain_lowers_the_rate_twice_as_fa
     steps = [math.log(high / low) for high, low in itertools.pairwise(rates)]
     assert steps[1:6] == pytest.approx([2 * step for step in steps[:5]], rel=0.01)
     assert max(steps) == pytest.approx(0.4, rel=0.01)
+
+
+@pytest.mark.parametrize("precision", [0.02, 0.01, 0.005])
+@pytest.mark.parametrize("start_qps", [100.0, 300.0, 1000.0, 1200.0, 1275.0, 1290.0, 3000.0])
+def test_a_cliff_is_found_in_few_runs(start_qps: float, precision: float) -> None:
+    asked = replace(
+        server(start_qps=start_qps),
+        precision=precision,
+        latency_limit_ms=130.0,
+        full_s=20.0,
+        probe_s=10.0,
+        sides=(Side.ISOLATED,),
+    )
+    cliff = CliffServer()
+    step, probes = drive(asked, cliff)
+    answer = answer_of(step)
+    assert answer.rate_qps is not None
+    assert cliff.knee_qps / (1 + precision) < answer.rate_qps <= cliff.knee_qps
+    assert sum(not one.confirms for one in probes) <= 7 + math.ceil(abs(math.log2(cliff.knee_qps / start_qps)))
+    assert sum(one.confirms for one in probes) == 1
+
+
+def test_a_line_that_says_far_more_is_late_than_is_leads_nowhere() -> None:
+    runs = [probe(1270.0, 0), probe(1297.0, 300)]
+    assert knee(server(), Side.BESIDE, runs[1:]) is not None
+    assert knee(server(), Side.BESIDE, runs) is None
+
+
+def test_a_confirmation_that_disproves_the_line_is_not_the_answer_where_the_bracket_is_wide() -> None:
+    runs = [probe(1190.0, 100), probe(1297.0, 300), confirmation(1275.0, 0)]
+    step = next_step(server(), runs)
+    assert isinstance(step, RunProbe)
+    assert "half way between 1275 qps, which passed, and 1297 qps, which failed" in step.why
+    narrow = [*runs, probe(1281.0, 4800)]
+    assert answer_of(next_step(server(), narrow)).rate_qps == pytest.approx(1275.0)
 
 
 def test_between_a_pass_and_a_failure_far_apart_the_middle_is_tried() -> None:

@@ -56,6 +56,31 @@ class SmoothServer(Struct, frozen=True):
         )
 
 
+class CliffServer(Struct, frozen=True):
+    """A server as a GPU was seen to be (docs/hardware.md): nothing is late up to the knee, and 5 % just above it."""
+
+    knee_qps: float = 1280.0
+    capacity_qps: float = 1285.0
+
+    def __call__(self, step: RunProbe | Confirm) -> Probe:
+        assert step.rate_qps is not None
+        assert step.abort_above_misses is not None
+        rate = step.rate_qps
+        queries = round(rate * step.duration_s)
+        share = 0.0 if rate <= self.knee_qps else min(0.8, 0.035 + 3 * (rate / self.knee_qps - 1))
+        misses = round(share * queries)
+        return Probe(
+            side=step.side,
+            rate_qps=rate,
+            duration_s=step.duration_s,
+            outcome=Outcome.ABORTED if misses > step.abort_above_misses else Outcome.VALID,
+            confirms=isinstance(step, Confirm),
+            queries=queries,
+            misses=misses,
+            achieved_qps=min(rate, self.capacity_qps),
+        )
+
+
 class NoisyServer:
     """A server on a machine that others use too: what it can do wanders, and late queries come in spells.
 
