@@ -271,6 +271,13 @@ def _target(known: _Known) -> tuple[float, str] | None:
         elif failed is not None and rate < (lowest := failed * math.exp(-max(step, MOST_DOWN * settings.precision))):
             rate = lowest
             why = f"below {_qps(failed)}, which failed at full length; no lower at once, for the line may be bent"
+        elif (
+            failed is None
+            and known.bracket.low_qps is not None
+            and rate < (lowest := known.bracket.low_qps * math.exp(-MOST_DOWN * settings.precision))
+        ):
+            rate = lowest
+            why = f"below {_qps(known.bracket.low_qps)}, which passed; the fitted line leads far lower, and may be bent"
     elif failed is not None:
         rate = max(known.bracket.low_qps or 0.0, failed * (1 - settings.precision))
         why = f"below {_qps(failed)}, which failed at full length"

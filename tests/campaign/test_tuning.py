@@ -293,6 +293,15 @@ def test_a_confirmation_that_disproves_the_line_is_not_the_answer_where_the_brac
     assert answer_of(next_step(server(), narrow)).rate_qps == pytest.approx(1275.0)
 
 
+def test_a_bent_line_leads_no_lower_than_three_times_the_precision_below_what_passed() -> None:
+    # As the model had it at a limit of 200 ms.
+    seen = ((390.6, 24), (398.2, 14), (401.07, 70), (401.5, 2083), (403.9, 1030), (410.0, 336))
+    step = next_step(server(), [probe(rate, late) for rate, late in seen])
+    assert isinstance(step, Confirm)
+    assert step.rate_qps == pytest.approx(401.07 * math.exp(-0.03), rel=1e-5)
+    assert "below 401.07 qps, which passed; the fitted line leads far lower" in step.why
+
+
 def test_between_a_pass_and_a_failure_far_apart_the_middle_is_tried() -> None:
     short = [probe(390.0, 120, spells=99), probe(410.0, 500, spells=99), probe(400.0, 240, spells=99)]
     step = next_step(server(), [*short, confirmation(395.0, None), confirmation(360.0, 500, spells=100)])
