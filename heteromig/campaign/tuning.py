@@ -36,17 +36,25 @@ def next_step(settings: TuneSettings, probes: Sequence[Probe]) -> Step:
 
     One side after the other, each from the answer of the one before.
     """
-    answers: tuple[Answer, ...] = ()
+    known, step = _ask(settings, probes)
+    return step if isinstance(step, RunProbe | Confirm) else replace(step, answers=known)
+
+
+def answers(settings: TuneSettings, probes: Sequence[Probe]) -> tuple[Answer, ...]:
+    """What is known so far, of the sides that are done with."""
+    return _ask(settings, probes)[0]
+
+
+def _ask(settings: TuneSettings, probes: Sequence[Probe]) -> tuple[tuple[Answer, ...], Step]:
+    known: tuple[Answer, ...] = ()
     start_qps = settings.start_qps
     for side in settings.sides:
         step = _side(settings, side, start_qps, [probe for probe in probes if probe.side is side])
-        if isinstance(step, RunProbe | Confirm):
-            return step
         if not isinstance(step, Answer):
-            return replace(step, answers=answers)
-        answers += (step,)
+            return known, step
+        known += (step,)
         start_qps = step.rate_qps or start_qps
-    return Done(answers=answers)
+    return known, Done(answers=known)
 
 
 def _side(settings: TuneSettings, side: Side, start_qps: float, probes: Sequence[Probe]) -> Step | Answer:

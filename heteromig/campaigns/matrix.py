@@ -97,6 +97,7 @@ def matrix_of(index: MatrixIndex, known: Mapping[str, Measured]) -> Interference
         harness=spec.harness,
         slices=spec.slices,
         simulated=spec.simulated,
+        isolation=spec.isolation,
         began_at=index.began_at,
         ended_at=index.ended_at,
     )

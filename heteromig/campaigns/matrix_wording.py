@@ -20,7 +20,7 @@ from heteromig.results.metrics import BRAKE, HEAT, POWER, POWER_CAP, QPS, SM_CLO
 from heteromig.results.wording import percent
 from heteromig.views.campaign_bar import CampaignProgress
 from heteromig.views.text import markdown_text, printable, sentence
-from heteromig.views.verdict_text import SIMULATED_NOTE
+from heteromig.views.verdict_text import warnings
 
 _UNKNOWN = "n/a"
 _BESIDE_THEM = (POWER, SM_CLOCK, HEAT, BRAKE, POWER_CAP)
@@ -104,8 +104,8 @@ def name_of(cell: CellResult) -> str:
 def answer_text(found: Interference, campaign_dir: str, width: int) -> str:
     """What it came to, for a person."""
     lines = textwrap.wrap(sentence(_head(found)), width)
-    if found.origin.simulated:
-        lines += textwrap.wrap(SIMULATED_NOTE, width)
+    for warning in warnings(found.origin.isolation):
+        lines += textwrap.wrap(warning, width)
     lines += ["", *aligned(*_results(found))]
     for note in _notes(found):
         lines += textwrap.wrap(sentence(note), width, subsequent_indent="  ")
@@ -117,8 +117,8 @@ def answer_markdown(found: Interference) -> str:
     """The same for a ticket, with every run."""
     titles, rows = _results(found)
     lines = [markdown_text(sentence(_head(found))), ""]
-    if found.origin.simulated:
-        lines += [f"> {SIMULATED_NOTE}", ""]
+    for warning in warnings(found.origin.isolation):
+        lines += [f"> {warning}", ""]
     lines += [*markdown_table([title.lower() for title in titles], rows), ""]
     lines += [*(f"- {markdown_text(sentence(note))}" for note in _notes(found)), ""]
     lines += markdown_table(("run", "cell", "side", "came out", "measured", "took"), _runs(found))

@@ -6,13 +6,13 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from heteromig.campaign.probes import SERVER, Answer, Bracket, Confirm, Done, Probe, Side, TuneSettings
-from heteromig.campaign.tuning import bracket
+from heteromig.campaign.tuning import answers, bracket
 from heteromig.campaigns.directory import Campaign, Wanted
 from heteromig.campaigns.rows import aligned, markdown_table
 from heteromig.core.units import format_duration_s
 from heteromig.core.verdict import ExitCode
 from heteromig.views.text import markdown_text, printable, sentence
-from heteromig.views.verdict_text import SIMULATED_NOTE
+from heteromig.views.verdict_text import warnings
 
 UNKNOWN = "n/a"
 _TITLES = ("SIDE", "ANSWER", "MEASURED", "LATENCY", "BRACKET", "NOISE", "RUNS")
@@ -93,8 +93,8 @@ def _rule(settings: TuneSettings) -> str:
 def answer_text(campaign: Campaign, campaign_dir: str, width: int) -> str:
     """What came of it, for a person."""
     lines = textwrap.wrap(sentence(_head(campaign)), width)
-    if campaign.asked.run.simulated:
-        lines += textwrap.wrap(SIMULATED_NOTE, width)
+    for warning in warnings(campaign.asked.run.isolation):
+        lines += textwrap.wrap(warning, width)
     rows = [_row(answer) for answer in answers_of(campaign)]
     if rows:
         lines += ["", *aligned(_TITLES, rows)]
@@ -108,12 +108,12 @@ def answer_markdown(campaign: Campaign) -> str:
     """The same for a ticket, with every run."""
     head = markdown_text(sentence(_head(campaign)))
     lines = [head, ""]
-    if campaign.asked.run.simulated:
-        lines += [f"> {SIMULATED_NOTE}", ""]
-    answers = answers_of(campaign)
-    if answers:
-        lines += [*markdown_table([title.lower() for title in _TITLES], [_row(answer) for answer in answers]), ""]
-        lines += [*(f"- {answer.side.value}: {markdown_text(sentence(answer.why))}" for answer in answers), ""]
+    for warning in warnings(campaign.asked.run.isolation):
+        lines += [f"> {warning}", ""]
+    known = answers_of(campaign)
+    if known:
+        lines += [*markdown_table([title.lower() for title in _TITLES], [_row(answer) for answer in known]), ""]
+        lines += [*(f"- {answer.side.value}: {markdown_text(sentence(answer.why))}" for answer in known), ""]
     return "\n".join([*lines, *markdown_table(_HISTORY, _history(campaign))])
 
 
@@ -174,8 +174,8 @@ def answer_figure(scenario: str, answer: Answer) -> float | None:
 
 
 def answers_of(campaign: Campaign) -> tuple[Answer, ...]:
-    """The answers of all sides that have one."""
-    return campaign.answer.answers if campaign.answer is not None else ()
+    """The answers of all sides that have one, also where the campaign did not come to its end."""
+    return answers(campaign.asked.tune, campaign.probes) if campaign.answer is None else campaign.answer.answers
 
 
 def _row(answer: Answer) -> tuple[str, ...]:

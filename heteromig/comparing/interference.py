@@ -29,6 +29,7 @@ from heteromig.comparing.measured import Measured
 from heteromig.comparing.settings import differences
 from heteromig.core.degradation import Better, Change, Judgement, Metric
 from heteromig.core.record import Tool
+from heteromig.core.spec import Isolation
 from heteromig.core.verdict import ExitCode
 from heteromig.results.estimates import CONFIDENCE
 from heteromig.results.metrics import METRICS, QPS, metric_of, primary_metric
@@ -47,6 +48,7 @@ class Origin(Struct, frozen=True):
     harness: str
     slices: str
     simulated: bool
+    isolation: Isolation
     began_at: str
     ended_at: str | None = None
 

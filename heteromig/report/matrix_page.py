@@ -21,7 +21,7 @@ from heteromig.report.words import length_words
 from heteromig.results.metrics import BRAKE, HEAT, POWER, POWER_CAP, QPS, SM_CLOCK, metric_of
 from heteromig.results.wording import percent
 from heteromig.views.text import crop, printable, sentence
-from heteromig.views.verdict_text import SIMULATED_NOTE
+from heteromig.views.verdict_text import warnings
 
 _UNKNOWN = "n/a"
 _TONES = {"answered": "good", "inconclusive": "warn", "going on": "warn"}
@@ -84,7 +84,7 @@ def render(found: Interference, directory: Path) -> str:
         exit_code=found.exit_code,
         tone=_TONES.get(found.status, "bad"),
         sentence=sentence(found.sentence),
-        banners=(SIMULATED_NOTE,) if found.origin.simulated else (),
+        banners=warnings(found.origin.isolation),
         facts=tuple(_facts(found)),
         worst=tuple(sentence(one.sentence) for one in found.worst),
         maps=maps,

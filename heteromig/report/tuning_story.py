@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 
@@ -28,10 +27,9 @@ from heteromig.campaign.tuning import bracket, knee, next_step, passed, spoiled
 from heteromig.campaigns.directory import Campaign, Entry, Wanted, read_campaign
 from heteromig.campaigns.wording import answers_of, conclusion, least_left_s
 from heteromig.core.errors import EvidenceError
-from heteromig.core.spec import Isolation
 from heteromig.report.links import links
 from heteromig.views.text import printable, sentence
-from heteromig.views.verdict_text import SIMULATED_NOTE, SOFT_NOTE
+from heteromig.views.verdict_text import warnings
 
 SIDES = {Side.ISOLATED: "Alone", Side.BESIDE: "Beside its backgrounds"}
 
@@ -149,9 +147,9 @@ def tell_tuning(campaign_dir: Path) -> TuningStory:
         status=status,
         exit_code=campaign.exit_code,
         sentence=words,
-        banners=tuple(_banners(campaign)),
+        banners=warnings(spec.isolation),
         settings=campaign.asked.tune,
-        sides=tuple(_side(campaign, side, left) for side in campaign.asked.tune.sides),
+        sides=tuple(_side(campaign, side) for side in campaign.asked.tune.sides),
         runs=tuple(
             _run(campaign_dir, campaign, number, entry) for number, entry in enumerate(campaign.entries, start=1)
         ),
@@ -172,13 +170,6 @@ def _can_be(entry: Entry) -> bool:
     return probe.rate_qps == entry.step.rate_qps and 0 <= (probe.misses or 0) <= max(probe.queries, 0)
 
 
-def _banners(campaign: Campaign) -> Iterator[str]:
-    if campaign.asked.run.simulated:
-        yield SIMULATED_NOTE
-    if campaign.asked.run.isolation is Isolation.SOFT:
-        yield SOFT_NOTE
-
-
 def _shown(campaign: Campaign) -> str:
     """All settings, a line each."""
     text = msgspec.json.format(msgspec.json.encode(campaign.asked), indent=2).decode()
@@ -192,7 +183,7 @@ def _next(campaign: Campaign) -> Next | None:
     return Next(step, least_left_s(campaign, step)) if isinstance(step, RunProbe | Confirm) else None
 
 
-def _side(campaign: Campaign, side: Side, left: Next | None) -> TunedSide:
+def _side(campaign: Campaign, side: Side) -> TunedSide:
     settings, probes = campaign.asked.tune, campaign.probes
     answer = next((one for one in answers_of(campaign) if one.side is side), None)
     ended = campaign.answer
@@ -201,7 +192,7 @@ def _side(campaign: Campaign, side: Side, left: Next | None) -> TunedSide:
         why = answer.why
     elif ended is not None and not isinstance(ended, Done) and ended.side is side:
         why = ended.why
-    elif ended is not None or (left is not None and left.step.side is not side):
+    elif not any(entry.step.side is side for entry in campaign.entries):
         why = "No run of it was made."
     return TunedSide(
         side=side,

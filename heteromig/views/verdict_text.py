@@ -9,6 +9,7 @@ from rich.text import Text
 
 from heteromig.core.clocks import ClockCheck
 from heteromig.core.overlap import BackgroundOverlap
+from heteromig.core.spec import Isolation
 from heteromig.core.units import NS_PER_S
 from heteromig.core.verdict import Reason
 from heteromig.views.text import fit, printable
@@ -29,6 +30,12 @@ COVERED_WORDS = {True: "yes", False: "NO", None: "not proven"}
 
 _COVERED_STYLES = {True: "green", False: "bold red", None: "yellow"}
 _STATUS_STYLES = {"valid": "bold green", "built": "bold green", "lenient": "bold yellow", "inconclusive": "bold yellow"}
+
+
+def warnings(isolation: Isolation) -> tuple[str, ...]:
+    """What whoever reads a result has to know before anything else."""
+    notes = {Isolation.SIMULATED: (SIMULATED_NOTE,), Isolation.SOFT: (SOFT_NOTE,), Isolation.HARDWARE: ()}
+    return notes[isolation]
 
 
 def append_verdict(

@@ -15,7 +15,7 @@ from heteromig.comparing.interference import Interference, Origin, Stop, interfe
 from heteromig.comparing.measured import Measured
 from heteromig.core.degradation import Judgement
 from heteromig.core.record import Tool
-from heteromig.core.spec import Goal
+from heteromig.core.spec import Goal, Isolation
 from heteromig.core.verdict import Verdict
 
 ORIGIN = Origin(
@@ -24,6 +24,7 @@ ORIGIN = Origin(
     harness="loadgen",
     slices="sim:a100-sxm-80gb/7x1g.10gb",
     simulated=True,
+    isolation=Isolation.SIMULATED,
     began_at="2026-01-01T00:00:00Z",
 )
 LOUD, QUIET = BackgroundSet("loud", ("bert",)), BackgroundSet("quiet", ("dlrm",))

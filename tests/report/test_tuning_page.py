@@ -10,7 +10,9 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from heteromig.campaign.probes import Side
 from heteromig.campaigns.directory import read_campaign, write_campaign
+from heteromig.campaigns.wording import answers_of
 from heteromig.core.errors import EvidenceError, UsageError
 from heteromig.report.making import Format, make_pages, page_of, report
 from heteromig.report.tuning_story import Fate, tell_tuning
@@ -151,7 +153,7 @@ def test_markdown_of_others_means_nothing(tunings: dict[str, Path]) -> None:
 # --- in a browser -----------------------------------------------------------------------------------------------------
 
 WORDS = {
-    "answered": ("ANSWERED (exit 0)", "17.5\N{NO-BREAK SPACE}% lower rate", "3 of 3 runs at full length passed"),
+    "answered": ("ANSWERED (exit 0)", "% lower rate", "3 of 3 runs at full length passed"),
     "not_possible": ("INCONCLUSIVE (exit 9)", "the lowest latency measured is", "How to go on"),
     "inconclusive": ("INCONCLUSIVE (exit 9)", "no answer", "not known", "it is another tuning"),
     "stopped": ("STOPPED (exit 5)", "3 came to nothing", "Background 3 (dlrm) exited with status 3", "--resume"),
@@ -207,7 +209,26 @@ def test_page_has_headings_heads_and_words_for_every_plot(
         "new Set([...document.querySelectorAll('svg [id]')].map(one => one.id)).size"
     )
     assert page.value("document.querySelectorAll('script, link[rel=stylesheet], iframe, object, embed').length") == 0
-    assert page.value("document.querySelectorAll('tbody th a').length") == 9, "every other run has a page"
+    runs = len(read_campaign(tunings["answered"]).entries)
+    assert page.value("document.querySelectorAll('tbody th a').length") == (runs + 1) // 2, "every other run has a page"
+
+
+def test_the_cost_is_that_of_the_answers(tunings: dict[str, Path]) -> None:
+    alone, beside = (one.rate_qps or 0.0 for one in answers_of(read_campaign(tunings["answered"])))
+    cost = f"{1 - beside / alone:.1%}".replace("%", "\N{NO-BREAK SPACE}% lower rate")
+    assert cost in html.unescape(report(tunings["answered"], Format.HTML))
+
+
+def test_one_side_is_known_while_the_other_goes_on(tunings: dict[str, Path], tmp_path: Path) -> None:
+    whole = read_campaign(tunings["answered"])
+    alone = sum(entry.step.side is Side.ISOLATED for entry in whole.entries)
+    campaign = replace(whole, entries=whole.entries[: alone + 1]).continued()
+    write_campaign(tmp_path, campaign)
+    (answer,) = answers_of(campaign)
+    story = tell_tuning(tmp_path)
+    assert [one.answer for one in story.sides] == [answer, None]
+    assert [one.why for one in story.sides] == [answer.why, "It is not known yet."]
+    assert f"{answer.rate_qps:g} qps" in report(tmp_path, Format.MD)
 
 
 def test_every_setting_is_in_the_page(tunings: dict[str, Path]) -> None:
