@@ -228,7 +228,7 @@ def test_one_side_is_known_while_the_other_goes_on(tunings: dict[str, Path], tmp
     story = tell_tuning(tmp_path)
     assert [one.answer for one in story.sides] == [answer, None]
     assert [one.why for one in story.sides] == [answer.why, "It is not known yet."]
-    assert f"{answer.rate_qps:g} qps" in report(tmp_path, Format.MD)
+    assert f"{answer.rate_qps:.5g} qps" in report(tmp_path, Format.MD)
 
 
 def test_every_setting_is_in_the_page(tunings: dict[str, Path]) -> None:
