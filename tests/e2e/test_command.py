@@ -172,7 +172,7 @@ def test_program_of_a_prefix_and_its_own_directory(run: Run, tmp_path: Path) -> 
     ("flags", "main", "words"),
     [
         (("--start-evidence", "timed"), {}, "there are none of measured, beside: leave it out"),
-        (("--main-mode", "accuracy"), {}, "--main-mode and --main-target-qps are LoadGen's"),
+        (("--main-mode", "accuracy"), {}, "--main-mode is LoadGen's"),
         ((), {"result": "(?P<p99_ms"}, "result of [command.measured] is '(?P<p99_ms', which is no regular"),
         ((), {"argv": ["{python}", "{slize}"]}, "holds {slize}, which stands for nothing"),
     ],

@@ -185,16 +185,16 @@ def test_a_series_puts_each_run_between_two_baselines(measure: Measure, compare:
 
 
 def test_interrupting_a_series_ends_the_run_in_hand_and_the_series(measure: Measure, compare: Compare) -> None:
-    command = measure("run", "--repeat", "1", "--start-time-buffer", "60s")
+    command = measure("run", "--repeat", "1", "--main-benchmark-duration", "60s")
     series_dir, _ = series_of(command)
-    buffering = f'"destination":"{Phase.BUFFERING.value}"'.encode()
-    until(lambda: [path for path in series_dir.glob("2*/events.jsonl") if buffering in path.read_bytes()], "buffering")
+    measuring = f'"destination":"{Phase.MAIN_RUNNING.value}"'.encode()
+    until(lambda: [path for path in series_dir.glob("2*/events.jsonl") if measuring in path.read_bytes()], "main")
     command.send(signal.SIGINT)
     finished = command.finish()
     series = read_series(series_dir)
     assert (finished.exit_code, series.exit_code) == (130, 130), finished.stderr
     assert [entry.exit_code for entry in series.entries] == [130]
-    assert "The series ended with run 1 of 3: SIGINT was received during buffering." in finished.stdout
+    assert "The series ended with run 1 of 3: SIGINT was received during main-running." in finished.stdout
     assert "Traceback" not in finished.stderr
     assert processes_with(str(command.home)) == {}
     refused = compare(series_dir)
