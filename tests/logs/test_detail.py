@@ -150,6 +150,7 @@ class TestOddLogs:
             "num_errors": 0,
             "errors": (),
             "audited": False,
+            "ended_by_queue": False,
             "metrics": {},
             "unreadable_lines": 0,
         }
