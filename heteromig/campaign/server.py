@@ -160,7 +160,7 @@ def _know(settings: TuneSettings, side: Side, start_qps: float, runs: Sequence[P
         start_qps=start_qps,
         short=short,
         full=full,
-        bracket=_bracket_of_all(settings, runs),
+        bracket=bracket_of(settings, runs),
         knee=knee_of(settings, runs),
     )
 
@@ -182,7 +182,7 @@ def knee_of(settings: TuneSettings, runs: Sequence[Probe]) -> Knee | None:
     most = most_misses(math.ceil(expected), settings.allowed_share)
     passing = (most + 0.5) / expected if most >= 0 else settings.allowed_share
     knee = fit(readings, passing, RUN_NOISE * settings.precision)
-    low = _bracket_of_all(settings, runs).low_qps
+    low = bracket_of(settings, runs).low_qps
     if knee is None or any(_disproves(knee, one) for one in readings if one.rate_qps == low):
         return None
     return knee
@@ -192,10 +192,6 @@ def _disproves(knee: Knee, reading: Reading) -> bool:
     """Whether the line would have had so many spells of late queries in that run that chance does not explain it."""
     late = knee.share_at(reading.rate_qps) * reading.queries
     return late / (knee.share * knee.spell_queries) >= UNLIKELY and reading.misses * FAR <= late
-
-
-def _bracket_of_all(settings: TuneSettings, runs: Sequence[Probe]) -> Bracket:
-    return bracket_of(settings, [run for run in runs if not run.confirms], [run for run in runs if run.confirms])
 
 
 def _rate(run: Probe) -> float:
@@ -211,11 +207,12 @@ def has_passed(settings: TuneSettings, run: Probe) -> bool:
     return run.outcome is Outcome.VALID
 
 
-def bracket_of(settings: TuneSettings, short: Sequence[Probe], full: Sequence[Probe]) -> Bracket:
+def bracket_of(settings: TuneSettings, runs: Sequence[Probe]) -> Bracket:
     """What full-length runs say, and of the short ones what does not contradict them.
 
     All full-length runs at a rate have to pass: it failed where one of them did.
     """
+    short, full = ([run for run in runs if run.confirms is confirms] for confirms in (False, True))
     failed = {_rate(run) for run in full if not has_passed(settings, run)}
     passed = {_rate(run) for run in full} - failed
     ceiling, floor = min(failed, default=math.inf), max(passed, default=0.0)

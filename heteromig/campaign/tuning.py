@@ -91,10 +91,7 @@ def bracket(settings: TuneSettings, side: Side, probes: Sequence[Probe]) -> Brac
     """Between which rates the answer of a side is, as far as its runs tell; without ends where nothing is searched."""
     if settings.scenario != SERVER:
         return Bracket(low_qps=None, high_qps=None)
-    runs = _telling(settings, side, probes)
-    return bracket_of(
-        settings, tuple(run for run in runs if not run.confirms), tuple(run for run in runs if run.confirms)
-    )
+    return bracket_of(settings, _telling(settings, side, probes))
 
 
 def passed(settings: TuneSettings, probe: Probe) -> bool:

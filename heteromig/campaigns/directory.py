@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +22,7 @@ from heteromig.campaign.probes import (
     Stopped,
     TuneSettings,
 )
+from heteromig.comparing.series import such_as
 from heteromig.core.errors import EvidenceError, UsageError
 from heteromig.core.record import Tool
 from heteromig.core.redaction import Redaction
@@ -30,7 +30,7 @@ from heteromig.core.spec import RunSpec
 from heteromig.core.verdict import ExitCode
 from heteromig.logs.files import read_regular
 from heteromig.runner.recording import TOOL
-from heteromig.runner.rundir import RUN_JSON, write_json
+from heteromig.runner.rundir import write_json
 
 CAMPAIGN_JSON = "campaign.json"
 SCHEMA_VERSION = 1
@@ -193,11 +193,9 @@ def refuse_campaign(directory: Path) -> None:
         EvidenceError: its index cannot be read.
     """
     if is_campaign(directory):
-        runs = [path.parent for path in sorted(directory.glob(f"*/{RUN_JSON}"))]
-        such = f", such as {shlex.quote(str(runs[min(1, len(runs) - 1)]))}" if runs else ""
         kind = _stamp(directory).kind
         said = f", or read its {kind}.md" if kind == MATRIX else f", or read its {CAMPAIGN_JSON}"
-        raise UsageError(f"{directory} is the directory of a {kind}: name one of its runs{such}{said}.")
+        raise UsageError(f"{directory} is the directory of a {kind}: name one of its runs{such_as(directory)}{said}.")
 
 
 def is_campaign(directory: Path) -> bool:

@@ -76,6 +76,12 @@ def is_series(directory: Path) -> bool:
     return (directory / SERIES_JSON).is_file()
 
 
+def such_as(directory: Path) -> str:
+    """An example of the runs in a directory of many, as the middle of a sentence; empty where there is none."""
+    runs = [path.parent for path in sorted(directory.glob(f"*/{RUN_JSON}"))]
+    return f", such as {shlex.quote(str(runs[min(1, len(runs) - 1)]))}" if runs else ""
+
+
 def refuse_series(directory: Path) -> None:
     """What is for one run cannot be done with a series.
 
@@ -83,11 +89,9 @@ def refuse_series(directory: Path) -> None:
         UsageError: it is the directory of a series.
     """
     if is_series(directory):
-        runs = [path.parent for path in sorted(directory.glob(f"*/{RUN_JSON}"))]
-        such = f", such as {shlex.quote(str(runs[min(1, len(runs) - 1)]))}" if runs else ""
         raise UsageError(
-            f"{directory} is the directory of a series: name one of its runs{such}, or see what they come to together "
-            f"with heteromig compare {shlex.quote(str(directory))}"
+            f"{directory} is the directory of a series: name one of its runs{such_as(directory)}, or see what "
+            f"they come to together with heteromig compare {shlex.quote(str(directory))}"
         )
 
 
