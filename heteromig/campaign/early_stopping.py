@@ -19,6 +19,7 @@ MANY, NEAREST, FARTHEST = 1000.0, 1.5, 3.0
 """Where so many misses are allowed, the answer is so many standard deviations below; 2.33 in the limit."""
 
 
+@lru_cache(maxsize=4096)
 def fewest_queries(misses: int, allowed_share: float) -> int:
     """The least number of queries, misses included, with which a run that has so many misses is VALID."""
     low, high = misses, misses + 1

@@ -107,8 +107,6 @@ def _settled(known: _Known) -> Answer | Inconclusive | None:
         return None
     exhausted = len(known.full) >= settings.most_confirmations
     best, target = _best(known), _target(known)
-    if best is not None and _is_open(known) and not exhausted:
-        return None
     if best is not None and (exhausted or target is None or target[0] < best * (1 + WORTH * settings.precision)):
         return _answer(known, best)
     if exhausted:
@@ -275,6 +273,8 @@ def _target(known: _Known) -> tuple[float, str] | None:
         ):
             rate = lowest
             why = f"below {_qps(known.bracket.low_qps)}, which passed; the fitted line leads far lower, and may be bent"
+    elif best is not None and (higher := _above(known, best)) is not None:
+        rate, why = higher, f"half way between {_qps(best)}, which passed, and what failed, for no line leads on"
     elif failed is not None:
         rate = max(known.bracket.low_qps or 0.0, failed * (1 - settings.precision))
         why = f"below {_qps(failed)}, which failed at full length"
@@ -283,6 +283,16 @@ def _target(known: _Known) -> tuple[float, str] | None:
     else:
         return None
     return settings.rounded(rate), why
+
+
+def _above(known: _Known, best: float) -> float | None:
+    """Half way to what failed, where runs tell of late queries, and that is farther away than the precision."""
+    settings = known.settings
+    failed = [_rate(run) for run in known.full if not has_passed(settings, run)]
+    nearest = min((*failed, known.bracket.high_qps or math.inf))
+    if settings.verdicts_only or known.bracket.low_qps != best or not math.isfinite(nearest):
+        return None
+    return math.sqrt(best * nearest) if nearest / best - 1 > settings.precision else None
 
 
 def _below(known: _Known, knee: Knee) -> float:
@@ -310,7 +320,7 @@ def _ready(known: _Known) -> bool:
     """Whether a confirmation is worth its time."""
     precision = known.settings.precision
     if known.full:
-        return not _is_open(known)
+        return True
     if known.bracket.low_qps is None:
         return False
     if known.settings.whole_rates and (known.bracket.high_qps or math.inf) <= known.bracket.low_qps + 1:
@@ -320,20 +330,6 @@ def _ready(known: _Known) -> bool:
     if known.settings.probe_s > LONGEST * known.settings.full_s:
         return True
     return _known_well(known) or known.bracket.width <= RUN_NOISE * precision
-
-
-def _is_open(known: _Known) -> bool:
-    """Whether short runs are to go on after what was confirmed, because no line leads on and the bracket is wide."""
-    low, high = known.bracket.low_qps, known.bracket.high_qps
-    return (
-        known.knee is None
-        and low is not None
-        and low == _best(known)
-        and high is not None
-        and not known.settings.verdicts_only
-        and len(known.short) < known.settings.most_probes
-        and known.bracket.width > known.settings.precision
-    )
 
 
 def _known_well(known: _Known) -> bool:

@@ -287,9 +287,10 @@ def test_a_line_that_says_far_more_is_late_than_is_leads_nowhere() -> None:
 def test_a_confirmation_that_disproves_the_line_is_not_the_answer_where_the_bracket_is_wide() -> None:
     runs = [probe(1190.0, 100), probe(1297.0, 300), confirmation(1275.0, 0)]
     step = next_step(server(), runs)
-    assert isinstance(step, RunProbe)
-    assert "half way between 1275 qps, which passed, and 1297 qps, which failed" in step.why
-    narrow = [*runs, probe(1281.0, 4800)]
+    assert isinstance(step, Confirm)
+    assert step.rate_qps == pytest.approx(math.sqrt(1275 * 1297), rel=1e-5)
+    assert "half way between 1275 qps, which passed" in step.why
+    narrow = [*runs, confirmation(1281.0, 48_000)]
     assert answer_of(next_step(server(), narrow)).rate_qps == pytest.approx(1275.0)
 
 
