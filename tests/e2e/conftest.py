@@ -19,6 +19,7 @@ Say = Callable[..., Command]
 BASE = ("--runs-dir", "runs", "--slices", BOARD, "--background-benchmarks", "dlrm", "--start-time-buffer", "0")
 LIMITS = ("--clean-stop", "5s", "--grace", "5s")
 FLAGS = (*BASE, *LIMITS)
+QUICK = ("--harness", "quick", "--main-benchmark-duration", "700ms")
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +50,23 @@ def run(tmp_path: Path, engines: Path) -> Iterator[Start]:
 @pytest.fixture
 def quick(tmp_path: Path) -> Iterator[Start]:
     """Start `heteromig run` with workers that are up at once."""
-    yield from _starting(tmp_path, "tests.e2e.quick", ("--harness", "quick", "--main-benchmark-duration", "700ms"))
+    yield from _starting(tmp_path, "tests.e2e.quick", QUICK)
+
+
+@pytest.fixture
+def measure(tmp_path: Path) -> Iterator[Start]:
+    """Start any command that measures, with workers that are up at once."""
+    started: list[RunCommand] = []
+
+    def start(command: str, *more: str, harness: tuple[str, ...] = QUICK, **environ: str) -> RunCommand:
+        argv = (command, *FLAGS, *harness, *more)
+        name = f"{command}{len(started)}"
+        started.append(RunCommand(tmp_path, argv, environ=environ, module="tests.e2e.quick", name=name))
+        return started[-1]
+
+    yield start
+    for command in started:
+        command.close()
 
 
 def _starting(home: Path, module: str, flags: tuple[str, ...]) -> Iterator[Start]:

@@ -21,30 +21,13 @@ from heteromig.core.phases import Phase
 from heteromig.core.spec import Goal
 from heteromig.runner.rundir import REPORT, RUN_JSON
 from heteromig.runner.verification import retell, verify_run
-from tests.e2e.conftest import FLAGS, Say
+from tests.e2e.conftest import FLAGS, QUICK, Say, Start
 from tests.e2e.product import Command, Finished, RunCommand, processes_with, until
 from tests.e2e.strangers import slices_of, stranger
 
-QUICK = ("--harness", "quick", "--main-benchmark-duration", "700ms")
 HOST = ("--slices", "sim:2xa30/4x1g.6gb", "--gpu", "0", "--sample-period", "100ms")
 
-Measure = Callable[..., RunCommand]
 Compare = Callable[..., Finished]
-
-
-@pytest.fixture
-def measure(tmp_path: Path) -> Iterator[Measure]:
-    """Start `heteromig run` or `baseline` with workers that are up at once."""
-    started: list[RunCommand] = []
-
-    def start(command: str, *more: str) -> RunCommand:
-        argv = (command, *FLAGS, *QUICK, *more)
-        started.append(RunCommand(tmp_path, argv, environ={}, module="tests.e2e.quick", name=f"run{len(started)}"))
-        return started[-1]
-
-    yield start
-    for command in started:
-        command.close()
 
 
 @pytest.fixture
@@ -91,7 +74,7 @@ def change_figures(run_dir: Path, factor: float) -> Path:
 # --- baselines --------------------------------------------------------------------------------------------------------
 
 
-def test_a_baseline_is_a_run_of_main_alone(measure: Measure) -> None:
+def test_a_baseline_is_a_run_of_main_alone(measure: Start) -> None:
     command = measure("baseline")
     record = command.expect(0)
     assert (record.goal, [worker.role for worker in record.workers]) == ("baseline", ["main"])
@@ -105,7 +88,7 @@ def test_a_baseline_is_a_run_of_main_alone(measure: Measure) -> None:
     assert (found.verdict.status, found.device_guards) == ("valid", record.device_guards)
 
 
-def test_a_baseline_is_refused_while_another_gpu_is_in_use(measure: Measure, say: Say) -> None:
+def test_a_baseline_is_refused_while_another_gpu_is_in_use(measure: Start, say: Say) -> None:
     busy = slices_of(say, HOST[1])[-1]
     with stranger(busy) as pid:
         command = measure("baseline", *HOST)
@@ -120,7 +103,7 @@ def test_a_baseline_is_refused_while_another_gpu_is_in_use(measure: Measure, say
     assert remark in " ".join(allowed.finish().stdout.split())
 
 
-def test_a_baseline_ends_when_somebody_comes(measure: Measure, say: Say) -> None:
+def test_a_baseline_ends_when_somebody_comes(measure: Start, say: Say) -> None:
     busy = slices_of(say, HOST[1])[-1]
     command = measure("baseline", *HOST, "--main-benchmark-duration", "60s")
     command.wait_for(ev.TimedSectionBegan, 0)
@@ -132,7 +115,7 @@ def test_a_baseline_ends_when_somebody_comes(measure: Measure, say: Say) -> None
 # --- series -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_series_puts_each_run_between_two_baselines(measure: Measure, compare: Compare, say: Say) -> None:
+def test_a_series_puts_each_run_between_two_baselines(measure: Start, compare: Compare, say: Say) -> None:
     command = measure("run", "--repeat", "2", "--report")
     finished = command.finish()
     series_dir, series = series_of(command)
@@ -184,7 +167,7 @@ def test_a_series_puts_each_run_between_two_baselines(measure: Measure, compare:
     assert find_baseline(baseline, retell(baseline)) is None, "it is one itself"
 
 
-def test_interrupting_a_series_ends_the_run_in_hand_and_the_series(measure: Measure, compare: Compare) -> None:
+def test_interrupting_a_series_ends_the_run_in_hand_and_the_series(measure: Start, compare: Compare) -> None:
     command = measure("run", "--repeat", "1", "--main-benchmark-duration", "60s")
     series_dir, _ = series_of(command)
     measuring = f'"destination":"{Phase.MAIN_RUNNING.value}"'.encode()
@@ -224,7 +207,7 @@ def test_a_run_that_fails_ends_its_series(tmp_path: Path) -> None:
         (("--dry-run",), "--repeat is for run"),
     ],
 )
-def test_series_that_are_refused_make_no_directory(measure: Measure, more: tuple[str, ...], words: str) -> None:
+def test_series_that_are_refused_make_no_directory(measure: Start, more: tuple[str, ...], words: str) -> None:
     command = measure("run", "--repeat", "1", *more)
     finished = command.finish()
     assert finished.exit_code == 2
@@ -236,7 +219,7 @@ def test_series_that_are_refused_make_no_directory(measure: Measure, more: tuple
 
 
 @pytest.fixture
-def pair(measure: Measure) -> tuple[Path, Path]:
+def pair(measure: Start) -> tuple[Path, Path]:
     """A baseline and a run."""
     alone, beside = measure("baseline"), None
     alone.expect(0)
@@ -246,7 +229,7 @@ def pair(measure: Measure) -> tuple[Path, Path]:
     return baseline_dir, beside.run_dir
 
 
-def test_comparing(pair: tuple[Path, Path], compare: Compare, measure: Measure) -> None:
+def test_comparing(pair: tuple[Path, Path], compare: Compare, measure: Start) -> None:
     """One test for all that needs a baseline and a run, which take longest."""
     baseline, run = pair
 
@@ -304,7 +287,7 @@ def test_what_is_not_valid_is_not_compared(pair: tuple[Path, Path], compare: Com
     assert "is inconclusive (exit 9), and was compared all the same." in " ".join(forced.stdout.split())
 
 
-def test_a_figure_that_is_none_is_missing(measure: Measure, compare: Compare) -> None:
+def test_a_figure_that_is_none_is_missing(measure: Start, compare: Compare) -> None:
     command = measure("run")
     command.expect(0)
     run = command.run_dir

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import signal
-from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -21,30 +21,17 @@ from heteromig.core.phases import Phase
 from heteromig.core.spec import Goal
 from heteromig.runner.journal import read_journal
 from heteromig.runner.verification import verify_run
-from tests.e2e.conftest import FLAGS, Say
+from tests.e2e.conftest import FLAGS, QUICK, Say, Start
 from tests.e2e.product import RunCommand, processes_with, until
 from tests.e2e.strangers import slices_of, stranger
 
-QUICK = ("--harness", "quick", "--main-benchmark-duration", "700ms")
 ONCE = ("--repetitions", "1")
-
-Matrix = Callable[..., RunCommand]
 
 
 @pytest.fixture
-def matrix(tmp_path: Path) -> Iterator[Matrix]:
+def matrix(measure: Start) -> Start:
     """Start `heteromig matrix` with workers that are up at once."""
-    started: list[RunCommand] = []
-
-    def start(*more: str, **environ: str) -> RunCommand:
-        argv = ("matrix", *FLAGS, *QUICK, *more)
-        name = f"matrix{len(started)}"
-        started.append(RunCommand(tmp_path, argv, environ=environ, module="tests.e2e.quick", name=name))
-        return started[-1]
-
-    yield start
-    for command in started:
-        command.close()
+    return partial(measure, "matrix")
 
 
 def matrix_of(command: RunCommand) -> tuple[Path, MatrixIndex]:
@@ -53,7 +40,7 @@ def matrix_of(command: RunCommand) -> tuple[Path, MatrixIndex]:
     return path.parent, read_matrix(path.parent)
 
 
-def test_each_cell_is_measured_alone_and_beside_by_turns(matrix: Matrix, say: Say) -> None:
+def test_each_cell_is_measured_alone_and_beside_by_turns(matrix: Start, say: Say) -> None:
     sets = ("--background-set", "loud=dlrm,rnnt", "--one-at-a-time", "--repetitions", "2")
     command = matrix(*sets, "--json")
     finished = command.finish()
@@ -111,7 +98,7 @@ def test_each_cell_is_measured_alone_and_beside_by_turns(matrix: Matrix, say: Sa
     assert "is the directory of a matrix, and this is tune" in tuning.stderr
 
 
-def test_an_interrupted_matrix_goes_on_where_it_was(matrix: Matrix) -> None:
+def test_an_interrupted_matrix_goes_on_where_it_was(matrix: Start) -> None:
     flags = (*ONCE, "--start-time-buffer", "1s")
     command = matrix(*flags)
     buffering = f'"destination":"{Phase.BUFFERING.value}"'.encode()
@@ -145,7 +132,7 @@ def test_an_interrupted_matrix_goes_on_where_it_was(matrix: Matrix) -> None:
     assert [one["status"] for one in json.loads((directory / "matrix.json").read_bytes())["cells"]] == ["complete"]
 
 
-def test_a_cell_whose_background_dies_is_a_hole(matrix: Matrix) -> None:
+def test_a_cell_whose_background_dies_is_a_hole(matrix: Start) -> None:
     command = matrix(*ONCE, "--json", QUICK_BACKGROUND="crashing")
     finished = command.finish()
     directory, index = matrix_of(command)
@@ -167,7 +154,7 @@ def test_a_cell_whose_background_dies_is_a_hole(matrix: Matrix) -> None:
     assert "resnet50 offline beside dlrm: throughput: " in again.stderr, "what stood in the way is gone"
 
 
-def test_a_busy_host_ends_it_and_it_goes_on(matrix: Matrix, say: Say) -> None:
+def test_a_busy_host_ends_it_and_it_goes_on(matrix: Start, say: Say) -> None:
     host = ("--slices", "sim:2xa30/4x1g.6gb", "--gpu", "0", *ONCE)
     busy = slices_of(say, host[1])[-1]
     with stranger(busy) as pid:
@@ -205,7 +192,7 @@ def test_a_busy_host_ends_it_and_it_goes_on(matrix: Matrix, say: Say) -> None:
         (("--repetitions", "0"), "raise the repetitions"),
     ],
 )
-def test_what_is_refused_makes_no_directory(matrix: Matrix, more: tuple[str, ...], words: str) -> None:
+def test_what_is_refused_makes_no_directory(matrix: Start, more: tuple[str, ...], words: str) -> None:
     command = matrix(*more)
     finished = command.finish()
     assert finished.exit_code == 2
@@ -213,7 +200,7 @@ def test_what_is_refused_makes_no_directory(matrix: Matrix, more: tuple[str, ...
     assert not list(command.runs.glob("2*"))
 
 
-def test_a_plan_launches_nothing(matrix: Matrix) -> None:
+def test_a_plan_launches_nothing(matrix: Start) -> None:
     command = matrix("--dry-run", "--background-set", "loud=dlrm,rnnt", "--one-at-a-time")
     finished = command.finish()
     assert finished.exit_code == 0

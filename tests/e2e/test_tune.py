@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -16,28 +16,14 @@ from heteromig.core.phases import Phase
 from heteromig.core.spec import Goal
 from heteromig.runner.journal import read_journal
 from heteromig.runner.verification import verify_run
-from tests.e2e.conftest import FLAGS
+from tests.e2e.conftest import Start
 from tests.e2e.product import DEADLINE_S, RunCommand, processes_with, until
-
-QUICK = ("--harness", "quick", "--main-benchmark-duration", "700ms")
-
-Tune = Callable[..., RunCommand]
 
 
 @pytest.fixture
-def tune(tmp_path: Path) -> Iterator[Tune]:
+def tune(measure: Start) -> Start:
     """Start `heteromig tune` with workers that are up at once."""
-    started: list[RunCommand] = []
-
-    def start(*more: str, harness: tuple[str, ...] = QUICK, **environ: str) -> RunCommand:
-        argv = ("tune", *FLAGS, *harness, *more)
-        name = f"tune{len(started)}"
-        started.append(RunCommand(tmp_path, argv, environ=environ, module="tests.e2e.quick", name=name))
-        return started[-1]
-
-    yield start
-    for command in started:
-        command.close()
+    return partial(measure, "tune")
 
 
 def campaign_of(command: RunCommand) -> tuple[Path, Campaign]:
@@ -53,7 +39,7 @@ def background_pid(run_dir: Path) -> int:
     return spawned.pid
 
 
-def test_offline_is_tuned_alone_and_then_beside_backgrounds_that_stay(tune: Tune) -> None:
+def test_offline_is_tuned_alone_and_then_beside_backgrounds_that_stay(tune: Start) -> None:
     command = tune("--confirm", "2", "--json")
     finished = command.finish()
     campaign_dir, campaign = campaign_of(command)
@@ -76,7 +62,7 @@ def test_offline_is_tuned_alone_and_then_beside_backgrounds_that_stay(tune: Tune
     assert "confirmation 2 of 2" in finished.stderr
 
 
-def test_an_interrupted_tuning_goes_on_where_it_was(tune: Tune) -> None:
+def test_an_interrupted_tuning_goes_on_where_it_was(tune: Start) -> None:
     command = tune("--start-time-buffer", "1s")
     running = f'"destination":"{Phase.MAIN_RUNNING.value}"'.encode()
     campaign_dir, _ = campaign_of(command)
@@ -117,7 +103,7 @@ def test_an_interrupted_tuning_goes_on_where_it_was(tune: Tune) -> None:
     assert read_campaign(campaign_dir).entries == again.entries, "nothing was left to do"
 
 
-def test_backgrounds_that_keep_dying_stop_it_with_their_reason(tune: Tune) -> None:
+def test_backgrounds_that_keep_dying_stop_it_with_their_reason(tune: Start) -> None:
     command = tune(QUICK_BACKGROUND="crashing")
     finished = command.finish()
     campaign_dir, campaign = campaign_of(command)
@@ -132,7 +118,7 @@ def test_backgrounds_that_keep_dying_stop_it_with_their_reason(tune: Tune) -> No
     assert processes_with(str(command.home)) == {}
 
 
-def test_a_main_that_fails_stops_it_at_once(tune: Tune) -> None:
+def test_a_main_that_fails_stops_it_at_once(tune: Start) -> None:
     command = tune("--isolated", QUICK_MAIN="crashing")
     finished = command.finish()
     assert finished.exit_code == 5, finished.stderr
@@ -140,7 +126,7 @@ def test_a_main_that_fails_stops_it_at_once(tune: Tune) -> None:
     assert len(campaign_of(command)[1].entries) == 1
 
 
-def test_server_counts_its_late_queries(tune: Tune, engines: Path) -> None:
+def test_server_counts_its_late_queries(tune: Start, engines: Path) -> None:
     """On a machine that is busy with something else no rate may pass as often as it must, which is an answer too."""
     harness = ("--harness", "loadgen", "--main-benchmark-duration", "2s", "--engines-dir", str(engines))
     server = ("--main-scenario", "server", "--isolated", "--start-qps", "4000", "--precision", "0.2")
@@ -172,7 +158,7 @@ def test_server_counts_its_late_queries(tune: Tune, engines: Path) -> None:
         (("--json", "--format", "md"), "choose one"),
     ],
 )
-def test_what_is_refused_makes_no_directory(tune: Tune, more: tuple[str, ...], words: str) -> None:
+def test_what_is_refused_makes_no_directory(tune: Start, more: tuple[str, ...], words: str) -> None:
     command = tune(*more)
     finished = command.finish()
     assert finished.exit_code == 2
