@@ -11,7 +11,7 @@ from heteromig.campaign.probes import Confirm, Probe, RunProbe, Side, TuneSettin
 from heteromig.campaign.tuning import next_step
 from heteromig.campaigns.directory import Campaign, Entry, Wanted, write_campaign
 from heteromig.campaigns.probing import probe_of, spec_of, why_of
-from heteromig.campaigns.wording import begun_line, ended_line
+from heteromig.campaigns.wording import begun_line, ended_line, progress_of
 from heteromig.comparing.measured import main_of
 from heteromig.core.errors import EvidenceError, HeteromigError
 from heteromig.core.record import RunRecord
@@ -22,9 +22,10 @@ from heteromig.logs.loadgen import DETAIL_LOG
 from heteromig.runner.crew import Crew
 from heteromig.runner.journal import read_journal
 from heteromig.runner.session import Outcome
+from heteromig.views.campaign_bar import CampaignProgress
 
-Execute = Callable[[RunSpec, Crew | None], Outcome]
-"""Does one run to its end, into the directory of the campaign."""
+Execute = Callable[[RunSpec, Crew | None, CampaignProgress], Outcome]
+"""Does one run to its end, into the directory of the campaign, and may show how far that is."""
 Tell = Callable[[str], None]
 """Takes a line for people."""
 
@@ -49,7 +50,7 @@ def tune(
             first = all(entry.step.side is not step.side for entry in campaign.entries)
             spec = spec_of(step, specs, first=first)
             began_s = time.monotonic()
-            outcome = execute(spec, crew if spec.keeps_backgrounds else None)
+            outcome = execute(spec, crew if spec.keeps_backgrounds else None, progress_of(campaign, step))
             verdict = outcome.record.verdict
             entry = Entry(
                 step=step,

@@ -11,6 +11,7 @@ from heteromig.campaigns.directory import Campaign, Wanted
 from heteromig.campaigns.rows import aligned, markdown_table
 from heteromig.core.units import format_duration_s
 from heteromig.core.verdict import ExitCode
+from heteromig.views.campaign_bar import CampaignProgress
 from heteromig.views.text import markdown_text, printable, sentence
 from heteromig.views.verdict_text import warnings
 
@@ -30,6 +31,25 @@ def begun_line(campaign: Campaign, step: Wanted) -> str:
     left = format_duration_s(round(least_left_s(campaign, step)))
     what = f"{rate_words(step.rate_qps)} for {format_duration_s(step.duration_s)}{confirming}"
     return sentence(f"{number}: {step.side.value}, {what}: {step.why}; at least {left} left")
+
+
+def progress_of(campaign: Campaign, step: Wanted) -> CampaignProgress:
+    """How far it is at least, for the picture of the run in hand."""
+    settings = campaign.asked.tune
+    found = bracket(settings, step.side, campaign.probes)
+    known = f", bracket {bracket_words(found)}" if found.low_qps is not None or found.high_qps is not None else ""
+    confirming = f", confirmation {step.number} of {step.of}" if isinstance(step, Confirm) else ""
+    this_s, *later_s = _least_runs_s(campaign, step)
+    return CampaignProgress(
+        campaign="tune",
+        number=len(campaign.entries) + 1,
+        of=len(campaign.entries) + 1 + len(later_s),
+        what=f"{step.side.value} {rate_words(step.rate_qps)}{confirming}{known}",
+        took_s=sum(entry.took_s for entry in campaign.entries),
+        left_s=this_s + sum(later_s),
+        after_s=sum(later_s),
+        at_least=True,
+    )
 
 
 def ended_line(campaign: Campaign) -> str:
@@ -52,6 +72,11 @@ def ended_line(campaign: Campaign) -> str:
 
 def least_left_s(campaign: Campaign, step: Wanted) -> float:
     """How long it takes at least from the beginning of a run: all that is surely still to come, if all of it passes."""
+    return sum(_least_runs_s(campaign, step))
+
+
+def _least_runs_s(campaign: Campaign, step: Wanted) -> list[float]:
+    """How long that run takes, and each that surely follows it."""
     settings = campaign.asked.tune
     more_s = sum(entry.took_s - entry.step.duration_s for entry in campaign.entries) / max(1, len(campaign.entries))
     sides = settings.sides[settings.sides.index(step.side) + 1 :]
@@ -60,7 +85,7 @@ def least_left_s(campaign: Campaign, step: Wanted) -> float:
     runs += [settings.full_s] * (settings.confirmations - confirmed)
     for _ in sides:
         runs += [settings.probe_s] * _FIRST_PROBES + [settings.full_s] * settings.confirmations
-    return sum(duration_s + more_s for duration_s in runs)
+    return [duration_s + more_s for duration_s in runs]
 
 
 def plan_text(settings: TuneSettings, spec_text: str) -> str:

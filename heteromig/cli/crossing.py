@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import sys
 import time
@@ -18,6 +17,7 @@ from heteromig.campaigns.matrix_index import MatrixIndex, begin_matrix, resume_m
 from heteromig.campaigns.matrix_wording import answer_csv, answer_markdown, answer_text, plan_text, progress_of
 from heteromig.cli.command import Format
 from heteromig.cli.executing import Showing, execute_shown, shows_live
+from heteromig.cli.informing import tell
 from heteromig.cli.printing import say
 from heteromig.cli.reporting import make_own_report
 from heteromig.comparing.interference import Interference
@@ -79,14 +79,13 @@ def _measure(campaign_dir: Path, index: MatrixIndex, asked: Asking, how: Shown) 
     def execute(spec: RunSpec, index: MatrixIndex, step: RunCell) -> Outcome:
         return execute_shown(spec, shown, how.sampler_faults, campaign_dir, campaign=progress_of(index, step))
 
-    def tell(line: str) -> None:
+    def inform(line: str) -> None:
         if not showing.quiet:
-            with contextlib.suppress(OSError):  # the terminal may be gone, and the files are still to be written
-                typer.echo(line, err=True)
+            tell(line)
 
     if not index.entries:
-        tell(plan_text(asked, width_of(sys.stderr)) + "\n")
-    index, found = measure_matrix(campaign_dir, index, asked.specs, execute, tell)
+        inform(plan_text(asked, width_of(sys.stderr)) + "\n")
+    index, found = measure_matrix(campaign_dir, index, asked.specs, execute, inform)
     _write(campaign_dir, found)
     _print(campaign_dir, found, json=showing.json, output=how.output)
     if showing.report:

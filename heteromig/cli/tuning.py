@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
-import typer
 
 from heteromig.campaign.probes import Side, TuneSettings
 from heteromig.campaign.tuning import next_step
@@ -19,6 +18,7 @@ from heteromig.campaigns.probing import spec_of
 from heteromig.campaigns.tuning import tune
 from heteromig.campaigns.wording import answer_markdown, answer_text, plan_text
 from heteromig.cli.executing import Showing, execute_shown, shows_live
+from heteromig.cli.informing import tell
 from heteromig.cli.planning import print_plan
 from heteromig.cli.printing import say
 from heteromig.cli.reporting import make_own_report
@@ -30,6 +30,7 @@ from heteromig.runner.crew import Crew
 from heteromig.runner.rundir import create_series_dir
 from heteromig.runner.session import Outcome
 from heteromig.runner.trust import require_unshared
+from heteromig.views.campaign_bar import CampaignProgress
 from heteromig.views.console import print_report_made
 from heteromig.views.output import width_of
 
@@ -67,14 +68,16 @@ def execute_tuning(asked: Tuning, showing: Showing, sampler_faults: Path | None)
 
     shown = msgspec.structs.replace(showing, quiet=showing.quiet or not shows_live(showing))
 
-    def execute(spec: RunSpec, crew: Crew | None) -> Outcome:
-        return execute_shown(spec, shown, sampler_faults, campaign_dir, crew)
+    def execute(spec: RunSpec, crew: Crew | None, progress: CampaignProgress) -> Outcome:
+        return execute_shown(spec, shown, sampler_faults, campaign_dir, crew, campaign=progress)
 
-    def tell(line: str) -> None:
+    def inform(line: str) -> None:
         if not showing.quiet:
-            typer.echo(line, err=True)
+            tell(line)
 
-    campaign = tune(campaign_dir, campaign, specs, execute, tell)
+    if not campaign.entries:
+        inform(plan_text(settings, f"{whole.main.benchmark} {whole.main.scenario}") + "\n")
+    campaign = tune(campaign_dir, campaign, specs, execute, inform)
     _conclude(campaign_dir, campaign, json=showing.json, markdown=asked.markdown)
     if showing.report:
         page = make_own_report(campaign_dir, quiet=showing.quiet)
@@ -123,4 +126,4 @@ def _conclude(campaign_dir: Path, campaign: Campaign, *, json: bool, markdown: b
     else:
         say(answer_text(campaign, str(campaign_dir), width_of(sys.stdout)))
     if campaign.answer is None and not json:
-        typer.echo(f"To go on, say the same again with --resume {shlex.quote(str(campaign_dir))}", err=True)
+        tell(f"To go on, say the same again with --resume {shlex.quote(str(campaign_dir))}")

@@ -32,9 +32,9 @@ class LiveTable:
         self._screen = io.StringIO()
         self._console = Console(file=self._screen, force_terminal=True, highlight=False)
         self._console.size = outlet.size()
+        self._moments = Moments(run_id="", begun_ns=0, entered_ns=0, campaign=campaign)
         self._live = self._new_live()
         self._started = False
-        self._moments = Moments(run_id="", begun_ns=0, entered_ns=0, campaign=campaign)
         self._run: Run | None = None
         self._last_lines: dict[int, str] = {}
 
@@ -66,7 +66,7 @@ class LiveTable:
             self._draw(run, now_ns)
 
     def end(self, at_ns: MonotonicNs) -> None:
-        """Leave the last picture where it is, and give the cursor back."""
+        """Leave the last picture where it is, or that of one run of many to the line about it; give the cursor back."""
         if self._run is not None and not self._outlet.behind:
             self._draw(self._run, at_ns)
         if self._started:
@@ -106,6 +106,7 @@ class LiveTable:
             redirect_stdout=False,
             redirect_stderr=False,
             vertical_overflow="crop",
+            transient=self._moments.campaign is not None,
         )
 
     def _show(self) -> None:

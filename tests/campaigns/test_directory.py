@@ -32,7 +32,15 @@ from heteromig.campaigns.directory import (
     resume,
     write_campaign,
 )
-from heteromig.campaigns.wording import answer_markdown, answer_text, begun_line, ended_line, least_left_s, plan_text
+from heteromig.campaigns.wording import (
+    answer_markdown,
+    answer_text,
+    begun_line,
+    ended_line,
+    least_left_s,
+    plan_text,
+    progress_of,
+)
 from heteromig.cli.main import app
 from heteromig.core.errors import EvidenceError, UsageError
 from heteromig.core.spec import CommandSpec, RunSpec
@@ -215,6 +223,18 @@ def test_the_time_left_counts_what_is_confirmed_already(home: Path) -> None:
     campaign = begun(home, confirm=3)
     step = Confirm(side=Side.BESIDE, rate_qps=1.0, duration_s=600.0, why="", number=2, of=3)
     assert least_left_s(campaign, step) == 1200.0
+
+
+def test_the_picture_of_a_run_says_how_far_all_of_it_is(home: Path) -> None:
+    campaign = driven(begun(home), SERVER, most=3)
+    step = Confirm(side=Side.ISOLATED, rate_qps=350.0, duration_s=600.0, why="", number=1, of=1)
+    progress = progress_of(campaign, step)
+    assert (progress.number, progress.of) == (4, 6), "it, and beside its neighbours a short run and a confirmation"
+    assert progress.what.startswith("isolated 350 qps, confirmation 1 of 1, bracket ")
+    assert progress.at_least
+    assert progress.left_s == least_left_s(campaign, step)
+    assert progress.left_s - progress.after_s >= 600.0
+    assert progress.took_s == sum(entry.took_s for entry in campaign.entries)
 
 
 def test_the_answer_is_told(home: Path) -> None:

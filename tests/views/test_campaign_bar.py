@@ -23,6 +23,12 @@ def test_the_time_left_falls_until_the_run_takes_longer_than_expected() -> None:
     assert "╌" * 20 in text_of(replace(PROGRESS, took_s=0.0, left_s=0.0, after_s=0.0), 0.0)
 
 
+def test_where_nobody_knows_how_many_runs_there_will_be_both_figures_are_bounds() -> None:
+    text = text_of(replace(PROGRESS, at_least=True), 0.0)
+    assert text.startswith("matrix 3 of at least 8 ━")
+    assert "  at least 1:00 min left  " in text
+
+
 def test_it_is_the_first_line_of_the_picture_and_as_wide_as_that() -> None:
     story = Story().discover()
     moments = Moments(run_id="a-run", begun_ns=story.now_ns, entered_ns=story.now_ns, campaign=PROGRESS)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 
+from heteromig.views.campaign_bar import CampaignProgress
 from heteromig.views.live import LiveTable
 from heteromig.views.outlet import Outlet
 from tests.views.stories import Story
@@ -12,8 +13,11 @@ HIDE_CURSOR = "\x1b[?25l"
 SHOW_CURSOR = "\x1b[?25h"
 
 
-def table_on(tty: Terminal, story: Story) -> LiveTable:
-    table = LiveTable(Outlet(tty.stream))
+ERASE_LINE_ABOVE = "\x1b[1A\x1b[2K"
+
+
+def table_on(tty: Terminal, story: Story, campaign: CampaignProgress | None = None) -> LiveTable:
+    table = LiveTable(Outlet(tty.stream), campaign)
     table.begin("runs/20260401T120000Z-resnet50", story.now_ns)
     return table
 
@@ -43,6 +47,23 @@ def test_a_tick_draws_and_the_end_leaves_the_last_picture() -> None:
         table.end(story.now_ns)
         text = tty.read(SHOW_CURSOR)
         assert "buffering: 1.0 s left" in text
+
+
+def test_the_picture_of_one_run_of_many_makes_way_for_the_line_about_it() -> None:
+    progress = CampaignProgress("tune", number=2, of=5, what="alone", took_s=1.0, left_s=9.0, after_s=5.0)
+    with terminal() as tty:
+        story = buffering()
+        table = table_on(tty, story, progress)
+        table.transition(story.run, story.run.phase, story.run.phase, story.entered_ns)
+        table.end(story.now_ns)
+        text = tty.read(SHOW_CURSOR)
+        _, name, last_picture = text.rpartition("tune 2 of 5")
+        assert name
+        picture, erase, _ = last_picture.partition(ERASE_LINE_ABOVE)
+        assert "0006beef" in picture
+        assert erase
+        # The cursor is below the last line, and goes to where the first was.
+        assert last_picture.count(ERASE_LINE_ABOVE) == picture.count("\n")
 
 
 def test_nothing_is_drawn_between_ticks() -> None:
