@@ -45,7 +45,8 @@ from heteromig.runner.clock import Clock, SystemClock, rfc3339
 from heteromig.runner.config import to_toml
 from heteromig.runner.journal import Header
 from heteromig.runner.liveness import goes_on
-from heteromig.runner.rundir import RUN_JSON, FileHash, hash_files
+from heteromig.runner.recording import read_record
+from heteromig.runner.rundir import FileHash, hash_files
 from heteromig.runner.verification import Retold, retell
 from heteromig.views.plan_view import command_lines
 from heteromig.views.summary import next_steps, observer_words, result_words
@@ -174,12 +175,9 @@ def _degradation(run_dir: Path, told: Retold) -> Degradation | None:
 def _read_record(run_dir: Path) -> tuple[RunRecord | None, tuple[str, ...]]:
     """`run.json`, or a remark on why it says nothing."""
     try:
-        return msgspec.json.decode(read_regular(run_dir / RUN_JSON, "The record"), type=RunRecord), ()
-    except FileNotFoundError:
-        why = "is not there"
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, EvidenceError) as error:
-        why = f"cannot be read ({error})"
-    return None, (f"{RUN_JSON} {why}, so the host and what watching cost are unknown.",)
+        return read_record(run_dir), ()
+    except EvidenceError as error:
+        return None, (f"The host and what watching cost are unknown. {error}",)
 
 
 def _state(told: Retold, record: RunRecord | None, clock: Clock) -> State:

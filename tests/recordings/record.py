@@ -193,7 +193,10 @@ def main(names: list[str]) -> None:
 
 def _start_over_in_home(names: list[str]) -> None:
     """The same program in a place that says nothing."""
-    HOME.mkdir()  # and not over what somebody else has there
+    try:
+        HOME.mkdir()
+    except FileExistsError:
+        sys.exit(f"{HOME} is there already: somebody is recording, or was killed while he did; remove it then.")
     CHECKOUT.symlink_to(REPOSITORY)
     (HOME / "python").symlink_to(sys.prefix)
     python = str(HOME / "python" / "bin" / "python")
