@@ -23,6 +23,7 @@ from heteromig.campaign.probes import (
     TuneSettings,
 )
 from heteromig.comparing.series import such_as
+from heteromig.core.decoding import decode
 from heteromig.core.errors import EvidenceError, UsageError
 from heteromig.core.record import Tool
 from heteromig.core.redaction import Redaction
@@ -267,7 +268,7 @@ def _stamp(campaign_dir: Path) -> _Stamp:
 def _decode(campaign_dir: Path, kind: type[_Index]) -> _Index:
     path = campaign_dir / CAMPAIGN_JSON
     try:
-        return msgspec.json.decode(read_regular(path, "The index of the campaign"), type=kind)
+        return decode(read_regular(path, "The index of the campaign"), kind)
     except FileNotFoundError as error:
         raise EvidenceError(f"The index of the campaign {path} cannot be read: {error.strerror}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

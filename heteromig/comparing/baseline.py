@@ -12,6 +12,7 @@ from msgspec import Struct
 from heteromig.comparing.comparison import compare_measured
 from heteromig.comparing.measured import Measured, main_of, measure, measured
 from heteromig.comparing.series import is_series, read_series
+from heteromig.core.decoding import decode
 from heteromig.core.degradation import Degradation
 from heteromig.core.errors import EvidenceError, HeteromigError
 from heteromig.core.phases import Phase
@@ -112,7 +113,7 @@ def _candidates(run_dir: Path, record: RunRecord) -> Iterator[Path]:
 def _is_baseline(path: Path) -> bool:
     """At a glance: there may be hundreds of runs."""
     try:
-        seen = msgspec.json.decode(read_regular(path, "The record of the run"), type=_Glance)
+        seen = decode(read_regular(path, "The record of the run"), _Glance)
     except (OSError, HeteromigError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return seen.goal == Goal.BASELINE.value and seen.verdict is not None and seen.verdict.status == "valid"

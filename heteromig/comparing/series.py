@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from heteromig.core.decoding import decode
 from heteromig.core.errors import EvidenceError, UsageError
 from heteromig.core.record import Tool
 from heteromig.core.spec import Goal
@@ -103,7 +104,7 @@ def read_series(series_dir: Path) -> Series:
     """
     path = series_dir / SERIES_JSON
     try:
-        series = msgspec.json.decode(read_regular(path, "The index of the series"), type=Series)
+        series = decode(read_regular(path, "The index of the series"), Series)
     except FileNotFoundError as error:
         raise EvidenceError(f"The index of the series {path} cannot be read: {error.strerror}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from heteromig.core.decoding import decode
 from heteromig.core.degradation import Difference
 from heteromig.core.devices import SliceKind
 from heteromig.core.errors import EvidenceError
@@ -98,7 +99,7 @@ def _target(log: Path | None, spec: RunSpec) -> str:
 
 def _engine(directory: Path) -> str:
     try:
-        one = msgspec.json.decode(read_regular(directory / "device.json", "The device"), type=_Device)
+        one = decode(read_regular(directory / "device.json", "The device"), _Device)
     except (OSError, EvidenceError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _UNRECORDED
     return f"{one.engine} {one.engine_version}, {one.engine_sha256[:12]}, batch {one.batch}"

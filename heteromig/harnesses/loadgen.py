@@ -14,6 +14,7 @@ from heteromig.benchmarks import catalog
 from heteromig.benchmarks.catalog import OUTCOME
 from heteromig.benchmarks.engines import EngineStatus, engine_key, inspect_engine
 from heteromig.benchmarks.runtimes import Device, is_usable
+from heteromig.core.decoding import decode
 from heteromig.core.errors import EvidenceError, PreflightError, UsageError
 from heteromig.core.overlap import MainResult
 from heteromig.core.phases import Role
@@ -249,7 +250,7 @@ def uncomputed_samples(folder: Path) -> int:
     """
     path = folder / OUTCOME
     try:
-        return msgspec.json.decode(read_regular(path, "The outcome"), type=_Outcome).not_computed
+        return decode(read_regular(path, "The outcome"), _Outcome).not_computed
     except FileNotFoundError:
         raise EvidenceError(f"{path} is not there, so it is not known whether the run was stopped.") from None
     except (msgspec.DecodeError, RecursionError) as error:
@@ -280,7 +281,7 @@ def _accuracy(folder: Path, facts: DetailFacts) -> MainResult:
     """An accuracy run has no VALID of LoadGen's; what counts is how well the answers agree."""
     path = folder / ACCURACY_RESULT
     try:
-        result = msgspec.json.decode(read_regular(path, "The accuracy result"), type=AccuracyResult)
+        result = decode(read_regular(path, "The accuracy result"), AccuracyResult)
     except FileNotFoundError as error:
         raise EvidenceError(f"{path} cannot be read: {error.strerror}.") from None
     except (msgspec.DecodeError, RecursionError) as error:

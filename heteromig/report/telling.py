@@ -14,6 +14,7 @@ from msgspec import Struct
 from heteromig.comparing.baseline import find_baseline
 from heteromig.core import effects as ef
 from heteromig.core import events as ev
+from heteromig.core.decoding import decode
 from heteromig.core.degradation import Degradation
 from heteromig.core.errors import EvidenceError
 from heteromig.core.guards import Finding
@@ -298,7 +299,7 @@ def _commands(run_dir: Path, view: View) -> Iterator[tuple[int, str]]:
     for worker in view.workers:
         try:
             raw = read_regular(run_dir / worker.assignment.directory / COMMAND_FILE, "The command")
-            recorded = msgspec.json.decode(raw, type=_Recorded)
+            recorded = decode(raw, _Recorded)
         except (FileNotFoundError, EvidenceError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
         command = Command(argv=recorded.argv, env=recorded.env, cwd=Path(recorded.cwd))

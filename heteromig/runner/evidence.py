@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from heteromig.core.clocks import ClockCheck, ClockMap, ClockReading
+from heteromig.core.decoding import decode
 from heteromig.core.errors import EvidenceError
 from heteromig.core.gaps import Interval, Silences, without
 from heteromig.core.overlap import (
@@ -251,7 +252,7 @@ def _started_utc_ns(grounds: _Grounds, worker: WorkerView) -> UtcNs | None:
     """As the guardian wrote it down, at the earliest; None where it did not live to, or the clock cannot be trusted."""
     try:
         raw = read_regular(grounds.run_dir / worker.assignment.directory / EXIT_FILE, "The exit record")
-        shown_utc_ns = msgspec.json.decode(raw, type=ExitRecord).started_utc_ns
+        shown_utc_ns = decode(raw, ExitRecord).started_utc_ns
     except (FileNotFoundError, EvidenceError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     moment = grounds.clocks.moment(shown_utc_ns)

@@ -18,6 +18,7 @@ from typing import Protocol, Union
 import msgspec
 from msgspec import Struct
 
+from heteromig.core.decoding import may_have_long_numbers, require_short_numbers
 from heteromig.core.effects import AnyEffect
 from heteromig.core.errors import EvidenceError
 from heteromig.core.events import AnyEvent, RunStarted
@@ -192,6 +193,7 @@ def read_controller_pid(run_dir: Path) -> int | None:
             return None
         with (run_dir / JOURNAL).open("rb") as file:
             lines = [file.readline(_LINE_BYTES_MAX) for _ in range(2)]
+        require_short_numbers(lines[1])
         heard = _DECODER.decode(lines[1])
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
@@ -214,7 +216,10 @@ def _decode(path: Path, raw: bytes) -> Iterator[Line]:
     complete = raw[: raw.rfind(b"\n") + 1]
     number = 0
     try:
+        doubtful = may_have_long_numbers(complete)
         for number, line in enumerate(complete.splitlines(), start=1):
+            if doubtful:
+                require_short_numbers(line)
             if number == 1:
                 _require_our_version(path, line)
             yield _DECODER.decode(line)

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from heteromig import __version__
 from heteromig.core import events as ev
+from heteromig.core.decoding import decode
 from heteromig.core.device_guards import DeviceFinding, device_findings
 from heteromig.core.errors import EvidenceError
 from heteromig.core.guards import Finding
@@ -289,13 +290,13 @@ def read_record(run_dir: Path) -> RunRecord:
     path = run_dir / RUN_JSON
     try:
         raw = read_regular(path, "The record of the run")
-        version = msgspec.json.decode(raw, type=_Stamp).schema_version
+        version = decode(raw, _Stamp).schema_version
         if version != SCHEMA_VERSION:
             raise EvidenceError(
                 f"{path} was written by another version of heteromig: its schema is {version}, and this one reads "
                 f"{SCHEMA_VERSION}. Use the version that wrote it."
             )
-        return msgspec.json.decode(raw, type=RunRecord)
+        return decode(raw, RunRecord)
     except FileNotFoundError:
         raise EvidenceError(f"There is no {path}, which says where and at what cost the run was watched.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

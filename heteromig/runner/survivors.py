@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from heteromig.core.decoding import decode
 from heteromig.core.errors import PreflightError
 from heteromig.slices.mps.keeping import DAEMON_DIRECTORY
 from heteromig.slices.orders import read_orders
@@ -155,7 +156,7 @@ def _read(path: Path) -> list[ProcessNote]:
     except OSError as error:
         raise PreflightError(f"{path} cannot be read: {error.strerror}.") from None
     try:
-        return [msgspec.json.decode(line, type=ProcessNote) for line in data.split(b"\n")[:-1]]
+        return [decode(line, ProcessNote) for line in data.split(b"\n")[:-1]]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PreflightError(
             f"{path} is not readable ({error}), so no process is stopped because of it: see what is left of that run "

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from heteromig.core import effects as ef
 from heteromig.core import events as ev
+from heteromig.core.decoding import decode
 from heteromig.core.device_guards import DeviceFinding, device_findings
 from heteromig.core.errors import EvidenceError, UsageError
 from heteromig.core.machine import Run
@@ -230,11 +231,11 @@ def _untrue_record(path: Path, journal: JournalText, run: Run) -> Iterator[str]:
     """What `run.json` says that is not so; nothing where it is not there, which is told where it should be."""
     try:
         raw = read_regular(path, "The record")
-        stamp = msgspec.json.decode(raw, type=_Stamp)
+        stamp = decode(raw, _Stamp)
         if stamp.schema_version != SCHEMA_VERSION:
             yield _other_version(f"The record {path}", stamp.schema_version, SCHEMA_VERSION)
             return
-        told = msgspec.json.decode(raw, type=_Told)
+        told = decode(raw, _Told)
     except FileNotFoundError:
         return
     except EvidenceError as error:
@@ -295,12 +296,12 @@ def _read_certificate(path: Path, run_id: str) -> Certificate:
     """
     try:
         raw = read_regular(path, "The certificate")
-        stamp = msgspec.json.decode(raw, type=_Stamp)
+        stamp = decode(raw, _Stamp)
         if stamp.schema_version != CERTIFICATE_VERSION:
             raise EvidenceError(_other_version(f"The certificate {path}", stamp.schema_version, CERTIFICATE_VERSION))
         if stamp.run_id != run_id:
             raise EvidenceError(_of_another_run(f"The certificate {path}", stamp.run_id, run_id))
-        return msgspec.json.decode(raw, type=Certificate)
+        return decode(raw, Certificate)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EvidenceError(f"The certificate {path} is not readable ({error}): it was altered.") from None
     except MemoryError:

@@ -6,6 +6,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from heteromig.core.decoding import require_short_numbers
+
 _Message = TypeVar("_Message")
 _ENCODER = msgspec.json.Encoder()
 
@@ -31,6 +33,7 @@ class Lines(Generic[_Message]):
             msgspec.DecodeError: the line is no message (the helper died within it, or something else wrote there).
         """
         try:
+            require_short_numbers(line)
             message: _Message = self._decoder.decode(line)
         except RecursionError as error:
             raise msgspec.DecodeError(str(error)) from None

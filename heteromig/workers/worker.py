@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from heteromig.core.decoding import decode
 from heteromig.core.errors import EvidenceError, PreflightError
 from heteromig.core.events import (
     AnyEvent,
@@ -104,11 +105,11 @@ class NotSpawned(msgspec.Struct, frozen=True):
 def read_report(text: bytes) -> Spawned | NotSpawned | None:
     """What a guardian reported; None when that is neither, as when it was killed before."""
     try:
-        return msgspec.json.decode(text, type=Spawned)
+        return decode(text, Spawned)
     except (msgspec.DecodeError, RecursionError):
         pass
     try:
-        return msgspec.json.decode(text, type=NotSpawned)
+        return decode(text, NotSpawned)
     except (msgspec.DecodeError, RecursionError):
         return None
 
@@ -116,7 +117,7 @@ def read_report(text: bytes) -> Spawned | NotSpawned | None:
 def read_exit(path: Path) -> ExitRecord | None:
     """What a guardian left in `exit.json`; None when it left nothing, or something else lies there."""
     try:
-        return msgspec.json.decode(read_regular(path, "The exit record"), type=ExitRecord)
+        return decode(read_regular(path, "The exit record"), ExitRecord)
     except (OSError, EvidenceError, msgspec.DecodeError, RecursionError):
         return None
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -166,3 +168,29 @@ def test_no_effect_can_bealtered(copy: Path) -> None:
                 if not _refuses(copy, [*lines[:place], changed, *lines[place + 1 :]]):
                     unnoticed.append(changed)
     assert unnoticed == []
+
+
+@pytest.mark.parametrize("name", ["valid"])
+def test_a_number_that_no_clock_shows_is_refused_wherever_it_is_in_the_journal(copy: Path) -> None:
+    journal = copy / JOURNAL
+    text = journal.read_text()
+    numbers = {match[1]: match for match in re.finditer(r'"([a-z_-]+)":(\d+)(?=[,}\]])', text)}
+    assert len(numbers) > 20
+    for key, match in numbers.items():
+        for digits in ("9" * 20, "9" * 400):
+            journal.write_text(text[: match.start(2)] + digits + text[match.end(2) :])
+            with pytest.raises(EvidenceError, match=r"more than 19 digits|not readable"):
+                pytest.fail(f"{key}: {verify_run(copy).verdict}")
+
+
+@pytest.mark.parametrize("name", ["valid"])
+def test_the_longest_number_that_is_read_is_no_trouble_to_verify(copy: Path) -> None:
+    (copy / CERTIFICATE).unlink()
+    journal = copy / JOURNAL
+    text = journal.read_text()
+    numbers = {match[1]: match for match in re.finditer(r'"([a-z_-]+)":(\d+)(?=[,}\]])', text)}
+    for match in numbers.values():
+        for digits in ("9" * 19, "-" + "9" * 19):
+            journal.write_text(text[: match.start(2)] + digits + text[match.end(2) :])
+            with contextlib.suppress(EvidenceError):  # negative durations and the like
+                assert verify_run(copy).run_id.endswith("-resnet50-offline")

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from heteromig.core.decoding import decode
 from heteromig.core.plan import EngineNeed
 from heteromig.core.units import NS_PER_MS, UtcNs
 from heteromig.harnesses.make.catalog import SCENARIO_NAMES
@@ -159,7 +160,7 @@ def _record_path(tree: Path, engines_dir: Path) -> Path:
 def _read(tree: Path, engines_dir: Path) -> _Record:
     """What was recorded; nothing where there is no record that can be read, because names say enough then."""
     try:
-        found = msgspec.json.decode(_record_path(tree, engines_dir).read_bytes(), type=_Record)
+        found = decode(_record_path(tree, engines_dir).read_bytes(), _Record)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _Record(str(tree), {})
     return found if found.tree == str(tree) else _Record(str(tree), {})

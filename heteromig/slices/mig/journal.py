@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from heteromig.core.decoding import decode
 from heteromig.core.errors import PreflightError
 from heteromig.slices.mig.partition import Device, Partition
 from heteromig.slices.orders import read_orders, unfinished, write_orders
@@ -88,9 +89,9 @@ class JournalFile:
         except OSError as error:
             raise PreflightError(f"The journal of the layout {self.path} cannot be read: {error.strerror}.") from None
         try:
-            version = msgspec.json.decode(data, type=_Version).schema_version
+            version = decode(data, _Version).schema_version
             if version == SCHEMA_VERSION:
-                return msgspec.json.decode(data, type=LayoutJournal)
+                return decode(data, LayoutJournal)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise PreflightError(
                 f"The journal of the layout {self.path} is not readable ({error}): it was altered. See how the GPU is "

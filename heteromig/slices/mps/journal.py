@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from heteromig.core.decoding import decode
 from heteromig.core.errors import PreflightError
 from heteromig.slices.orders import read_orders, write_orders
 
@@ -57,7 +58,7 @@ def read_journal(path: Path, *, found: bool = False) -> ShareJournal | None:
     except OSError as error:
         raise PreflightError(f"What is known of the MPS daemon ({path}) cannot be read: {error.strerror}.") from None
     try:
-        journal = msgspec.json.decode(data, type=ShareJournal)
+        journal = decode(data, ShareJournal)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PreflightError(
             f"What is known of the MPS daemon ({path}) cannot be understood ({error}): it was altered, or written by "
