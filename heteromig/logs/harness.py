@@ -82,13 +82,13 @@ MLPERF_LINES = (
     # "[I] " in front in bert, dlrm and rnnt), "Start running actual test" of the Triton ones (main_server.cc:336).
     LinePattern(
         needle=b"unning actual test",
-        regex=re.compile(rb"\bstart(?:ing)? running actual test\.?[ \t]*$", re.IGNORECASE | re.MULTILINE),
+        regex=re.compile(rb"\b[Ss]tart(?:ing)? [Rr]unning actual test\.?[ \t]*$", re.MULTILINE),
         read=_read_start,
     ),
     # "Finished running actual test." of the same files, a few lines below; the Triton ones say nothing.
     LinePattern(
-        needle=b"inished running actual test",
-        regex=re.compile(rb"\bfinished running actual test\.?[ \t]*$", re.IGNORECASE | re.MULTILINE),
+        needle=b"unning actual test",
+        regex=re.compile(rb"\b[Ff]inished [Rr]unning actual test\.?[ \t]*$", re.MULTILINE),
         read=_read_finish,
     ),
     HEARTBEAT,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from heteromig.core.events import AnyEvent
@@ -67,6 +67,7 @@ def test_a_growing_detail_log_has_the_edges_of_the_whole(tmp_path: Path) -> None
 
 def test_growing_output_ends_with_what_the_whole_says(tmp_path: Path) -> None:
     @trying(EXAMPLES)
+    @example(_SAID.replace(b"running", b"rUnning", 1), [0.5])  # a block that has the words for another reason
     @given(damaged([_SAID]) | worded(_OUTPUT), _CUTS)
     def holds(data: bytes, cuts: list[float]) -> None:
         TRIED["growing, output"] += 1
