@@ -457,8 +457,8 @@ def the_gpu_is_prepared_first(spec: RunSpec, history: History) -> None:
 def the_gpu_is_taken_back_last(history: History) -> None:
     """Validating begins once the keeper has said how that came out, or had its time, or died twice at it.
 
-    Only what was asked for is taken back, in draining, once, and again where a keeper died at it. A GPU that stays as it
-    is for the next run is not taken back at all.
+    Only what was asked for is taken back, in draining, once, and again where a keeper died at it. A GPU that stays as
+    it is for the next run is not taken back at all.
     """
     asked = refused = prepared = answered = False
     restores = deaths = 0

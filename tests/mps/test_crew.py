@@ -1,4 +1,4 @@
-"""Backgrounds and their daemon that go on from run to run: started once, ended once, and replaced where one was lost."""
+"""Backgrounds and their daemon that go on from run to run: started once, ended once, replaced where one was lost."""
 
 from __future__ import annotations
 

@@ -35,9 +35,10 @@ start = "^start$"
 def tuning(tmp_path: Path, environ: dict[str, str]) -> Iterator[RunCommand]:
     (tmp_path / "programs.toml").write_text(PROGRAMS)
     argv = (
-        *("tune", "--config", "programs.toml", "--slices", "mps:3x14", "--runs-dir", "runs", "--sample-period", "100ms"),
-        *("--start-time-buffer", "0", "--clean-stop", "5s", "--grace", "5s", "--background-benchmarks", "steady,steady"),
-        *("--main-benchmark-duration", "500ms", "--start-qps", "380", "--precision", "0.3"),
+        *("tune", "--config", "programs.toml", "--slices", "mps:3x14", "--runs-dir", "runs"),
+        *("--start-time-buffer", "0", "--clean-stop", "5s", "--grace", "5s", "--sample-period", "100ms"),
+        *("--main-benchmark-duration", "500ms", "--background-benchmarks", "steady,steady"),
+        *("--start-qps", "380", "--precision", "0.3"),
     )
     command = RunCommand(tmp_path, argv, environ=environ, module="heteromig")
     yield command

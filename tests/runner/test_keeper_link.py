@@ -195,7 +195,7 @@ def test_closing_has_a_successor_for_a_keeper_that_dies_at_it(linked: Make) -> N
 
 def cut_by_somebody_else(bench: Bench) -> None:
     bench.clear()
-    bench.make("1g.6gb", 0, (0, 1))
+    bench.make("4g.24gb", 0, (0, 4))
 
 
 def as_before(bench: Bench) -> None:
