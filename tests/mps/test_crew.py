@@ -150,7 +150,8 @@ def test_work_is_taken_off_the_gpu_in_a_run_that_took_it_over(begin: Begin) -> N
     assert (first.exit_code, second.exit_code) == (0, 130)
     assert pids(first) == pids(second)
     stubborn = record_of(second).workers[1]
-    assert (stubborn.exit_code, stubborn.stopped_by) == (3, "terminate_client")
+    assert (stubborn.exit_code, stubborn.signal) == (3, None)
+    assert "terminated by the server" in (Path(second.run_dir) / stubborn.directory / "stdout.log").read_text()
 
 
 def test_those_that_would_not_last_are_replaced_on_the_same_daemon(begin: Begin) -> None:

@@ -38,7 +38,7 @@ def tuning(tmp_path: Path, environ: dict[str, str]) -> Iterator[RunCommand]:
         *("tune", "--config", "programs.toml", "--slices", "mps:3x14", "--runs-dir", "runs"),
         *("--start-time-buffer", "0", "--clean-stop", "5s", "--grace", "5s", "--sample-period", "100ms"),
         *("--main-benchmark-duration", "500ms", "--background-benchmarks", "steady,steady"),
-        *("--start-qps", "380", "--precision", "0.3"),
+        *("--start-qps", "380", "--precision", "0.2"),
     )
     command = RunCommand(tmp_path, argv, environ=environ, module="heteromig")
     yield command
@@ -46,8 +46,12 @@ def tuning(tmp_path: Path, environ: dict[str, str]) -> Iterator[RunCommand]:
 
 
 def campaign_of(command: RunCommand) -> tuple[Path, Campaign]:
-    until(lambda: list(command.runs.glob(f"2*/{CAMPAIGN_JSON}")), "a campaign")
-    (index,) = command.runs.glob(f"2*/{CAMPAIGN_JSON}")
+    def found() -> list[Path]:
+        return list(command.runs.glob(f"2*/{CAMPAIGN_JSON}"))
+
+    until(lambda: found() or command.process.poll() is not None, "a campaign")
+    assert found(), command.said
+    (index,) = found()
     return index.parent, read_campaign(index.parent)
 
 
