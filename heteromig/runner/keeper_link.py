@@ -26,6 +26,8 @@ from heteromig.workers.spawn import Helper, spawn_helper
 LEAVING_LIMIT_S = RESTORE_PATIENCE_S + 30.0
 """How long a controller that ends without draining, by an error of its own, waits for the GPU to be taken back."""
 
+_LOOK_LIMIT_S = 10.0
+
 
 class KeeperLink:
     """At most one keeper at a time; one that was lost has a successor, which only takes back what was done."""
@@ -70,8 +72,14 @@ class KeeperLink:
         return self._asked
 
     def still_keeps(self) -> bool:
-        """Whether all is as it was prepared; only for a keeper that no run has at the moment."""
-        self.read(0)
+        """Whether all is as it was prepared, as the keeper says when it looks again; not while a run has it."""
+        was_kept, self._prepared = self._prepared is not None, None
+        if was_kept:
+            self.order(keeping.LOOK_AGAIN)
+        until_s = time.monotonic() + _LOOK_LIMIT_S
+        while was_kept and self._prepared is None and self._helper is not None and time.monotonic() < until_s:
+            select.select([self._helper.stdout.fileno()], [], [], until_s - time.monotonic())
+            was_kept = not any(isinstance(event, ev.KeeperLost) for event in self.read(0))
         return self._prepared is not None
 
     def prepare(self, at_ns: MonotonicNs) -> list[ev.AnyEvent]:

@@ -22,6 +22,7 @@ from tests.e2e.campaign import Told
 from tests.e2e.conftest import Say
 from tests.e2e.product import BOARD, REPOSITORY, processes_with, until
 from tests.e2e.test_layouts import cut, keeper
+from tests.slices.mig.bench import Bench
 
 
 class Campaign:
@@ -270,6 +271,24 @@ def test_a_keeper_that_was_killed_between_two_runs_is_replaced_and_all_that_it_h
     cutting.end()
     assert cut(say) == before
     assert verify_run(Path(second.run_dir)).verdict.status == "valid"
+
+
+def test_a_gpu_that_somebody_else_cut_between_two_runs_ends_it(cutting: Campaign) -> None:
+    first = cutting.run()
+    there = pids(first)[1]
+    os.kill(there, signal.SIGKILL)  # a slice that is in use cannot be destroyed
+    until(lambda: there not in processes_with(str(cutting.home)), "the end of its background")
+    bench = Bench(BOARD, cutting.home / "runs")
+    bench.clear()
+    bench.make("4g.24gb", 0, (0, 4))
+    second = cutting.run()
+    cutting.end()
+    assert (first.exit_code, second.exit_code) == (0, 7)
+    record = msgspec.json.decode((Path(second.run_dir) / RUN_JSON).read_bytes(), type=RunRecord)
+    assert record.verdict is not None
+    assert "Somebody else has cut" in record.verdict.reasons[0].sentence
+    assert f"heteromig mig restore {cutting.home}/runs/crew-1 goes on" in record.verdict.reasons[0].sentence
+    assert verify_run(Path(second.run_dir)).verdict.exit_code == 7
 
 
 def test_a_run_that_is_ended_by_a_signal_has_it_cut_back(cutting: Campaign, say: Say) -> None:

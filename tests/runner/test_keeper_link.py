@@ -176,11 +176,33 @@ def test_who_goes_on_from_run_to_run_prepares_once(linked: Make) -> None:
         assert keeper.link.prepare(at_ns) == [msgspec.structs.replace(prepared, at_ns=at_ns, what=what, replaced=())]
     assert keeper.link.pid is not None
     os.kill(keeper.link.pid, signal.SIGKILL)
-    while keeper.link.still_keeps():
-        time.sleep(0.01)
+    assert not keeper.link.still_keeps()
     assert keeper.link.is_needed
     assert keeper.link.close() is None
     assert not keeper.link.is_needed
+
+
+def test_what_is_not_as_it_was_does_not_go_on(linked: Make) -> None:
+    keeper = linked()
+    keeper.link.prepare(0)
+    keeper.until(ev.DevicesPrepared)
+    cut_by_somebody_else(keeper.bench)
+    assert not keeper.link.still_keeps()
+    as_before(keeper.bench)
+    assert not keeper.link.still_keeps(), "what was lost once is not there again"
+    assert keeper.link.close() is None
+
+
+def test_a_keeper_that_does_not_answer_does_not_go_on(linked: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = linked()
+    keeper.link.prepare(0)
+    keeper.until(ev.DevicesPrepared)
+    assert keeper.link.pid is not None
+    monkeypatch.setattr("heteromig.runner.keeper_link._LOOK_LIMIT_S", 0.1)
+    os.kill(keeper.link.pid, signal.SIGSTOP)
+    assert not keeper.link.still_keeps()
+    os.kill(keeper.link.pid, signal.SIGCONT)
+    assert keeper.link.close() is None
 
 
 def test_closing_has_a_successor_for_a_keeper_that_dies_at_it(linked: Make) -> None:
