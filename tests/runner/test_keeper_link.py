@@ -18,14 +18,16 @@ from heteromig.campaign.probes import Side, TuneSettings
 from heteromig.campaigns.directory import Asked, begin, read_campaign
 from heteromig.campaigns.tuning import tune
 from heteromig.core import events as ev
-from heteromig.core.errors import PreflightError
+from heteromig.core.errors import UsageError
 from heteromig.core.spec import Preparation, RunSpec
 from heteromig.runner.crew import Crew
 from heteromig.runner.keeper_link import KeeperLink
+from heteromig.runner.recording import read_record
 from heteromig.runner.session import Outcome
 from heteromig.slices.locks import holder_of, lock_directory
 from heteromig.slices.source import parse_slices
 from tests.core.histories import SPEC
+from tests.recordings import RECORDED
 from tests.slices.mig.bench import Bench
 
 DEADLINE_S = 30.0
@@ -240,26 +242,31 @@ def test_a_crew_says_what_cannot_be_taken_back(linked: Make, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("ending", "exit_code"), [(KeyboardInterrupt(), 130), (PreflightError("The harness is gone."), 7)]
+    ("ending", "exit_code"),
+    [(None, 7), (KeyboardInterrupt(), 130), (UsageError("There is no room for another run."), 2)],
 )
 def test_a_campaign_says_what_cannot_be_taken_back(
-    linked: Make, tmp_path: Path, ending: BaseException, exit_code: int
+    linked: Make, tmp_path: Path, ending: BaseException | None, exit_code: int
 ) -> None:
     keeper = linked()
     asked = Asked(tune=TuneSettings("offline"), run=SPEC)
 
     def execute(_: RunSpec, crew: Crew) -> Outcome:
-        keeper.link.prepare(0)
-        keeper.until(ev.DevicesPrepared)
-        cut_by_somebody_else(keeper.bench)
-        crew.put_keeper(keeper.link)
-        raise ending
+        if not keeper.link.is_needed:
+            keeper.link.prepare(0)
+            keeper.until(ev.DevicesPrepared)
+            cut_by_somebody_else(keeper.bench)
+            crew.put_keeper(keeper.link)
+        if ending is not None:
+            raise ending
+        return Outcome(RECORDED / "valid", read_record(RECORDED / "valid"))
 
     specs = {Side.ISOLATED: SPEC, Side.BESIDE: SPEC}
-    with contextlib.suppress(PreflightError):
+    with contextlib.suppress(UsageError):
         tune(tmp_path, begin(tmp_path, asked), specs, execute, lambda _: None)
     ended = read_campaign(tmp_path)
     assert ended.exit_code == exit_code
+    assert (ended.answer is not None) == (ending is None), "what was found stays found"
     assert f"heteromig mig restore {keeper.link.home} goes on." in ended.sentence
     as_before(keeper.bench)
 
