@@ -73,14 +73,16 @@ class KeeperLink:
 
     def still_keeps(self) -> bool:
         """Whether all is as it was prepared, as the keeper says when it looks again; not while a run has it."""
-        was_kept, self._prepared = self._prepared is not None, None
-        if was_kept:
-            self.order(keeping.LOOK_AGAIN)
+        if self._prepared is None:
+            return False
+        self._prepared = None  # until it says so again
+        self.order(keeping.LOOK_AGAIN)
         until_s = time.monotonic() + _LOOK_LIMIT_S
-        while was_kept and self._prepared is None and self._helper is not None and time.monotonic() < until_s:
-            select.select([self._helper.stdout.fileno()], [], [], until_s - time.monotonic())
-            was_kept = not any(isinstance(event, ev.KeeperLost) for event in self.read(0))
-        return self._prepared is not None
+        answers: list[ev.AnyEvent] = []
+        while not answers and self._helper is not None and (left_s := until_s - time.monotonic()) > 0:
+            select.select([self._helper.stdout.fileno()], [], [], left_s)
+            answers = self.read(0)
+        return any(isinstance(event, ev.DevicesPrepared) for event in answers) and self._prepared is not None
 
     def prepare(self, at_ns: MonotonicNs) -> list[ev.AnyEvent]:
         """Start the keeper; one of the run before has done already what there is to do."""

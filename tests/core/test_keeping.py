@@ -86,8 +86,13 @@ def test_main_waits_for_no_background_where_there_is_none() -> None:
 
 def test_the_slices_may_be_busy_with_ours_at_the_beginning() -> None:
     ours = histories.occupant(1011, 1010, histories.CONTROLLER_PID)
-    busy = histories.sample(1_000 * 10**9, (), (ours,), ())
-    for spec, phase in ((KEEPING, Phase.BUILDING), (histories.SPEC, Phase.DISCOVERING)):
+    busy = histories.sample(1_000 * 10**9, (ours,), (ours,), ())
+    alone = replace(BASELINE, keeps_backgrounds=True)  # which has none that could be there
+    for spec, phase in (
+        (KEEPING, Phase.BUILDING),
+        (histories.SPEC, Phase.DISCOVERING),
+        (alone, Phase.DISCOVERING),
+    ):
         world = World(spec)
         world.go_on()
         world.tell(ev.SlicesDiscovered(0, histories.inventory(), (0, 1)))
@@ -187,6 +192,29 @@ def test_where_nobody_is_released_the_gpu_is_taken_back(spec: RunSpec) -> None:
     nobody = replace(BACKGROUND, begins_s=None)
     world = play(World(spec, cast=Cast(background=nobody)))
     assert (released(world), restores(world)) == (set(), 1)
+
+
+@KEPT
+def test_a_gpu_on_which_somebody_is_left_does_not_go_on(spec: RunSpec) -> None:
+    immortal = replace(MAIN, ends_s=None, clean_stop_s=None, term_s=None, kill_s=None)
+    world = play(World(spec, cast=Cast(main=immortal)))
+    assert sorted(world.processes_left) == [0, 1, 2]
+    assert (world.verdict.exit_code, restores(world)) == (5, 1)
+
+
+def test_a_gpu_that_the_run_could_not_use_does_not_go_on() -> None:
+    spec = replace(BASELINE, keeps_backgrounds=True, preparation=Preparation.LAYOUT)
+    world = play(World(replace(spec, main=replace(spec.main, slice="7g.80gb"))))
+    assert (world.verdict.exit_code, restores(world)) == (2, 1)
+
+
+def test_one_that_had_to_be_stopped_hard_takes_nobody_along() -> None:
+    slow = replace(BACKGROUND, begins_s=None, clean_stop_s=None)
+    world = play(World(replace(SHARED, keeps_backgrounds=True), cast=Cast(others=((1, slow),))))
+    worker = world.run.view.worker(1)
+    assert worker is not None
+    assert (worker.signal, worker.stopped_by) == (15, "TERM")
+    assert (world.verdict.exit_code, released(world), restores(world)) == (6, {2}, 0)
 
 
 @pytest.mark.parametrize(("how", "left"), [((1, None), {2}), ((None, 11), set()), ((139, None), set())])

@@ -52,16 +52,18 @@ class Campaign:
         self.process.stdin.write("\n")
         self.process.stdin.flush()
 
-    def wait_for_main(self, number: int) -> Path:
-        """Wait until main of that run, counted from 1, is running; where the run is."""
-        running = f'"destination":"{Phase.MAIN_RUNNING.value}"'.encode()
+    def wait_for(self, number: int, words: str) -> None:
+        """Wait until these are in the journal of that run, counted from 1."""
 
         def journals() -> list[Path]:
             found = (self.home / "runs").glob("2*/events.jsonl")
             return sorted(found, key=lambda path: path.stat().st_ctime_ns)
 
-        until(lambda: len(journals()) == number and running in journals()[-1].read_bytes(), f"main of run {number}")
-        return journals()[-1].parent
+        until(lambda: len(journals()) == number and words in journals()[-1].read_text(), f"{words} in run {number}")
+
+    def wait_for_main(self, number: int) -> None:
+        """Wait until main of that run, counted from 1, is running."""
+        self.wait_for(number, f'"destination":"{Phase.MAIN_RUNNING.value}"')
 
     def told(self) -> Told:
         assert self.process.stdout is not None
@@ -271,6 +273,24 @@ def test_a_keeper_that_was_killed_between_two_runs_is_replaced_and_all_that_it_h
     cutting.end()
     assert cut(say) == before
     assert verify_run(Path(second.run_dir)).verdict.status == "valid"
+
+
+def test_a_run_that_ends_before_it_took_them_over_has_them_ended_before_the_gpu_is_cut_back(
+    cutting: Campaign, say: Say
+) -> None:
+    before = cut(say)
+    first = cutting.run()
+    pid = keeper(cutting.home)
+    os.kill(pid, signal.SIGSTOP)
+    cutting.begin()
+    cutting.wait_for(2, '"PrepareDevices"')
+    os.kill(cutting.process.pid, signal.SIGINT)
+    os.kill(pid, signal.SIGCONT)
+    second = cutting.told()
+    assert (first.exit_code, second.exit_code, pids(second)) == (0, 130, {})
+    assert not set(pids(first).values()) & processes_with(str(cutting.home)).keys()
+    assert cut(say) == before
+    cutting.end()
 
 
 def test_a_gpu_that_somebody_else_cut_between_two_runs_ends_it(cutting: Campaign) -> None:
