@@ -139,12 +139,10 @@ class KeeperLink:
     def close(self) -> str | None:
         """Nothing is left behind, if need be by waiting. The answer is why something may be, None where nothing is."""
         heard: list[ev.AnyEvent] = []
-        for _ in range(1 + MAX_SUCCESSORS):
-            if self._asked and (self._leave_by_s is None or (self._helper is None and self._left_s > 0)):
-                heard += self.restore(0)
-            while self._helper is not None and self._left_s > 0:
-                select.select([self._helper.stdout.fileno()], [], [], self._left_s)
-                heard += self.read(0)
+        for _ in range(1 + MAX_SUCCESSORS if self._leave_by_s is None else 0):  # else it has had its successors
+            if self._asked:
+                heard += [*self.restore(0), *self._wait()]
+        heard += self._wait()
         if self._helper is not None:
             self._helper.close()
             self._helper = None
@@ -158,10 +156,14 @@ class KeeperLink:
             f"--runs-dir; see {self.home / KEEPER_LOG}."
         )
 
-    @property
-    def _left_s(self) -> float:
-        """The time that is left to whoever was told to take it back; 0 while nobody was."""
-        return 0.0 if self._leave_by_s is None else max(0.0, self._leave_by_s - time.monotonic())
+    def _wait(self) -> list[ev.AnyEvent]:
+        """What whoever was told to take it back says until its end, or until it has had its time."""
+        heard: list[ev.AnyEvent] = []
+        until_s = self._leave_by_s or 0.0
+        while self._helper is not None and (left_s := until_s - time.monotonic()) > 0:
+            select.select([self._helper.stdout.fileno()], [], [], left_s)
+            heard += self.read(0)
+        return heard
 
     def _start(self, argv: tuple[str, ...]) -> None:
         self._text = b""

@@ -217,6 +217,22 @@ def test_closing_has_a_successor_for_a_keeper_that_dies_at_it(linked: Make) -> N
     assert keeper.bench.cut == FOUR
 
 
+def test_closing_has_no_third_one(linked: Make) -> None:
+    keeper = linked()
+    keeper.link.prepare(0)
+    keeper.until(ev.DevicesPrepared)
+    for count in (1, 2):
+        keeper.link.restore(0)
+        assert keeper.link.pid is not None
+        os.kill(keeper.link.pid, signal.SIGKILL)
+        keeper.until(ev.KeeperLost, count)
+    left = keeper.link.close()
+    assert left is not None
+    assert "heteromig clean does that" in left
+    assert keeper.bench.cut == HALVES
+    as_before(keeper.bench)
+
+
 def cut_by_somebody_else(bench: Bench) -> None:
     bench.clear()
     bench.make("4g.24gb", 0, (0, 4))
