@@ -33,7 +33,7 @@ LEAST_BACKGROUND_MS = 600_000
 def spec_of(step: Wanted, specs: Mapping[Side, RunSpec], *, first: bool) -> RunSpec:
     """The run that the step asks for, out of those of both sides.
 
-    Engines are built anew in the `first` one of a side only. Backgrounds go on when it is over.
+    Engines are built anew in the `first` one of a side only. Backgrounds, and what is prepared, go on when it is over.
     """
     spec = specs[step.side]
     main = replace(
@@ -57,7 +57,7 @@ def spec_of(step: Wanted, specs: Mapping[Side, RunSpec], *, first: bool) -> RunS
         main=main,
         timing=timing,
         background=background,
-        keeps_backgrounds=beside,
+        keeps_backgrounds=True,
         drain=Drain.KILL,
         rebuild=spec.rebuild and first,
     )

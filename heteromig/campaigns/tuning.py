@@ -24,7 +24,7 @@ from heteromig.runner.journal import read_journal
 from heteromig.runner.session import Outcome
 from heteromig.views.campaign_bar import CampaignProgress
 
-Execute = Callable[[RunSpec, Crew | None, CampaignProgress], Outcome]
+Execute = Callable[[RunSpec, Crew, CampaignProgress], Outcome]
 """Does one run to its end, into the directory of the campaign, and may show how far that is."""
 Tell = Callable[[str], None]
 """Takes a line for people."""
@@ -35,22 +35,22 @@ def tune(
 ) -> Campaign:
     """Run until the planner has its answer, or a run says that there is no use in going on.
 
-    Backgrounds go on between two runs; in the end none is left. The index is written after each run, so that whatever
-    ends this, nothing but the run in hand is lost.
+    Backgrounds go on between two runs, and so does what is prepared; in the end nothing is left of that. The index is
+    written after each run, so that whatever ends this, nothing but the run in hand is lost.
 
     Raises:
         UsageError: no run directory can be made.
         PreflightError: the harness is not installed.
     """
     crew = Crew(campaign_dir)
-    settings = campaign.asked.tune
+    settings, timing = campaign.asked.tune, next(iter(specs.values())).timing
     try:
         while isinstance(step := next_step(settings, campaign.probes), RunProbe | Confirm):
             tell(begun_line(campaign, step))
             first = all(entry.step.side is not step.side for entry in campaign.entries)
             spec = spec_of(step, specs, first=first)
             began_s = time.monotonic()
-            outcome = execute(spec, crew if spec.keeps_backgrounds else None, progress_of(campaign, step))
+            outcome = execute(spec, crew, progress_of(campaign, step))
             verdict = outcome.record.verdict
             entry = Entry(
                 step=step,
@@ -66,17 +66,27 @@ def tune(
             write_campaign(campaign_dir, campaign)
             tell(ended_line(campaign))
             if entry.probe is None:
-                return campaign
-        campaign = campaign.answered(step)
+                break
+        else:
+            campaign = campaign.answered(step)
     except KeyboardInterrupt:  # between two runs; within one it is the run that is ended by it
         campaign = campaign.stopped(SIGNAL_BASE + signal.SIGINT, "Tuning was interrupted between two runs.")
     except HeteromigError as error:
-        write_campaign(campaign_dir, campaign.stopped(error.exit_code, str(error)))
-        raise
+        left = crew.dismiss(timing)
+        said = f"{error} {left}" if left is not None else str(error)
+        write_campaign(campaign_dir, campaign.stopped(error.exit_code, said))
+        raise type(error)(said) from error
     finally:
-        crew.dismiss(next(iter(specs.values())).timing)
+        left = crew.dismiss(timing)
+    if left is not None:
+        campaign = campaign.stopped(_worse(campaign.exit_code), f"{campaign.sentence} {left}")
     write_campaign(campaign_dir, campaign)
     return campaign
+
+
+def _worse(exit_code: int | None) -> int:
+    """The exit code where the GPU may not be as it was, which weighs as much as in a run."""
+    return exit_code if exit_code is not None and exit_code > SIGNAL_BASE else ExitCode.DEVICE
 
 
 def _probe(settings: TuneSettings, step: Wanted, outcome: Outcome) -> Probe | None:

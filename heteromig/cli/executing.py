@@ -77,7 +77,7 @@ def execute_shown(
 ) -> Outcome:
     """Run it to the end, and show it in the meantime.
 
-    If there are several, `series_dir` is where its directory goes, `crew` has the backgrounds that go on, and
+    If there are several, `series_dir` is where its directory goes, `crew` has what goes on from one to the next, and
     `campaign` says how far all of it is.
 
     Raises:

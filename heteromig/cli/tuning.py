@@ -68,7 +68,7 @@ def execute_tuning(asked: Tuning, showing: Showing, sampler_faults: Path | None)
 
     shown = msgspec.structs.replace(showing, quiet=showing.quiet or not shows_live(showing))
 
-    def execute(spec: RunSpec, crew: Crew | None, progress: CampaignProgress) -> Outcome:
+    def execute(spec: RunSpec, crew: Crew, progress: CampaignProgress) -> Outcome:
         return execute_shown(spec, shown, sampler_faults, campaign_dir, crew, campaign=progress)
 
     def inform(line: str) -> None:

@@ -243,7 +243,7 @@ def _memory(view: View, uuid: str) -> DeviceFinding:
         why = "nothing was spawned"
     elif view.live_workers:
         why = "not every worker was reaped"
-    elif view.spec.keeps_backgrounds:
+    elif view.spec.keeps_backgrounds and view.backgrounds:
         why = "backgrounds may have run there before, and may go on"
     elif view.baseline is None or last is None:
         why = f"there is no sample from {'before' if view.baseline is None else 'after'} the run"

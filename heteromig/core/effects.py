@@ -18,11 +18,14 @@ class Effect(Struct, frozen=True, tag_field="effect"):
 
 
 class PrepareDevices(Effect, frozen=True, tag=True):
-    """Start the keeper: it locks the GPU and cuts or shares it, and takes that back when its lifeline closes."""
+    """Start the keeper: it locks the GPU and cuts or shares it, and takes that back when its lifeline closes.
+
+    That of the run before is taken over, where the campaign has one that still keeps the GPU so.
+    """
 
 
 class RestoreDevices(Effect, frozen=True, tag=True):
-    """End the sampler, then have the keeper take back what it did."""
+    """End the sampler, and whoever was to go on there, then have the keeper take back what it did."""
 
 
 class StartSampler(Effect, frozen=True, tag=True):
@@ -110,7 +113,7 @@ class ComputeCertificate(Effect, frozen=True, tag=True):
 
 
 class WriteVerdict(Effect, frozen=True, tag=True):
-    """Put the verdict on disk, synced; then let go of sampler and locks."""
+    """Put the verdict on disk, synced; then let go of sampler, locks, and a keeper that is handed on."""
 
     verdict: Verdict
 

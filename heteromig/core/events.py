@@ -77,7 +77,7 @@ class LookedAway(Event, frozen=True, tag=True):
 
 
 class DevicesPrepared(Event, frozen=True, tag=True):
-    """The keeper has cut or shared the GPU as the run wants it, and holds its lock.
+    """The keeper has cut or shared the GPU as the run wants it, or did so for the run before, and holds its lock.
 
     `what` is a sentence. `environment` is what every worker needs to see. `replaced` are (UUID before, UUID now) of MIG
     slices; None on one side for a slice that is new or gone.

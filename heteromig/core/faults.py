@@ -150,7 +150,7 @@ def _exited(view: View, event: ev.WorkerExited, phase: Phase) -> Iterator[Fault]
     sentence = f"{_capital(worker.name)} {how} during {phase.value}{said}; {log}."
     if worker.role is Role.BACKGROUND:
         yield _background(view.spec, ExitCode.WORKER, sentence)
-        if view.spec.isolation is Isolation.SOFT and phase is Phase.MAIN_RUNNING and _died_hard(event):
+        if view.spec.isolation is Isolation.SOFT and phase is Phase.MAIN_RUNNING and worker.died_hard:
             yield Fault(
                 Reason(
                     ExitCode.INCONCLUSIVE,
@@ -171,11 +171,6 @@ def _exited(view: View, event: ev.WorkerExited, phase: Phase) -> Iterator[Fault]
 def _accuracy_failed(view: View, main: WorkerView) -> bool:
     """Whether main ran to its end and says that its answers are not good enough, as NVIDIA's does with an error."""
     return view.spec.main.mode is Mode.ACCURACY and main.ended_ns is not None and main.reported_valid is False
-
-
-def _died_hard(event: ev.WorkerExited) -> bool:
-    """Whether it had no chance to leave the GPU in order: a signal, also as a shell tells of its child's."""
-    return event.exit_code is None or SIGNAL_BASE < event.exit_code <= SIGNAL_BASE + signal.NSIG
 
 
 def _how_it_ended(event: ev.WorkerExited) -> str:
@@ -389,7 +384,11 @@ def _still_busy(view: View) -> Iterator[Fault]:
     if view.live_workers or sample is None or sample.taken_ns < view.last_exit_ns:
         return
     for place in view.places:
-        left = [one for one in view.occupants(sample, place) or () if not (place.shared and view.serves(one))]
+        left = [
+            one
+            for one in view.occupants(sample, place) or ()
+            if not (place.shared and view.serves(one)) and not view.is_kept(one)
+        ]
         if left:
             pids = ", ".join(str(occupant.pid) for occupant in left)
             yield _stop(ExitCode.DEVICE, f"{_capital(place.name)} is not empty after draining: pid {pids}.")

@@ -216,9 +216,11 @@ def slices_empty(view: View, _event: ev.AnyEvent) -> Finding:
 
 
 def devices_restored(view: View, _event: ev.AnyEvent) -> Finding:
-    """The GPU is cut and shared as before the run, or will not be, which is a fault of its own."""
+    """The GPU is cut and shared as before the run, or will not be, which is a fault of its own; or it is to go on."""
     if view.spec.preparation is None:
         return _finding(devices_restored, passed=True, evidence="the GPU was taken as it is")
+    if view.hands_on:
+        return _finding(devices_restored, passed=True, evidence="the GPU stays as it is for the next run")
     over = {Keeping.NONE: "nothing was done to the GPU", Keeping.ENDED: "taken back, or given up"}.get(view.keeping)
     return _finding(devices_restored, over is not None, over or "what was done to the GPU is not taken back yet")
 

@@ -404,6 +404,8 @@ def _drain_signal(run: Run, _event: ev.AnyEvent) -> None:
 
 
 def _enter_validating(run: Run, _event: ev.AnyEvent) -> None:
+    if run.view.hands_on:  # to a crew, as the shell lets go of it once the verdict is on the disk
+        run.view = msgspec.structs.replace(run.view, keeping=Keeping.HANDED_ON)
     run.request(ef.ComputeCertificate())
 
 

@@ -73,6 +73,8 @@ class Keeping(Enum):
     """The keeper may be at work."""
     KEPT = "kept"
     """The GPU is as the run wants it."""
+    HANDED_ON = "handed on"
+    """The GPU stays so beyond the run, and its keeper is the next run's of the campaign."""
     RESTORING = "restoring"
     """The keeper was told to take it back."""
     ENDED = "ended"

@@ -133,7 +133,8 @@ class PreparationRecord(Struct, frozen=True):
     """What was done to a GPU for the time of the run, which `what` says in a sentence; null where it was not done.
 
     `replaced` are the slices before the run and during it, `returned` those before the run and after it. `restored` is
-    whether the GPU is as it was, null while that is not known, and `sentence` says how that came out.
+    whether the GPU is as it was, null while that is not known, and where it stays so for the next run of a campaign.
+    `sentence` says how that came out, null while it is not known.
     """
 
     kind: str

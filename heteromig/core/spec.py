@@ -218,8 +218,9 @@ class RunSpec(Struct, frozen=True, rename="kebab"):
     it would measure something else. `batch_builds`: one build makes all engines of a configuration version. `gpu` is
     the UUID or the index of the GPU to run on; None for the one with the most slices. `harness_dir` and `commands` are
     what the harnesses of these names need. `keeps_backgrounds`: those that are timed go on when the run is over, for
-    the next one of the same campaign, and those of the one before are taken over. `preparation` says what is done to
-    the GPU first; `layout` is the MIG layout to cut it into, and `enable_mig_mode` allows to turn MIG on for that.
+    the next one of the same campaign, and those of the one before are taken over, and so is what was prepared.
+    `preparation` says what is done to the GPU first; `layout` is the MIG layout to cut it into, and `enable_mig_mode`
+    allows to turn MIG on for that.
     `allow_shared_dirs`: others may write to the directories of runs and engines. `allow_busy` lets a baseline go on
     while others use what it does not.
     """

@@ -5,6 +5,7 @@ A view is immutable. Guards and faults read it; nothing else does arithmetic ove
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
@@ -18,9 +19,9 @@ from heteromig.core.gaps import Idleness, Interval, Silences
 from heteromig.core.overlap import CertificateSummary
 from heteromig.core.phases import LIVE_STATES, TIMED_STATES, Keeping, Role, WorkerState
 from heteromig.core.plan import Assignment, EngineNeed, Plan, make_plan
-from heteromig.core.spec import Goal, RunSpec
+from heteromig.core.spec import Goal, Isolation, RunSpec
 from heteromig.core.units import NS_PER_MS, MonotonicNs
-from heteromig.core.verdict import ExitCode, Reason
+from heteromig.core.verdict import SIGNAL_BASE, ExitCode, Reason
 from heteromig.core.watch import GpuWatch, HostWatch, PlaceWatch, is_recut
 
 MAX_NOTES = 20
@@ -90,6 +91,13 @@ class WorkerView(Struct, frozen=True):
     def live(self) -> bool:
         """Whether its process tree has to be reaped yet."""
         return self.state in LIVE_STATES
+
+    @property
+    def died_hard(self) -> bool:
+        """Whether it had no chance to leave the GPU in order: a signal, also as a shell tells of its child's."""
+        code = self.exit_code
+        gone = self.state is WorkerState.EXITED and self.spawn_failure is None
+        return gone and (code is None or SIGNAL_BASE < code <= SIGNAL_BASE + signal.NSIG)
 
     @property
     def name(self) -> str:
@@ -168,16 +176,31 @@ class View(Struct, frozen=True):
         return tuple(worker for worker in self.workers if worker.role is Role.BACKGROUND)
 
     @property
-    def to_be_kept(self) -> tuple[WorkerView, ...]:
-        """Those that draining leaves alone, to release them: timed backgrounds.
+    def may_go_on(self) -> bool:
+        """Whether the next run of the campaign may have what this one has.
 
-        None where a signal or the devices end all, or where the GPU was prepared for this run alone.
+        Not where a signal or the devices end all, nor where a client of a GPU that is shared under MPS died so that
+        nobody can say what it did to the others.
         """
         device = any(reason.exit_code == ExitCode.DEVICE for reason in self.reasons)
-        if not self.spec.keeps_backgrounds or self.spec.preparation is not None or self.signals or device:
-            return ()
+        disturbed = self.spec.isolation is Isolation.SOFT and any(
+            worker.died_hard and worker.stopped_by is None for worker in self.workers
+        )
+        return self.spec.keeps_backgrounds and not (self.signals or device or disturbed)
+
+    @property
+    def to_be_kept(self) -> tuple[WorkerView, ...]:
+        """Those that draining leaves alone, to release them: timed backgrounds."""
         level = self.spec.start_evidence
-        return tuple(worker for worker in self.backgrounds if level.reached_by(worker.state))
+        return tuple(worker for worker in self.backgrounds if self.may_go_on and level.reached_by(worker.state))
+
+    @property
+    def hands_on(self) -> bool:
+        """Whether the GPU stays as it was prepared: for the backgrounds that were released, or where there are none."""
+        if self.keeping is not Keeping.KEPT or self.plan is None or self.live_workers or not self.may_go_on:
+            return False
+        released = any(worker.state is WorkerState.RELEASED for worker in self.backgrounds)
+        return released or not self.backgrounds
 
     @property
     def live_workers(self) -> tuple[WorkerView, ...]:
@@ -258,7 +281,7 @@ class View(Struct, frozen=True):
         """Whether the process is of a worker that is to go on beyond this run: of one before, or released by this."""
         owner = self.owner(occupant)
         kept = owner is None or owner.state is WorkerState.RELEASED
-        return self.spec.keeps_backgrounds and self.is_ours(occupant) and kept
+        return self.spec.keeps_backgrounds and bool(self.backgrounds) and self.is_ours(occupant) and kept
 
     def serves(self, occupant: Occupant) -> bool:
         """Whether the process is ours and no worker's, as those are that share a GPU out."""

@@ -15,7 +15,16 @@ from heteromig.core.errors import HeteromigError
 from heteromig.runner.journal import JOURNAL, Told, read_controller_pid, read_told
 from heteromig.runner.residue import is_ours, remove, residue_beside_runs, residue_of_run
 from heteromig.runner.rundir import CERTIFICATE, RUN_JSON
-from heteromig.runner.survivors import CONTROLLER, Life, ProcessNote, life_of, read_notes, stop, survivors
+from heteromig.runner.survivors import (
+    CONTROLLER,
+    Life,
+    ProcessNote,
+    life_of,
+    read_notes,
+    read_notes_of,
+    stop,
+    survivors,
+)
 from heteromig.slices.locks import holder_of, lock_directory, lock_gpus, remove_stale_lock, stale_locks
 from heteromig.slices.mig.access import close_journal
 from heteromig.slices.mig.journal import JournalFile
@@ -250,7 +259,10 @@ def _daemon(path: Path, source: str | None, *, dry_run: bool) -> Found | None:
 
 def _half_written(path: Path, *, dry_run: bool) -> Found | None:
     """A journal that was being written for the first time: nothing had been done to the GPU."""
-    pid = read_controller_pid(path.parent)
+    try:
+        pid = _controller_of(path.parent)
+    except HeteromigError as error:
+        return Found("file", str(path.parent), Outcome.FAILED, str(error))
     if pid is not None and Path(f"/proc/{pid}").exists():
         return None  # it may be writing at this moment
     sentence = f"{path.name} is the beginning of a journal, from before anything was done to the GPU: "
@@ -266,6 +278,18 @@ def _half_written(path: Path, *, dry_run: bool) -> Found | None:
 def _going_on(run_dir: Path, gpu_uuid: str, locks: Path) -> str | None:
     """The end of a sentence where the GPU is locked for that very run; None where its processes are dead."""
     holder = holder_of(gpu_uuid, locks)
-    if holder is None or holder != read_controller_pid(run_dir):
+    if holder is None or holder != _controller_of(run_dir):
         return None
     return f"belongs to a run that goes on (pid {holder}), or that is just being taken back."
+
+
+def _controller_of(run_dir: Path) -> int | None:
+    """Who runs it, or ran it; what a campaign keeps from run to run has no journal of events, only a note of that.
+
+    Raises:
+        PreflightError: the note cannot be read, or is somebody else's.
+    """
+    pid = read_controller_pid(run_dir)
+    if pid is None:
+        pid = next((note.pid for note in read_notes_of(run_dir) if note.role == CONTROLLER), None)
+    return pid

@@ -1,7 +1,7 @@
-"""Backgrounds that outlive a run: kept by a campaign, so that the next run finds them at work.
+"""What outlives a run: backgrounds, kept by a campaign so that the next run finds them at work, and their GPU's keeper.
 
 A worker of a crew writes below the crew's own directory and not into a run directory, which is sealed when its run is
-over. Each run that has it gets a copy of what it wrote until it was released, or ended.
+over. Each run that has it gets a copy of what it wrote until it was released, or ended. So it is with a keeper.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from heteromig.core.plan import Assignment
-from heteromig.core.spec import TimingSpec
+from heteromig.core.errors import PreflightError
+from heteromig.core.plan import Assignment, expected_duration_ms
+from heteromig.core.spec import RunSpec, TimingSpec
 from heteromig.core.units import NS_PER_MS, MonotonicNs, UtcNs
+from heteromig.runner.keeper_link import KeeperLink
+from heteromig.runner.rundir import KEEPER_LOG
 from heteromig.runner.survivors import CONTROLLER
+from heteromig.slices.mps.keeping import DAEMON_DIRECTORY
 from heteromig.workers.command import Command
 from heteromig.workers.guardian import note_process
 from heteromig.workers.worker import Worker
@@ -40,10 +44,10 @@ class Member(Struct, frozen=True):
     spawned_utc_ns: UtcNs
     tidy: Callable[[], None]
 
-    @property
-    def until_ns(self) -> MonotonicNs:
-        """The earliest that its timed section can end by itself."""
-        return self.spawned_ns + self.assignment.duration_ms * NS_PER_MS
+    def lasts(self, now_ns: MonotonicNs, needed_ms: int) -> bool:
+        """Whether its timed section will surely not have ended by itself by then."""
+        until_ns = self.spawned_ns + self.assignment.duration_ms * NS_PER_MS
+        return until_ns - now_ns >= needed_ms * NS_PER_MS
 
     def fits(self, assignment: Assignment) -> bool:
         """Whether it does just what is asked for, whatever its number is and however long it was to take."""
@@ -57,12 +61,13 @@ class Member(Struct, frozen=True):
 
 
 class Crew:
-    """The backgrounds that nobody runs beside at the moment, by slice."""
+    """The backgrounds that nobody runs beside at the moment, by slice, and the keeper of what they run on, if any."""
 
     def __init__(self, directory: Path) -> None:
         """`directory` is where the runs of the campaign are; members get directories beside theirs."""
         self._directory = directory
         self._members: dict[str, Member] = {}
+        self._keeper: KeeperLink | None = None
         self._homes = 0
 
     def new_home(self) -> Path:
@@ -81,8 +86,7 @@ class Crew:
         member = self._members.pop(assignment.slice_uuid, None)
         if member is None:
             return None
-        lasts = member.until_ns - now_ns >= needed_ms * NS_PER_MS
-        if member.fits(assignment) and lasts and _wait([member.worker], 0):
+        if member.fits(assignment) and member.lasts(now_ns, needed_ms) and _wait([member.worker], 0):
             return member
         _end(member)
         return None
@@ -91,20 +95,52 @@ class Crew:
         """Keep it until somebody takes it."""
         self._members[member.assignment.slice_uuid] = member
 
-    def dismiss(self, timing: TimingSpec) -> None:
-        """End all of them, rung by rung: a clean stop, TERM, KILL. Returns when they are gone."""
-        members = list(self._members.values())
-        workers = [member.worker for member in members]
-        self._members = {}
-        for worker in workers:
-            worker.clean_stop()
-        left = _wait([worker for worker in workers if _stops_cleanly(worker)], timing.clean_stop_ms)
-        left += [worker for worker in workers if not _stops_cleanly(worker)]
-        for worker in left:
-            worker.terminate()
-        _wait(left, timing.grace_ms)
-        for member in members:
+    def take_keeper(self, spec: RunSpec, now_ns: MonotonicNs) -> KeeperLink:
+        """That of the run before, where what it keeps is as it was; else a new one, which has yet to prepare.
+
+        Whoever is on a GPU that is not as it was is ended, and that GPU is taken back first.
+
+        Raises:
+            PreflightError: it cannot be taken back, or there is no place for a new one.
+        """
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None and keeper.still_keeps():
+            # In order, and before anything else begins: a client that is killed can disturb others on a shared GPU.
+            needed_ms = expected_duration_ms(spec)
+            old = [place for place, member in self._members.items() if not member.lasts(now_ns, needed_ms)]
+            _stop([self._members.pop(place) for place in old], spec.timing)
+            return keeper
+        self.end()
+        failure = None if keeper is None else keeper.close()
+        if failure is not None:
+            raise PreflightError(failure)
+        home = self.new_home()
+        try:
+            make_home(home)
+        except OSError as error:
+            raise PreflightError(f"No directory for the keeper of the GPU can be made: {error}.") from None
+        return KeeperLink(spec, home)
+
+    def put_keeper(self, keeper: KeeperLink) -> None:
+        """Have it until somebody takes it, or until what it did is taken back, if it did anything."""
+        self._keeper = keeper if keeper.is_needed else None
+
+    def end(self) -> None:
+        """End all members at once, because of what became of the GPU that they are on."""
+        members, self._members = self._members, {}
+        for member in members.values():
             _end(member)
+
+    def dismiss(self, timing: TimingSpec) -> str | None:
+        """End all of them, and have taken back what was prepared for them; returns when all that is gone.
+
+        Returns:
+            Why something may not be taken back, and what to do; None where nothing is left.
+        """
+        members, self._members = self._members, {}
+        _stop(list(members.values()), timing)
+        keeper, self._keeper = self._keeper, None
+        return None if keeper is None else keeper.close()
 
 
 def make_home(home: Path) -> None:
@@ -123,7 +159,20 @@ def copy_traces(member: Member, target: Path) -> None:
     Raises:
         OSError: the file system does not let it.
     """
-    source = member.home / member.assignment.directory
+    _copy(member.home / member.assignment.directory, target)
+
+
+def copy_log(keeper: KeeperLink, run_dir: Path) -> None:
+    """Bring what the keeper and its daemon said so far into a run directory; what takes it back stays where it is.
+
+    Raises:
+        OSError: the file system does not let it.
+    """
+    shutil.copy(keeper.home / KEEPER_LOG, run_dir / KEEPER_LOG)
+    _copy(keeper.home / DAEMON_DIRECTORY, run_dir / DAEMON_DIRECTORY)
+
+
+def _copy(source: Path, target: Path) -> None:
     for folder, directories, names in os.walk(source):
         directories[:] = [name for name in directories if not Path(folder, name).is_symlink()]
         place = target / Path(folder).relative_to(source)
@@ -132,6 +181,20 @@ def copy_traces(member: Member, target: Path) -> None:
             path = Path(folder, name)
             if path.is_file() and not path.is_symlink():
                 shutil.copy(path, place / name)  # what only the user may read stays so
+
+
+def _stop(members: list[Member], timing: TimingSpec) -> None:
+    """Rung by rung: a clean stop, TERM, KILL."""
+    workers = [member.worker for member in members]
+    for worker in workers:
+        worker.clean_stop()
+    left = _wait([worker for worker in workers if _stops_cleanly(worker)], timing.clean_stop_ms)
+    left += [worker for worker in workers if not _stops_cleanly(worker)]
+    for worker in left:
+        worker.terminate()
+    _wait(left, timing.grace_ms)
+    for member in members:
+        _end(member)
 
 
 def _end(member: Member) -> None:

@@ -33,7 +33,7 @@ from heteromig.core.units import NS_PER_S, MonotonicNs, UtcNs
 from heteromig.core.verdict import ABORT_SIGNALS
 from heteromig.harnesses import Harness
 from heteromig.runner.clock import Clock, read_both
-from heteromig.runner.crew import Crew, Member, copy_traces, make_home
+from heteromig.runner.crew import Crew, Member, copy_log, copy_traces, make_home
 from heteromig.runner.evidence import certify_run
 from heteromig.runner.journal import Asked, Follower, Header, Heard, Journal
 from heteromig.runner.keeper_link import KeeperLink
@@ -85,7 +85,7 @@ class Loop:
     ) -> None:
         """`header` holds `spec` as it may be written down, which is all that the core knows of it.
 
-        `crew` has the backgrounds that go on from run to run, where the spec says that they do.
+        `crew` has what goes on from run to run, where the spec says that it does.
         """
         self.run = Run(header.spec)
         self.run_dir = run_dir
@@ -130,7 +130,7 @@ class Loop:
             faults=faults,
             whole_host=self._spec.goal is Goal.BASELINE,
         )
-        self._keeper = None if self._spec.preparation is None else KeeperLink(self._spec, run_dir)
+        self._keeper: KeeperLink | None = None
         self._keeper_fd: int | None = None
         self._keeper_pid: int | None = None
         self._sampler_fd: int | None = None
@@ -327,11 +327,11 @@ class Loop:
         now_ns = self._clock.monotonic_ns()
         match effect:
             case ef.PrepareDevices():
-                assert self._keeper is not None  # noqa: S101 - the spec asks for a preparation
-                self._put(*self._keeper.prepare(now_ns))
-                self._watch_keeper()
+                self._put(*self._prepare(now_ns))
             case ef.RestoreDevices():
-                assert self._keeper is not None  # noqa: S101 - as above
+                assert self._keeper is not None  # noqa: S101 - it was asked to prepare
+                if self._crew is not None:
+                    self._crew.end()
                 self._end_sampler()  # what is done to the GPU now is no concern of the run, and it may be in the way
                 self._put(*self._keeper.restore(now_ns))
                 self._watch_keeper()
@@ -391,6 +391,18 @@ class Loop:
                     self._compare_clocks(now_ns, _CLOCKS_AGAIN_NS)
             case ef.RecordRejection():
                 pass  # it is in the journal, and whoever shows the run was told
+
+    def _prepare(self, now_ns: MonotonicNs) -> list[ev.AnyEvent]:
+        try:
+            if self._crew is None:
+                self._keeper = KeeperLink(self._spec, self.run_dir)
+            else:
+                self._keeper = self._crew.take_keeper(self._spec, now_ns)
+        except HeteromigError as error:
+            return [ev.PreparationFailed(at_ns=now_ns, message=str(error), exit_code=error.exit_code)]
+        found = self._keeper.prepare(now_ns)
+        self._watch_keeper()
+        return found
 
     def _collect(self, indices: Iterable[int]) -> None:
         """Bring the evidence of workers that are gone into the run directory; what cannot be brought is missing."""
@@ -600,8 +612,12 @@ class Loop:
             worker.close()
         self._collect(tuple(self._prepared))
         self._sampler.close()
-        if self._keeper is not None:
+        if self._keeper is not None and self._crew is None:
             self._keeper.close()
+        elif self._keeper is not None and self._crew is not None:
+            with contextlib.suppress(OSError):
+                copy_log(self._keeper, self.run_dir)
+            self._crew.put_keeper(self._keeper)
         if self._locks is not None:
             self._locks.close()
         self._reporter.end(self._clock.monotonic_ns())

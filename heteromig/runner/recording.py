@@ -19,7 +19,7 @@ from heteromig.core.errors import EvidenceError
 from heteromig.core.guards import Finding
 from heteromig.core.machine import Run
 from heteromig.core.overlap import CertificateSummary
-from heteromig.core.phases import EvidenceLevel, Phase
+from heteromig.core.phases import EvidenceLevel, Keeping, Phase
 from heteromig.core.plan import Assignment
 from heteromig.core.record import (
     SCHEMA_VERSION,
@@ -256,13 +256,14 @@ def _describe_preparation(view: View) -> PreparationRecord | None:
         return None
     restored = restoration if isinstance(restoration, ev.DevicesRestored) else None
     failed = restoration if isinstance(restoration, ev.RestorationFailed) else None
+    goes_on = "It stays so for the next run of the campaign." if view.keeping is Keeping.HANDED_ON else None
     return PreparationRecord(
         kind=kind.value,
         gpu_uuid=prepared.gpu_uuid if prepared else None,
         what=prepared.what if prepared else None,
         replaced=tuple(ReplacedSlice(*pair) for pair in prepared.replaced) if prepared else (),
         restored=True if restored else False if failed else None,
-        sentence=restored.what if restored else failed.message if failed else None,
+        sentence=restored.what if restored else failed.message if failed else goes_on,
         returned=tuple(ReplacedSlice(*pair) for pair in restored.replaced) if restored else (),
     )
 

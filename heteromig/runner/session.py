@@ -44,7 +44,7 @@ def execute(
     """Run it to the end.
 
     `sampler_faults` names a file of rehearsed device faults, for simulated slices only. `followers` are told of each
-    line of the journal. `crew` takes and gives the backgrounds, where they are to go on from run to run. `series_dir`
+    line of the journal. `crew` takes and gives what is to go on from run to run. `series_dir`
     is where the run directory goes, in place of the runs directory.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The process that keeps a GPU prepared for one run, and takes that back when the run is over, however it ends.
+"""The process that keeps a GPU prepared for a run, or several, and takes that back in the end, however it comes.
 
 `python -m heteromig.slices.keeper --preparation KIND --slices SOURCE --runs-dir DIR --run-dir DIR [--gpu GPU]
 [--layout LAYOUT] [--enable-mig-mode] [--controller-pid PID] [--only-restore]`
@@ -6,8 +6,8 @@
 It locks the GPU, prepares it, and writes one line, `Prepared` or `Refused`; after the latter it exits with 0. `Lost`
 follows if what it keeps ends by itself. Its standard input is its lifeline: the end of it, which comes with the
 controller's death as well, makes it take back what it did, let go of the GPU, say how that came out by `Restored` or
-`NotRestored`, and exit. Lines that come before the end are orders for what it keeps. `--only-restore` is for the
-successor of one that was killed: it prepares nothing.
+`NotRestored`, and exit. Lines that come before the end are orders for what it keeps; `look_again` is one for itself, to
+say `Prepared` or `Lost` anew. `--only-restore` is for the successor of one that was killed: it prepares nothing.
 
 No signal but KILL ends it: who ends a whole group of processes, as a terminal or a service manager does, ends the
 controller as well, and that is what counts.
@@ -29,7 +29,7 @@ from types import FrameType
 
 from heteromig.core.errors import BusyError, HeteromigError
 from heteromig.core.spec import Preparation
-from heteromig.slices.keeping import Kept, Lost, Message, NotRestored, Refused, Restored, encode_line
+from heteromig.slices.keeping import LOOK_AGAIN, Kept, Lost, Message, NotRestored, Refused, Restored, encode_line
 from heteromig.slices.locks import lock_directory, lock_gpus
 from heteromig.slices.mig.keeping import KeptLayout
 from heteromig.slices.mps.keeping import KeptShares
@@ -75,7 +75,11 @@ def _keep(options: argparse.Namespace, held: ExitStack) -> Message:
         return Refused(str(error), error.exit_code)
     _say(prepared)
     for order in _orders(kept):
-        kept.obey(order)
+        if order == LOOK_AGAIN:
+            why = kept.loss()
+            _say(prepared if why is None else Lost(why))
+        else:
+            kept.obey(order)
     return _restored(options, kept, held)
 
 

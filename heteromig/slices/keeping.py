@@ -8,6 +8,9 @@ from msgspec import Struct
 
 from heteromig.slices.lines import Lines
 
+LOOK_AGAIN = "look_again"
+"""The line by which a controller asks whether all is still as it was prepared; the answer is `Prepared` or `Lost`."""
+
 
 class Prepared(Struct, frozen=True, tag="Prepared"):
     """The GPU is as the run wants it; see `events.DevicesPrepared`."""
@@ -74,7 +77,10 @@ class Kept(Protocol):
         ...
 
     def loss(self) -> str | None:
-        """What was lost, as a sentence; None where nothing was. Asked when a watched descriptor is readable."""
+        """What was lost, as a sentence; None where nothing was.
+
+        Asked when a watched descriptor is readable, and before another run takes it over.
+        """
 
     def obey(self, order: str) -> None:
         """Carry out a line from the controller."""

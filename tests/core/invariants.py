@@ -16,8 +16,8 @@ from heteromig.core.device_guards import device_findings
 from heteromig.core.devices import DeviceSample
 from heteromig.core.guards import Finding, Status
 from heteromig.core.machine import Run
-from heteromig.core.phases import ACTIVE_PHASES, MEASURING_PHASES, EvidenceLevel, Phase, Role, WorkerState
-from heteromig.core.spec import Action, Drain, Goal, Mode, RunSpec
+from heteromig.core.phases import ACTIVE_PHASES, MEASURING_PHASES, EvidenceLevel, Keeping, Phase, Role, WorkerState
+from heteromig.core.spec import Action, Drain, Goal, Isolation, Mode, RunSpec
 from heteromig.core.units import NS_PER_MS
 from heteromig.core.verdict import Reason
 from heteromig.core.view import View
@@ -457,7 +457,8 @@ def the_gpu_is_prepared_first(spec: RunSpec, history: History) -> None:
 def the_gpu_is_taken_back_last(history: History) -> None:
     """Validating begins once the keeper has said how that came out, or had its time, or died twice at it.
 
-    Only what was asked for is taken back, in draining, once, and again where a keeper died at it.
+    Only what was asked for is taken back, in draining, once, and again where a keeper died at it. A GPU that stays as
+    it is for the next run is not taken back at all.
     """
     asked = refused = prepared = answered = False
     restores = deaths = 0
@@ -470,6 +471,11 @@ def the_gpu_is_taken_back_last(history: History) -> None:
             late = isinstance(event, ev.DeadlinePassed) and event.timer is ev.Timer.RESTORED
             answered = answered or late or refused or isinstance(event, (ev.DevicesRestored, ev.RestorationFailed))
         if step.after is Phase.VALIDATING and step.before is not Phase.VALIDATING and asked:
+            if step.view.keeping is Keeping.HANDED_ON:
+                assert prepared
+                assert not restores
+                assert _may_be_handed_on(step.view)
+                continue
             assert refused or answered or deaths > 1, "the GPU was left as it was for the run"
             if not refused and not any(isinstance(done.event, ev.DevicesRestored) for done in history):
                 assert step.verdict.exit_code >= 7, "nobody says that it was left so"
@@ -481,7 +487,15 @@ def the_gpu_is_taken_back_last(history: History) -> None:
                 assert step.after is Phase.DRAINING
                 assert restores == (0 if not isinstance(event, ev.KeeperLost) else deaths)
                 restores += 1
+                assert not _may_be_handed_on(step.view)
             assert not restores or not isinstance(effect, (ef.StartSampler, ef.RequestSample, ef.SpawnWorker))
+
+
+def _may_be_handed_on(view: View) -> bool:
+    """Where nothing speaks against it, and all that is left on the GPU is backgrounds that go on, if it has any."""
+    released = any(worker.state is WorkerState.RELEASED for worker in view.workers)
+    somebody = view.plan is not None and (released or not view.plan.backgrounds)
+    return somebody and not view.live_workers and _goes_on(view.spec, view)
 
 
 def _first_closing(history: History) -> Step | None:
@@ -522,10 +536,23 @@ def draining_stops_everybody(spec: RunSpec, history: History) -> None:
 
 def _kept(spec: RunSpec, view: View) -> set[int]:
     """Backgrounds that go on beyond the run: timed ones, where that is asked for and nothing speaks against it."""
-    ended_by = {reason.exit_code for reason in view.reasons}
-    if not spec.keeps_backgrounds or spec.preparation is not None or 7 in ended_by or max(ended_by, default=0) > 128:
+    if not _goes_on(spec, view):
         return set()
     return {worker.index for worker in view.backgrounds if spec.start_evidence.reached_by(worker.state)}
+
+
+def _goes_on(spec: RunSpec, view: View) -> bool:
+    """Whether anything may outlive the run: no signal, no fault of a device, and no client of a daemon that crashed."""
+    ended_by = {reason.exit_code for reason in view.reasons}
+    crashed = [
+        worker
+        for worker in view.workers
+        if worker.state is WorkerState.EXITED and not worker.stopped_by and not worker.spawn_failure
+        if worker.exit_code is None or worker.exit_code > 128
+    ]
+    if spec.isolation is Isolation.SOFT and crashed:
+        return False
+    return spec.keeps_backgrounds and 7 not in ended_by and max(ended_by, default=0) <= 128
 
 
 def _released(step: Step) -> set[int]:

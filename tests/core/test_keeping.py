@@ -9,11 +9,11 @@ from heteromig.core import effects as ef
 from heteromig.core import events as ev
 from heteromig.core.device_guards import device_findings
 from heteromig.core.guards import Status
-from heteromig.core.phases import MEASURING_PHASES, Phase, WorkerState
-from heteromig.core.spec import Preparation
+from heteromig.core.phases import MEASURING_PHASES, Keeping, Phase, WorkerState
+from heteromig.core.spec import Preparation, RunSpec
 from heteromig.core.units import NS_PER_S
 from tests.core import histories, invariants
-from tests.core.histories import BASELINE, KEEPING
+from tests.core.histories import BASELINE, CUT, KEEPING, SHARED
 from tests.core.world import BACKGROUND, MAIN, Cast, Incident, Trouble, World
 
 STOPS = (ef.CleanStop, ef.Terminate, ef.Kill)
@@ -86,8 +86,13 @@ def test_main_waits_for_no_background_where_there_is_none() -> None:
 
 def test_the_slices_may_be_busy_with_ours_at_the_beginning() -> None:
     ours = histories.occupant(1011, 1010, histories.CONTROLLER_PID)
-    busy = histories.sample(1_000 * 10**9, (), (ours,), ())
-    for spec, phase in ((KEEPING, Phase.BUILDING), (histories.SPEC, Phase.DISCOVERING)):
+    busy = histories.sample(1_000 * 10**9, (ours,), (ours,), ())
+    alone = replace(BASELINE, keeps_backgrounds=True)  # which has none that could be there
+    for spec, phase in (
+        (KEEPING, Phase.BUILDING),
+        (histories.SPEC, Phase.DISCOVERING),
+        (alone, Phase.DISCOVERING),
+    ):
         world = World(spec)
         world.go_on()
         world.tell(ev.SlicesDiscovered(0, histories.inventory(), (0, 1)))
@@ -133,10 +138,92 @@ def test_signals_and_device_faults_end_them_all(incident: Incident) -> None:
     assert stopped(world) >= {1, 2}
 
 
-def test_a_gpu_that_is_taken_back_keeps_nobody() -> None:
-    world = play(World(replace(KEEPING, preparation=Preparation.LAYOUT)))
-    assert released(world) == set()
-    assert world.processes_left == ()
+KEPT = pytest.mark.parametrize("spec", [replace(CUT, keeps_backgrounds=True), replace(SHARED, keeps_backgrounds=True)])
+
+
+def restores(world: World) -> int:
+    return sum(isinstance(effect, ef.RestoreDevices) for effect in world.effects)
+
+
+@KEPT
+def test_what_was_prepared_goes_on_with_them(spec: RunSpec) -> None:
+    world = play(World(spec))
+    assert (world.verdict.status, released(world), restores(world)) == ("valid", {1, 2}, 0)
+    assert world.run.view.keeping is Keeping.HANDED_ON
+    (done,) = [move for move in world.run.transitions if move.destination is Phase.VALIDATING]
+    assert done.findings[-1].evidence == "the GPU stays as it is for the next run"
+
+
+def test_it_goes_on_where_main_is_alone_as_well() -> None:
+    world = play(World(replace(BASELINE, keeps_backgrounds=True, preparation=Preparation.LAYOUT)))
+    assert (world.verdict.status, restores(world)) == ("valid", 0)
+    assert world.run.view.keeping is Keeping.HANDED_ON
+
+
+@KEPT
+@pytest.mark.parametrize(
+    "incident",
+    [
+        Incident(Phase.MAIN_RUNNING, 1.0, ev.SignalReceived(0, 15)),
+        Incident(Phase.MAIN_RUNNING, 1.0, Trouble.KEEPER_DIES),
+        Incident(Phase.DRAINING, 0.1, ev.SignalReceived(0, 2)),
+        Incident(Phase.DRAINING, 0.1, Trouble.KEEPER_DIES),
+    ],
+)
+def test_what_ends_them_all_has_the_gpu_taken_back(spec: RunSpec, incident: Incident) -> None:
+    world = play(World(spec, incidents=(incident,)))
+    assert (released(world), world.processes_left) == (set(), ())
+    assert restores(world) == 1
+
+
+@KEPT
+def test_a_keeper_that_dies_after_they_were_released_has_the_gpu_taken_back(spec: RunSpec) -> None:
+    world = World(spec).go_to(Phase.DRAINING)
+    while released(world) != {1, 2}:
+        world.go_on()
+    assert world.run.phase is Phase.DRAINING
+    world.tell(ev.KeeperLost(0, "the keeper ended"))
+    play(world)
+    assert (world.verdict.exit_code, restores(world)) == (7, 1)
+
+
+@KEPT
+def test_where_nobody_is_released_the_gpu_is_taken_back(spec: RunSpec) -> None:
+    nobody = replace(BACKGROUND, begins_s=None)
+    world = play(World(spec, cast=Cast(background=nobody)))
+    assert (released(world), restores(world)) == (set(), 1)
+
+
+@KEPT
+def test_a_gpu_on_which_somebody_is_left_does_not_go_on(spec: RunSpec) -> None:
+    immortal = replace(MAIN, ends_s=None, clean_stop_s=None, term_s=None, kill_s=None)
+    world = play(World(spec, cast=Cast(main=immortal)))
+    assert sorted(world.processes_left) == [0, 1, 2]
+    assert (world.verdict.exit_code, restores(world)) == (5, 1)
+
+
+def test_a_gpu_that_the_run_could_not_use_does_not_go_on() -> None:
+    spec = replace(BASELINE, keeps_backgrounds=True, preparation=Preparation.LAYOUT)
+    world = play(World(replace(spec, main=replace(spec.main, slice="7g.80gb"))))
+    assert (world.verdict.exit_code, restores(world)) == (2, 1)
+
+
+def test_one_that_had_to_be_stopped_hard_takes_nobody_along() -> None:
+    slow = replace(BACKGROUND, begins_s=None, clean_stop_s=None)
+    world = play(World(replace(SHARED, keeps_backgrounds=True), cast=Cast(others=((1, slow),))))
+    worker = world.run.view.worker(1)
+    assert worker is not None
+    assert (worker.signal, worker.stopped_by) == (15, "TERM")
+    assert (world.verdict.exit_code, released(world), restores(world)) == (6, {2}, 0)
+
+
+@pytest.mark.parametrize(("how", "left"), [((1, None), {2}), ((None, 11), set()), ((139, None), set())])
+def test_a_client_that_dies_hard_takes_all_along(how: tuple[int | None, int | None], left: set[int]) -> None:
+    died = Incident(Phase.MAIN_RUNNING, 0.5, ev.WorkerExited(0, 1, *how))
+    world = play(World(replace(SHARED, keeps_backgrounds=True), incidents=(died,)))
+    assert (released(world), restores(world)) == (left, 0 if left else 1)
+    alone = play(World(KEEPING, incidents=(died,)))
+    assert released(alone) == {2}, "on a slice of its own it disturbs nobody"
 
 
 def test_a_background_that_ends_in_the_last_moment_is_reaped_as_any_other() -> None:

@@ -1,6 +1,7 @@
-"""Runs one after the other with one crew: `python -m tests.e2e.campaign RUNS_DIR [BACKGROUND_DURATION]`.
+"""Runs one after the other with one crew: `python -m tests.e2e.campaign RUNS_DIR BACKGROUND_DURATION [CONFIG]`.
 
-It starts a run for each line that it reads, says a line of JSON about it, and ends its crew at the end of the input.
+It starts a run for each line that it reads, says a line of JSON about it, and dismisses its crew at the end of the
+input. A configuration, which is a file, takes the place of the usual one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from heteromig.core.spec import Drain
-from heteromig.runner.config import BackgroundConfig, Config, MainConfig, TimingConfig, resolve
+from heteromig.runner.config import BackgroundConfig, Config, MainConfig, TimingConfig, read_config, resolve
 from heteromig.runner.crew import Crew
 from heteromig.runner.session import execute
 from heteromig.views.console import choose_reporter
@@ -27,19 +28,18 @@ class Told(Struct, frozen=True):
     exit_code: int
 
 
-def main(runs_dir: str, background_duration: str) -> None:
-    spec = resolve(
-        Config(
-            slices=BOARD,
-            harness=quick.QuickHarness.name,
-            runs_dir=runs_dir,
-            drain=Drain.KILL,
-            main=MainConfig(duration="300ms"),
-            background=BackgroundConfig(benchmarks="dlrm,rnnt", duration=background_duration),
-            timing=TimingConfig(start_time_buffer=0, clean_stop="5s", grace="5s"),
-        )
+def main(runs_dir: str, background_duration: str, config: str | None = None) -> None:
+    usual = Config(
+        slices=BOARD,
+        harness=quick.QuickHarness.name,
+        runs_dir=runs_dir,
+        drain=Drain.KILL,
+        main=MainConfig(duration="300ms"),
+        background=BackgroundConfig(benchmarks="dlrm,rnnt", duration=background_duration),
+        timing=TimingConfig(start_time_buffer=0, clean_stop="5s", grace="5s"),
     )
-    spec = msgspec.structs.replace(spec, keeps_backgrounds=True)
+    spec = resolve(usual if config is None else read_config(Path(config)))
+    spec = msgspec.structs.replace(spec, keeps_backgrounds=True, drain=Drain.KILL)
     crew = Crew(Path(runs_dir).absolute())
     try:
         for _ in sys.stdin:
@@ -49,7 +49,7 @@ def main(runs_dir: str, background_duration: str) -> None:
             sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
             sys.stdout.flush()
     finally:
-        crew.dismiss(spec.timing)
+        assert crew.dismiss(spec.timing) is None
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ def cut(say: Say) -> str:
     return str(json.loads(shown.stdout)["gpus"][0]["cut"])
 
 
-def keeper(command: RunCommand) -> int:
-    return next(pid for pid, what in processes_with(str(command.home)).items() if "heteromig.slices.keeper" in what)
+def keeper(home: Path) -> int:
+    return next(pid for pid, what in processes_with(str(home)).items() if "heteromig.slices.keeper" in what)
 
 
 def test_engines_are_built_for_the_slices_of_the_layout(build: RunCommand, run: Start, say: Say) -> None:
@@ -74,7 +74,7 @@ def test_what_nobody_could_cut_back_is_cut_back_by_clean(quick: Start, say: Say)
     command.wait_for(ev.TimedSectionBegan, 0)
     during = cut(say)
     command.send(signal.SIGSTOP)
-    os.kill(keeper(command), signal.SIGKILL)
+    os.kill(keeper(command.home), signal.SIGKILL)
     command.send(signal.SIGKILL)
     command.process.wait()
     until(lambda: not processes_with(str(command.home)), "everything is gone")

@@ -15,9 +15,11 @@ from heteromig.core import events as ev
 from heteromig.core.phases import Phase
 from heteromig.core.spec import Goal
 from heteromig.runner.journal import read_journal
+from heteromig.runner.recording import read_record
 from heteromig.runner.verification import verify_run
-from tests.e2e.conftest import Start
+from tests.e2e.conftest import Say, Start
 from tests.e2e.product import DEADLINE_S, RunCommand, processes_with, until
+from tests.e2e.test_layouts import cut
 
 
 @pytest.fixture
@@ -164,3 +166,21 @@ def test_what_is_refused_makes_no_directory(tune: Start, more: tuple[str, ...], 
     assert finished.exit_code == 2
     assert words in finished.stderr
     assert not list(command.runs.glob("2*"))
+
+
+def test_the_gpu_is_cut_once_for_all_runs(tune: Start, say: Say) -> None:
+    before = cut(say)
+    command = tune("--layout", "2x2g.12gb")
+    finished = command.finish()
+    campaign_dir, campaign = campaign_of(command)
+    assert (finished.exit_code, campaign.exit_code) == (0, 0), finished.stderr
+    assert processes_with(str(command.home)) == {}
+    assert len(list(campaign_dir.rglob("layout.json"))) == 1
+    assert cut(say) == before
+    assert {entry.step.side for entry in campaign.entries} == {Side.ISOLATED, Side.BESIDE}
+    records = [read_record(campaign_dir / entry.run_dir) for entry in campaign.entries]
+    assert len({frozenset(one.uuid for one in record.slices) for record in records}) == 1
+    for entry in campaign.entries:
+        assert verify_run(campaign_dir / entry.run_dir).verdict.status == "valid"
+    beside = [campaign_dir / entry.run_dir for entry in campaign.entries if entry.step.side is Side.BESIDE]
+    assert len({background_pid(run_dir) for run_dir in beside}) == 1

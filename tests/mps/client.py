@@ -1,6 +1,7 @@
 """A program that computes under the stand-in daemon, and knows nothing of heteromig: `client.py HABIT [ARGUMENT]`.
 
 measuring SECONDS  says start, end after so long, and a result
+serving SECONDS RATE  the same; its p99 is 20 ms up to 400 requests a second, and 2000 ms above
 steady             says start, and works until TERM, of which it dies
 stubborn           the same, but ignores TERM, and ends only when its work is taken off the GPU
 deaf               ignores that as well
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 _FAILED = 3
+_SERVED_QPS = 400.0
 
 
 def say(text: str) -> None:
@@ -74,6 +76,13 @@ def measuring(duration_s: str) -> None:
     say("p99_ms=21.5 status=OK rounds=400")
 
 
+def serving(duration_s: str, rate: str) -> None:
+    begun_s = time.monotonic()
+    work(lambda: time.monotonic() - begun_s > float(duration_s))
+    say("end")
+    say(f"p99_ms={20 if float(rate) <= _SERVED_QPS else 2000} status=OK rounds={rate}")
+
+
 def ignoring_term(*, deaf: bool) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     work(lambda: False, deaf=deaf)
@@ -95,6 +104,7 @@ def shelled(file: str) -> None:
 
 HABITS: dict[str, Callable[..., None]] = {
     "measuring": measuring,
+    "serving": serving,
     "steady": lambda: work(lambda: False),
     "stubborn": lambda: ignoring_term(deaf=False),
     "deaf": lambda: ignoring_term(deaf=True),

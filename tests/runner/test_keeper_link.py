@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -13,12 +14,20 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from heteromig.campaign.probes import Side, TuneSettings
+from heteromig.campaigns.directory import Asked, begin, read_campaign
+from heteromig.campaigns.tuning import tune
 from heteromig.core import events as ev
-from heteromig.core.spec import Preparation
+from heteromig.core.errors import UsageError
+from heteromig.core.spec import Preparation, RunSpec
+from heteromig.runner.crew import Crew
 from heteromig.runner.keeper_link import KeeperLink
+from heteromig.runner.recording import read_record
+from heteromig.runner.session import Outcome
 from heteromig.slices.locks import holder_of, lock_directory
 from heteromig.slices.source import parse_slices
 from tests.core.histories import SPEC
+from tests.recordings import RECORDED
 from tests.slices.mig.bench import Bench
 
 DEADLINE_S = 30.0
@@ -155,9 +164,127 @@ def test_closing_does_not_wait_for_whoever_had_his_time(linked: Make, monkeypatc
     keeper.link.close()
     assert keeper.link.fd is None
     assert keeper.bench.cut == HALVES
-    keeper.bench.clear()
+    as_before(keeper.bench)
+
+
+def test_who_goes_on_from_run_to_run_prepares_once(linked: Make) -> None:
+    keeper = linked()
+    keeper.link.prepare(0)
+    prepared = keeper.until(ev.DevicesPrepared)
+    assert isinstance(prepared, ev.DevicesPrepared)
+    for at_ns in (5, 6):
+        assert keeper.link.still_keeps()
+        what = f"Taken over from the run before: {prepared.what}"
+        assert keeper.link.prepare(at_ns) == [msgspec.structs.replace(prepared, at_ns=at_ns, what=what, replaced=())]
+    assert keeper.link.pid is not None
+    os.kill(keeper.link.pid, signal.SIGKILL)
+    assert not keeper.link.still_keeps()
+    assert keeper.link.is_needed
+    assert keeper.link.close() is None
+    assert not keeper.link.is_needed
+
+
+def test_what_is_not_as_it_was_does_not_go_on(linked: Make) -> None:
+    keeper = linked()
+    keeper.link.prepare(0)
+    keeper.until(ev.DevicesPrepared)
+    cut_by_somebody_else(keeper.bench)
+    assert not keeper.link.still_keeps()
+    as_before(keeper.bench)
+    assert not keeper.link.still_keeps(), "what was lost once is not there again"
+    assert keeper.link.close() is None
+
+
+def test_a_keeper_that_does_not_answer_does_not_go_on(linked: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = linked()
+    keeper.link.prepare(0)
+    keeper.until(ev.DevicesPrepared)
+    assert keeper.link.pid is not None
+    monkeypatch.setattr("heteromig.runner.keeper_link._LOOK_LIMIT_S", 0.1)
+    os.kill(keeper.link.pid, signal.SIGSTOP)
+    assert not keeper.link.still_keeps()
+    os.kill(keeper.link.pid, signal.SIGCONT)
+    assert keeper.link.close() is None
+
+
+def test_closing_has_a_successor_for_a_keeper_that_dies_at_it(linked: Make) -> None:
+    keeper = linked()
+    keeper.link.prepare(0)
+    keeper.until(ev.DevicesPrepared)
+    assert keeper.link.pid is not None
+    os.kill(keeper.link.pid, signal.SIGKILL)
+    assert keeper.link.close() is None
+    assert keeper.bench.cut == FOUR
+
+
+def test_closing_has_no_third_one(linked: Make) -> None:
+    keeper = linked()
+    keeper.link.prepare(0)
+    keeper.until(ev.DevicesPrepared)
+    for count in (1, 2):
+        keeper.link.restore(0)
+        assert keeper.link.pid is not None
+        os.kill(keeper.link.pid, signal.SIGKILL)
+        keeper.until(ev.KeeperLost, count)
+    left = keeper.link.close()
+    assert left is not None
+    assert "heteromig clean does that" in left
+    assert keeper.bench.cut == HALVES
+    as_before(keeper.bench)
+
+
+def cut_by_somebody_else(bench: Bench) -> None:
+    bench.clear()
+    bench.make("4g.24gb", 0, (0, 4))
+
+
+def as_before(bench: Bench) -> None:
+    bench.clear()
     for start in range(4):
-        keeper.bench.make("1g.6gb", start, (0, 1))
+        bench.make("1g.6gb", start, (0, 1))
+
+
+def test_a_crew_says_what_cannot_be_taken_back(linked: Make, tmp_path: Path) -> None:
+    keeper, other = linked(), Crew(tmp_path)
+    keeper.link.prepare(0)
+    keeper.until(ev.DevicesPrepared)
+    cut_by_somebody_else(keeper.bench)
+    other.put_keeper(keeper.link)
+    left = other.dismiss(SPEC.timing)
+    assert left is not None
+    assert f"heteromig mig restore {keeper.link.home} goes on." in left
+    assert other.dismiss(SPEC.timing) is None, "it is said once"
+    as_before(keeper.bench)
+
+
+@pytest.mark.parametrize(
+    ("ending", "exit_code"),
+    [(None, 7), (KeyboardInterrupt(), 130), (UsageError("There is no room for another run."), 2)],
+)
+def test_a_campaign_says_what_cannot_be_taken_back(
+    linked: Make, tmp_path: Path, ending: BaseException | None, exit_code: int
+) -> None:
+    keeper = linked()
+    asked = Asked(tune=TuneSettings("offline"), run=SPEC)
+
+    def execute(_: RunSpec, crew: Crew) -> Outcome:
+        if not keeper.link.is_needed:
+            keeper.link.prepare(0)
+            keeper.until(ev.DevicesPrepared)
+            cut_by_somebody_else(keeper.bench)
+            crew.put_keeper(keeper.link)
+        if ending is not None:
+            raise ending
+        return Outcome(RECORDED / "valid", read_record(RECORDED / "valid"))
+
+    specs = {Side.ISOLATED: SPEC, Side.BESIDE: SPEC}
+    with contextlib.suppress(UsageError):
+        tune(tmp_path, begin(tmp_path, asked), specs, execute, lambda _: None)
+    ended = read_campaign(tmp_path)
+    assert ended.exit_code == exit_code
+    assert (ended.answer is not None) == (ending is None), "what was found stays found"
+    assert f"heteromig mig restore {keeper.link.home} goes on." in ended.sentence
+    as_before(keeper.bench)
 
 
 def test_what_cannot_be_understood_is_no_answer(linked: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

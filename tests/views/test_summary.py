@@ -317,6 +317,13 @@ def test_what_was_done_to_the_gpu_and_what_became_of_its_slices() -> None:
     assert "another UUID" not in text_of(make_record(preparation=same))
 
 
+def test_a_gpu_that_the_next_run_has_is_not_left_behind() -> None:
+    kept = msgspec.structs.replace(CUT, restored=None, sentence="It stays so for the next run.", returned=())
+    text = text_of(make_record(preparation=kept))
+    assert "Prepared     It was cut for this run: 2x3g.40gb. It stays so for the next run.\n" in text
+    assert "mig restore" not in text
+
+
 @pytest.mark.parametrize("how", [{"restored": False}, {"restored": None}])
 def test_a_gpu_that_is_not_back_has_a_next_step(how: dict[str, bool | None]) -> None:
     left = msgspec.structs.replace(CUT, **how, sentence=None, returned=())
