@@ -259,8 +259,9 @@ def _target(known: _Known) -> tuple[float, str] | None:
         below, step = _below(known, knee), _step_down(known, knee)
         rate = knee.rate_qps * math.exp(-below)
         why = f"{_percent(below)} below {_qps(knee.rate_qps)}, where the fitted line crosses what is allowed"
-        if failed is not None and best is not None and rate > (middle := math.sqrt(best * failed)):
-            rate, why = middle, f"half way between {_qps(best)}, which passed, and {_qps(failed)}, which failed"
+        nearest = min(failed or math.inf, known.bracket.high_qps or math.inf)  # that of short runs as well
+        if best is not None and math.isfinite(nearest) and rate > (middle := math.sqrt(best * nearest)):
+            rate, why = middle, f"half way between {_qps(best)}, which passed, and {_qps(nearest)}, which failed"
         elif failed is not None and best is None and rate > (lower := failed * math.exp(-step)):
             rate, why = lower, f"{_percent(step)} below {_qps(failed)}, which failed at full length"
         elif failed is not None and rate < (lowest := failed * math.exp(-max(step, MOST_DOWN * settings.precision))):

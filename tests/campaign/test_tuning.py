@@ -284,6 +284,23 @@ def test_a_line_that_says_far_more_is_late_than_is_leads_nowhere() -> None:
     assert knee(server(), Side.BESIDE, runs) is None
 
 
+@pytest.mark.parametrize(("precision", "finds_more"), [(0.02, False), (0.005, True)])
+def test_a_line_does_not_lead_beyond_what_failed_in_a_short_run(precision: float, finds_more: bool) -> None:  # noqa: FBT001
+    """What was late of bert on an H200: the confirmation alone, with its few late queries, leads the line to 1327."""
+    asked = replace(server(), precision=precision, latency_limit_ms=130.0, full_s=15.0, probe_s=10.0)
+    short = [probe(1280.14, 0, 12_917), probe(1316.15, 1004, 11_719), probe(1298.02, 1222, 12_894)]
+    runs = [*short, confirmation(1280.14, 39, queries=19_403, duration_s=15.0)]
+    line = knee(asked, Side.BESIDE, runs)
+    assert line is not None
+    assert line.rate_qps > 1298.02
+    step = next_step(asked, runs)
+    if finds_more:
+        assert isinstance(step, Confirm)
+        assert step.rate_qps == pytest.approx(math.sqrt(1280.14 * 1298.02), rel=1e-4)
+    else:
+        assert answer_of(step).rate_qps == 1280.14
+
+
 def test_a_confirmation_that_disproves_the_line_is_not_the_answer_where_the_bracket_is_wide() -> None:
     runs = [probe(1190.0, 100), probe(1297.0, 300), confirmation(1275.0, 0)]
     step = next_step(server(), runs)

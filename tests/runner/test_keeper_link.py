@@ -26,6 +26,7 @@ from heteromig.runner.recording import read_record
 from heteromig.runner.session import Outcome
 from heteromig.slices.locks import holder_of, lock_directory
 from heteromig.slices.source import parse_slices
+from heteromig.views.campaign_bar import CampaignProgress
 from tests.core.histories import SPEC
 from tests.recordings import RECORDED
 from tests.slices.mig.bench import Bench
@@ -267,7 +268,7 @@ def test_a_campaign_says_what_cannot_be_taken_back(
     keeper = linked()
     asked = Asked(tune=TuneSettings("offline"), run=SPEC)
 
-    def execute(_: RunSpec, crew: Crew) -> Outcome:
+    def execute(_: RunSpec, crew: Crew, _progress: CampaignProgress) -> Outcome:
         if not keeper.link.is_needed:
             keeper.link.prepare(0)
             keeper.until(ev.DevicesPrepared)
