@@ -418,7 +418,8 @@ def _between(known: _Known, low_qps: float, high_qps: float) -> tuple[float, str
             return first, f"{SERVER_OVER_CAPACITY:.0%} of {beyond}"
         if low_qps * near < answered < high_qps:
             return low_qps * (answered / low_qps) ** NEAR_CAPACITY, f"just below {beyond}"
-        if bracket.holds(above := known.settings.rounded(answered * near)):
+        above = known.settings.rounded(answered * near)
+        if bracket.holds(above) and above * near < high_qps:  # nearer to what failed, halves are quicker
             return above, f"just above {beyond}"
     middle = math.sqrt(low_qps * high_qps)
     return middle, f"half way between {_qps(low_qps)}, which passed, and {_qps(high_qps)}, which failed"

@@ -284,6 +284,19 @@ def test_a_line_that_says_far_more_is_late_than_is_leads_nowhere() -> None:
     assert knee(server(), Side.BESIDE, runs) is None
 
 
+def test_what_was_answered_beyond_capacity_is_no_reason_to_fail_at_nearly_the_same_rate_again() -> None:
+    """Of bert beside two neighbours on an H200, with a precision of 5 %."""
+    asked = replace(server(), precision=0.05, full_s=8.0, probe_s=5.0)
+    runs = [
+        probe(1190.6, 0, 5951),
+        probe(1315.2, 2000, 5400, achieved_qps=1207.3),
+        probe(1267.7, 368, 2413, achieved_qps=1202.7),
+    ]
+    step = next_step(asked, runs)
+    assert isinstance(step, RunProbe)
+    assert step.rate_qps == pytest.approx(math.sqrt(1190.6 * 1267.7), rel=1e-4)
+
+
 @pytest.mark.parametrize(("precision", "finds_more"), [(0.02, False), (0.005, True)])
 def test_a_line_does_not_lead_beyond_what_failed_in_a_short_run(precision: float, finds_more: bool) -> None:  # noqa: FBT001
     """What was late of bert on an H200: the confirmation alone, with its few late queries, leads the line to 1327."""
