@@ -13,7 +13,7 @@ from enum import Enum
 
 from msgspec import Struct
 
-from heteromig.campaign.probes import Side
+from heteromig.campaign.probes import MOST_RUNS, Side
 from heteromig.core.errors import UsageError
 
 
@@ -60,7 +60,8 @@ class MatrixSettings(Struct, frozen=True, forbid_unknown_fields=True, rename="ke
                 "a main, background set or scenario is named twice",
             ),
             (self.repetitions < 1, "each cell is measured at least once: raise the repetitions"),
-            (self.most_retries < 0, "the number of retries is at least 0"),
+            (self.repetitions > MOST_RUNS, f"no cell is measured more than {MOST_RUNS} times: lower the repetitions"),
+            (not 0 <= self.most_retries <= MOST_RUNS, f"the number of retries is from 0 to {MOST_RUNS}"),
             (not (0 < self.isolated_s < float("inf") and 0 < self.beside_s < float("inf")), "runs take more than 0 s"),
         ):
             if wrong:

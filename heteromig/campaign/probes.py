@@ -18,6 +18,10 @@ SPELL_ENDS_AFTER = 10.0
 """Latency limits without a late query, after which the next one begins a new spell: what made those late is over."""
 LEAST_PERCENTILE = 0.5
 PRECISIONS = (0.001, 0.2)
+MOST_QPS = 1e9
+"""LoadGen schedules queries in nanoseconds."""
+MOST_RUNS = 1000
+"""Of a kind: more would take days."""
 """Rates are told apart to six digits, and a precision worse than a fifth needs no tuning."""
 
 
@@ -82,8 +86,8 @@ class TuneSettings(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
         """
         for wrong, sentence in (
             (
-                not 0 < self.start_qps < float("inf"),
-                "the first rate must be above 0: give a start in queries per second",
+                not 0 < self.start_qps <= MOST_QPS,
+                "the first rate must be above 0, and at most one a nanosecond: give a start in queries per second",
             ),
             (
                 self.ceiling_qps is not None and self.ceiling_qps <= self.start_qps,
@@ -112,6 +116,10 @@ class TuneSettings(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
                 "counts of runs, misses and queries must be at least 1",
             ),
             (
+                max(self.confirmations, self.most_probes, self.most_spoiled) > MOST_RUNS,
+                f"no campaign has more than {MOST_RUNS} runs of a kind: lower the number of confirmations",
+            ),
+            (
                 self.most_confirmations < self.confirmations,
                 "fewer full-length runs are allowed than must pass: raise their limit",
             ),
@@ -123,6 +131,17 @@ class TuneSettings(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
     def allowed_share(self) -> float:
         """Of all queries, the share that may take longer than the limit."""
         return 1 - self.percentile
+
+    @property
+    def most_full_runs(self) -> int:
+        """How many full-length runs a side has at most: a rate that passes so far is not left when no other begins."""
+        return self.most_confirmations + self.confirmations - 1
+
+    def takes_s(self, duration_s: float, rate_qps: float | None) -> float:
+        """How long main is timed at least: for all queries that it must have, where they take longer than was asked."""
+        if self.scenario != SERVER or not rate_qps:
+            return duration_s
+        return max(duration_s, self.min_queries / rate_qps)
 
     def rounded(self, rate_qps: float) -> float:
         """The rate that is run: to six digits, so that what people read is what was run; or a whole one, not higher."""

@@ -507,6 +507,8 @@ def _answer(known: _Known, best: float) -> Answer:
         why += f", although {_qps(min(below))} failed in another run"
     if known.knee is not None:
         why += f"; the fitted line crosses what is allowed at {_qps(known.knee.rate_qps)}"
+        if known.knee.rate_qps > best * (1 + settings.precision):
+            why += ", and runs scatter too much for a confirmation nearer to it"
     return Answer(
         side=known.side,
         rate_qps=best,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -148,6 +152,29 @@ def resume(campaign_dir: Path, asked: Asked) -> Campaign:
     return campaign.continued()
 
 
+@contextlib.contextmanager
+def held(campaign_dir: Path) -> Iterator[None]:
+    """Let nobody else go on with that campaign meanwhile; whatever ends this process lets go of it.
+
+    Raises:
+        UsageError: somebody else does, or it is no directory.
+    """
+    try:
+        fd = os.open(campaign_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UsageError(f"{campaign_dir} is not the directory of a campaign: {error.strerror}.") from None
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"{campaign_dir} goes on in another process: wait for its end, or stop it there with Ctrl-C."
+            ) from None
+        yield
+    finally:
+        os.close(fd)
+
+
 def require_same_run(old: RunSpec, new: RunSpec) -> None:
     """Refuse other runs; what differs is named by its own name, so the parts are compared first.
 
@@ -231,7 +258,20 @@ def read_campaign(campaign_dir: Path) -> Campaign:
     """
     campaign = read_index(campaign_dir, Campaign)
     require_unaltered(campaign_dir, campaign.fingerprint, campaign.asked)
+    if not all(map(_can_be, campaign.entries)):
+        raise EvidenceError(f"{campaign_dir} was altered: its index has a run that cannot be. Begin another campaign.")
     return campaign
+
+
+def _can_be(entry: Entry) -> bool:
+    """Whether the numbers of a run are such as a run has; what is fitted and drawn is their logarithm."""
+    probe = entry.probe
+    rates = [entry.step.rate_qps, *(() if probe is None else (probe.rate_qps, probe.achieved_qps))]
+    if any(rate is not None and not 0 < rate < math.inf for rate in rates):
+        return False
+    if probe is None:
+        return True
+    return probe.rate_qps == entry.step.rate_qps and 0 <= (probe.misses or 0) <= max(probe.queries, 0)
 
 
 def read_index(campaign_dir: Path, kind: type[_Index]) -> _Index:
@@ -260,7 +300,7 @@ def _stamp(campaign_dir: Path) -> _Stamp:
     if stamp.schema_version != SCHEMA_VERSION:
         raise EvidenceError(
             f"{campaign_dir / CAMPAIGN_JSON} was written by another version of heteromig: its schema is "
-            f"{stamp.schema_version}, and this one reads {SCHEMA_VERSION}."
+            f"{stamp.schema_version}, and this one reads {SCHEMA_VERSION}. Use the version that wrote it."
         )
     return stamp
 

@@ -110,8 +110,14 @@ def probe_of(
         percentile_latency_ms=figures.get(latency)
         if latency in _LATENCIES and outcome is not Outcome.ABORTED
         else None,
-        reason=_reason(outcome, verdict, by_queue=by_queue),
+        reason=_reason(outcome, verdict, by_queue=by_queue and not _is_hopeless(step, heard)),
     )
+
+
+def _is_hopeless(step: Wanted, heard: _Heard) -> bool:
+    """Whether heteromig ended it for its late queries. LoadGen's queue fills up as well while main is being ended."""
+    most = step.abort_above_misses
+    return most is not None and heard.late is not None and heard.late > most
 
 
 def _reason(outcome: Outcome, verdict: VerdictRecord, *, by_queue: bool) -> str:
@@ -145,9 +151,8 @@ def _outcome(
     if code == ExitCode.VALID:
         return Outcome.VALID
     if code == ExitCode.INVALID:
-        most = step.abort_above_misses
-        hopeless = most is not None and (by_queue or (heard.late is not None and heard.late > most))
-        return Outcome.ABORTED if hopeless else Outcome.INVALID
+        by_queue = by_queue and step.abort_above_misses is not None
+        return Outcome.ABORTED if by_queue or _is_hopeless(step, heard) else Outcome.INVALID
     if code == ExitCode.WORKER and step.abort_after_s is not None and _took_too_long(events, main.index):
         return Outcome.ABORTED
     # Only a background's fault can be forgiven: one of main, or of a build, is there at any rate.

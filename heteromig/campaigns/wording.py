@@ -5,7 +5,19 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from heteromig.campaign.probes import SERVER, Answer, Bracket, Confirm, Done, Probe, Side, TuneSettings
+from heteromig.campaign.probes import (
+    OFFLINE,
+    SERVER,
+    Answer,
+    Bracket,
+    Confirm,
+    Done,
+    Outcome,
+    Probe,
+    Side,
+    TuneSettings,
+)
+from heteromig.campaign.server import has_passed
 from heteromig.campaign.tuning import answers, bracket
 from heteromig.campaigns.directory import Campaign, Wanted
 from heteromig.campaigns.rows import aligned, markdown_table
@@ -66,6 +78,8 @@ def ended_line(campaign: Campaign) -> str:
         *([f"bracket {bracket_words(found)}"] if found.low_qps is not None or found.high_qps is not None else []),
     ]
     said = f": {probe.reason}" if probe.reason else ""
+    if probe.outcome is Outcome.INVALID and not probe.confirms and has_passed(campaign.asked.tune, probe):
+        said += ", but few enough were late"
     head = f"{number}: {probe.side.value}, {rate_words(probe.rate_qps)} {probe.outcome.value.upper()}"
     return sentence(f"{head}, {', '.join(details)}{said}" if details else f"{head}{said}")
 
@@ -78,31 +92,37 @@ def least_left_s(campaign: Campaign, step: Wanted) -> float:
 def _least_runs_s(campaign: Campaign, step: Wanted) -> list[float]:
     """How long that run takes, and each that surely follows it."""
     settings = campaign.asked.tune
-    more_s = sum(entry.took_s - entry.step.duration_s for entry in campaign.entries) / max(1, len(campaign.entries))
+    known = [entry.took_s - settings.takes_s(entry.step.duration_s, entry.step.rate_qps) for entry in campaign.entries]
+    more_s = sum(known) / max(1, len(known))
     sides = settings.sides[settings.sides.index(step.side) + 1 :]
     runs = [step.duration_s]
     confirmed = step.number if isinstance(step, Confirm) else 0
     runs += [settings.full_s] * (settings.confirmations - confirmed)
     for _ in sides:
         runs += [settings.probe_s] * _FIRST_PROBES + [settings.full_s] * settings.confirmations
-    return [duration_s + more_s for duration_s in runs]
+    return [settings.takes_s(duration_s, step.rate_qps) + more_s for duration_s in runs]
 
 
 def plan_text(settings: TuneSettings, spec_text: str) -> str:
     """What would be done, before anything is."""
     sides = " and then ".join(PLACES[side] for side in settings.sides)
-    start = rate_words(settings.start_qps)
+    head = f"Tune {spec_text} {sides}{_rule(settings)}.\n"
     probe, full = format_duration_s(settings.probe_s), format_duration_s(settings.full_s)
-    passing = settings.confirmations
-    bound = settings.most_confirmations + passing - 1  # a rate that passes so far is not left when the first is reached
-    least = format_duration_s(settings.probe_s + settings.confirmations * settings.full_s)
-    most = format_duration_s(settings.most_probes * settings.probe_s + bound * settings.full_s)
+    passing, bound = settings.confirmations, settings.most_full_runs
+    if settings.scenario != SERVER:
+        first = f"A run of {probe} says what to expect" if settings.scenario == OFFLINE else "There is no rate to find"
+        runs = "a run" if passing == 1 else f"{passing} runs"
+        return f"{head}{first}; {runs} of {full} must pass. Nothing is searched for."
+    probe_s, full_s = (settings.takes_s(one, settings.start_qps) for one in (settings.probe_s, settings.full_s))
+    least = format_duration_s(probe_s + passing * full_s)
+    most = format_duration_s(settings.most_probes * probe_s + bound * full_s)
+    queries = f", or longer for {settings.min_queries} queries" if settings.min_queries > 1 else ""
+    start = rate_words(settings.start_qps)
     return (
-        f"Tune {spec_text} {sides}{_rule(settings)}.\n"
-        f"Start at {start}; short runs of {probe}, at most {settings.most_probes} a side; then runs of {full}, "
-        f"of which {passing} must pass, at most {bound} a side.\n"
-        f"The answer is to be within {settings.precision:.2%} of the highest rate that would pass. A side takes "
-        f"{least} to {most}, and the time to start and to stop."
+        f"{head}Start at {start}; short runs of {probe}, at most {settings.most_probes} a side; then runs of {full}, "
+        f"of which {passing} must pass, at most {bound} a side{queries}.\n"
+        f"The answer is to be within {settings.precision:.2%} of the highest rate that would pass, as noise lets it. "
+        f"At {start} a side takes {least} to {most}, and the time to start and to stop."
     )
 
 

@@ -11,6 +11,7 @@ import msgspec
 import typer
 
 from heteromig.campaign.matrix import RunCell, cells, expected_s, order
+from heteromig.campaigns.directory import MATRIX, held, require_campaign
 from heteromig.campaigns.matrix import INTERRUPTED, measure_matrix, now_utc
 from heteromig.campaigns.matrix_asking import Asking, asking
 from heteromig.campaigns.matrix_index import MatrixIndex, begin_matrix, resume_matrix, written_down
@@ -55,21 +56,18 @@ def execute_matrix(
     """
     try:
         asked = asking(config)
-        campaign_dir, index = _open(asked, resume)
-        return _measure(campaign_dir, index, asked, Shown(showing, output, sampler_faults))
+        what = written_down(asked)
+        require_unshared(asked.first)
+        if resume is None:
+            campaign_dir = create_campaign_dir(asked.first, time.time_ns(), _STEM)
+        else:
+            campaign_dir = require_campaign(resume.resolve(), MATRIX)  # it may be the link `latest`
+        with held(campaign_dir):
+            index = begin_matrix(campaign_dir, what, now_utc()) if resume is None else resume_matrix(campaign_dir, what)
+            return _measure(campaign_dir, index, asked, Shown(showing, output, sampler_faults))
     except KeyboardInterrupt:  # before the first run, or after the last one: between them the loop sees to it
         typer.echo("heteromig: The matrix was interrupted while nothing ran.", err=True)
         return INTERRUPTED
-
-
-def _open(asked: Asking, resume: Path | None) -> tuple[Path, MatrixIndex]:
-    what = written_down(asked)
-    require_unshared(asked.first)
-    if resume is not None:
-        campaign_dir = resume.resolve()  # it may be the link `latest`
-        return campaign_dir, resume_matrix(campaign_dir, what)
-    campaign_dir = create_campaign_dir(asked.first, time.time_ns(), _STEM)
-    return campaign_dir, begin_matrix(campaign_dir, what, now_utc())
 
 
 def _measure(campaign_dir: Path, index: MatrixIndex, asked: Asking, how: Shown) -> int:

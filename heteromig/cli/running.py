@@ -575,6 +575,8 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
     planning = dry_run or context.info_name == "plan"
     faults = sim_faults.absolute() if sim_faults else None
     _refuse_contradictions(planning=planning, live=live, json=json, events=events, debug=debug)
+    if resume is not None and dry_run:
+        raise UsageError("--dry-run says what a new campaign would do, and --resume goes on with one: leave one out.")
     if repeat is not None:
         _refuse_to_repeat(repeat, context.info_name, planning=planning, events=events)
     if context.info_name == "matrix":

@@ -13,7 +13,7 @@ import msgspec
 from heteromig.campaign.probes import Side, TuneSettings
 from heteromig.campaign.tuning import next_step
 from heteromig.campaigns.asking import tune_settings
-from heteromig.campaigns.directory import Campaign, Ended, ask, begin, resume
+from heteromig.campaigns.directory import TUNE, Campaign, Ended, ask, begin, held, require_campaign, resume
 from heteromig.campaigns.probing import spec_of
 from heteromig.campaigns.tuning import tune
 from heteromig.campaigns.wording import answer_markdown, answer_text, plan_text
@@ -45,6 +45,13 @@ class Tuning(msgspec.Struct, frozen=True):
     markdown: bool
 
 
+class Shown(msgspec.Struct, frozen=True):
+    """How it is shown while it goes on; and rehearsed faults of devices, if any."""
+
+    showing: Showing
+    sampler_faults: Path | None
+
+
 def execute_tuning(asked: Tuning, showing: Showing, sampler_faults: Path | None) -> int:
     """Tune, and print the answer; returns the exit code.
 
@@ -61,22 +68,26 @@ def execute_tuning(asked: Tuning, showing: Showing, sampler_faults: Path | None)
     if asked.resume is None:
         require_unshared(whole)
         campaign_dir = create_series_dir(whole, time.time_ns(), "tune")
-        campaign = begin(campaign_dir, what)
     else:
-        campaign_dir = asked.resume.resolve()  # it may be the link `latest`
-        campaign = resume(campaign_dir, what)
+        campaign_dir = require_campaign(asked.resume.resolve(), TUNE)  # it may be the link `latest`
+    with held(campaign_dir):
+        campaign = begin(campaign_dir, what) if asked.resume is None else resume(campaign_dir, what)
+        return _go_on(campaign_dir, campaign, specs, asked, Shown(showing, sampler_faults))
 
+
+def _go_on(campaign_dir: Path, campaign: Campaign, specs: Mapping[Side, RunSpec], asked: Tuning, how: Shown) -> int:
+    showing, settings, main = how.showing, campaign.asked.tune, campaign.asked.run.main
     shown = msgspec.structs.replace(showing, quiet=showing.quiet or not shows_live(showing))
 
     def execute(spec: RunSpec, crew: Crew, progress: CampaignProgress) -> Outcome:
-        return execute_shown(spec, shown, sampler_faults, campaign_dir, crew, campaign=progress)
+        return execute_shown(spec, shown, how.sampler_faults, campaign_dir, crew, campaign=progress)
 
     def inform(line: str) -> None:
         if not showing.quiet:
             tell(line)
 
     if not campaign.entries:
-        inform(plan_text(settings, f"{whole.main.benchmark} {whole.main.scenario}") + "\n")
+        inform(plan_text(settings, f"{main.benchmark} {main.scenario}") + "\n")
     campaign = tune(campaign_dir, campaign, specs, execute, inform)
     _conclude(campaign_dir, campaign, json=showing.json, markdown=asked.markdown)
     if showing.report:

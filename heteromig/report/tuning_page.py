@@ -99,7 +99,7 @@ def _cost(story: TuningStory) -> Fact:
         if not first or second is None
         else f"{_size(second / first)} {'higher' if second > first else 'lower'} latency"
     )
-    if first and second is not None:
+    if first and second is not None and alone.rate_qps == beside.rate_qps:  # at other rates it says nothing
         details.append(f"{_latency_name(story)} {second:.4g} ms beside, {first:.4g} ms alone")
     if not rates[0] or rates[1] is None:
         return Fact(name, latency or "not known", "; ".join(details))
@@ -265,7 +265,7 @@ def _limit(settings: TuneSettings) -> str:
 
 def _settings_table(story: TuningStory) -> Table:
     settings = story.settings
-    must, bound = settings.confirmations, settings.most_confirmations
+    must, bound = settings.confirmations, settings.most_full_runs
     rows = [
         ("Main", f"{story.benchmark} {story.scenario}"),
         ("Backgrounds", ", ".join(story.backgrounds) or "none"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from enum import Enum
 from pathlib import Path
 
@@ -26,7 +25,6 @@ from heteromig.campaign.probes import (
 from heteromig.campaign.tuning import bracket, knee, next_step, passed, spoiled
 from heteromig.campaigns.directory import Campaign, Entry, Wanted, read_campaign
 from heteromig.campaigns.wording import answers_of, conclusion, least_left_s
-from heteromig.core.errors import EvidenceError
 from heteromig.report.links import links
 from heteromig.views.text import printable, sentence
 from heteromig.views.verdict_text import warnings
@@ -130,8 +128,6 @@ def tell_tuning(campaign_dir: Path) -> TuningStory:
         EvidenceError: its index cannot be read, was altered, or is of another version.
     """
     campaign = read_campaign(campaign_dir)
-    if not all(map(_can_be, campaign.entries)):
-        raise EvidenceError(f"{campaign_dir} was altered: its index has a run that cannot be. Begin another campaign.")
     spec = campaign.asked.run
     status, words = conclusion(campaign)
     left = _next(campaign)
@@ -157,17 +153,6 @@ def tell_tuning(campaign_dir: Path) -> TuningStory:
         can_go_on=campaign.answer is None or isinstance(campaign.answer, Stopped),
         asked=_shown(campaign),
     )
-
-
-def _can_be(entry: Entry) -> bool:
-    """Whether the numbers of a run are such as a run has; what is drawn is their logarithm."""
-    probe = entry.probe
-    rates = [entry.step.rate_qps, *(() if probe is None else (probe.rate_qps, probe.achieved_qps))]
-    if any(rate is not None and not 0 < rate < math.inf for rate in rates):
-        return False
-    if probe is None:
-        return True
-    return probe.rate_qps == entry.step.rate_qps and 0 <= (probe.misses or 0) <= max(probe.queries, 0)
 
 
 def _shown(campaign: Campaign) -> str:

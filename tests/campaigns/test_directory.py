@@ -27,6 +27,7 @@ from heteromig.campaigns.asking import tune_settings
 from heteromig.campaigns.directory import (
     CAMPAIGN_JSON,
     ask,
+    held,
     is_campaign,
     read_campaign,
     resume,
@@ -221,8 +222,11 @@ def test_each_run_has_a_line_before_and_after_it(home: Path) -> None:
 
 def test_the_time_left_counts_what_is_confirmed_already(home: Path) -> None:
     campaign = begun(home, confirm=3)
-    step = Confirm(side=Side.BESIDE, rate_qps=1.0, duration_s=600.0, why="", number=2, of=3)
+    step = Confirm(side=Side.BESIDE, rate_qps=100.0, duration_s=600.0, why="", number=2, of=3)
     assert least_left_s(campaign, step) == 1200.0
+    least = campaign.asked.tune.min_queries
+    slow = Confirm(side=Side.BESIDE, rate_qps=least / 1000, duration_s=600.0, why="", number=3, of=3)
+    assert least_left_s(campaign, slow) == 1000.0, "so long it takes for all queries that it must have"
 
 
 def test_the_picture_of_a_run_says_how_far_all_of_it_is(home: Path) -> None:
@@ -272,10 +276,45 @@ def test_what_came_to_no_answer_is_told(home: Path) -> None:
     assert answer_text(stopped, "runs/x", 100).startswith("STOPPED (exit 130): Tuning was interrupted")
 
 
+def test_a_campaign_goes_on_in_one_process_only(home: Path) -> None:
+    begun(home)
+    with held(home), pytest.raises(UsageError, match="goes on in another process: wait for its end"), held(home):
+        pass
+    with held(home):
+        pass
+    with pytest.raises(UsageError, match="is not the directory of a campaign"), held(home / "nowhere"):
+        pass
+
+
+def test_a_run_that_cannot_be_is_not_gone_on_from(home: Path) -> None:
+    campaign = driven(begun(home), SERVER, most=2)
+    write_campaign(home, campaign)
+    assert read_campaign(home) == campaign
+    first = campaign.entries[0]
+    write_campaign(home, replace(campaign, entries=(replace(first, step=replace(first.step, rate_qps=-5.0)),)))
+    with pytest.raises(EvidenceError, match="its index has a run that cannot be"):
+        resume(home, campaign.asked)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "words"),
+    [
+        ("offline", "A run of 1:00 min says what to expect; 3 runs of"),
+        ("singlestream", "There is no rate to find; 3 runs"),
+    ],
+)
+def test_a_plan_without_a_search_says_so(scenario: str, words: str) -> None:
+    text = plan_text(replace(tune_settings(spec(), TuneConfig(confirm=3)), scenario=scenario), "main")
+    assert words in text
+    assert "Start at" not in text
+
+
 def test_a_plan_says_what_is_bounded() -> None:
     text = plan_text(tune_settings(spec(), TuneConfig(confirm=3)), "resnet50 server")
     assert "alone and then beside its backgrounds" in text
-    assert "of which 3 must pass, at most 10 a side" in text
+    assert "of which 3 must pass, at most 10 a side, or longer for 1000 queries." in text
+    slow = plan_text(tune_settings(spec(), TuneConfig(start_qps=1.0)), "resnet50 server")
+    assert "a side takes 33:20 min to " in slow
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,15 @@ def test_a_run_that_loadgen_ended_tells_its_late_queries_and_no_latency(tmp_path
     assert by_itself.outcome is Outcome.INVALID, "by a limit that was not ours"
 
 
+def test_a_run_that_heteromig_ended_has_its_reason_although_loadgen_ended_it_as_well(tmp_path: Path) -> None:
+    """While main is being ended its queries stay unanswered, so that LoadGen's own limit is reached."""
+    step = replace(STEP, abort_above_misses=1)
+    ended = record(3, Reason(3, "Main cannot be VALID any more, and was ended.", fatal=True), metrics=LOGGED)
+    probe = told(step, ended, BEATS, logged=logged(tmp_path, TOO_LONG))
+    assert probe is not None
+    assert (probe.outcome, probe.reason) == (Outcome.ABORTED, "Main cannot be VALID any more, and was ended")
+
+
 @pytest.mark.parametrize(("percentile", "misses"), [(0.99, 12), (0.9, None)])
 def test_what_is_late_by_another_rule_is_not_counted(tmp_path: Path, percentile: float, misses: int | None) -> None:
     probe = told(STEP, record(0, metrics=LOGGED), (), logged=logged(tmp_path, PERCENTILE.format(percentile)))
