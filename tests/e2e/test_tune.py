@@ -91,6 +91,10 @@ def test_an_interrupted_tuning_goes_on_where_it_was(tune: Start) -> None:
     assert "seed was 0 and is 3" in other.stderr
 
     command = tune("--start-time-buffer", "1s", "--resume", str(campaign_dir))
+    until(lambda: len(list(campaign_dir.glob("2*"))) > 2, "the run that is done again")
+    twice = tune("--start-time-buffer", "1s", "--resume", str(campaign_dir)).finish()
+    assert twice.exit_code == 2
+    assert "goes on in another process" in twice.stderr
     finished = command.finish()
     assert finished.exit_code == 0, finished.stderr
     assert finished.stdout.startswith("ANSWERED (exit 0): resnet50 offline: ")
