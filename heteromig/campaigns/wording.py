@@ -140,7 +140,7 @@ def answer_text(campaign: Campaign, campaign_dir: str, width: int) -> str:
     lines = textwrap.wrap(sentence(_head(campaign)), width)
     for warning in warnings(campaign.asked.run.isolation):
         lines += textwrap.wrap(warning, width)
-    rows = [_row(answer) for answer in answers_of(campaign)]
+    rows = _rows(campaign)
     if rows:
         lines += ["", *aligned(_TITLES, rows)]
     for answer in answers_of(campaign):
@@ -155,9 +155,10 @@ def answer_markdown(campaign: Campaign) -> str:
     lines = [head, ""]
     for warning in warnings(campaign.asked.run.isolation):
         lines += [f"> {warning}", ""]
-    known = answers_of(campaign)
+    known, rows = answers_of(campaign), _rows(campaign)
+    if rows:
+        lines += [*markdown_table([title.lower() for title in _TITLES], rows), ""]
     if known:
-        lines += [*markdown_table([title.lower() for title in _TITLES], [_row(answer) for answer in known]), ""]
         lines += [*(f"- {answer.side.value}: {markdown_text(sentence(answer.why))}" for answer in known), ""]
     return "\n".join([*lines, *markdown_table(_HISTORY, _history(campaign))])
 
@@ -221,6 +222,18 @@ def answer_figure(scenario: str, answer: Answer) -> float | None:
 def answers_of(campaign: Campaign) -> tuple[Answer, ...]:
     """The answers of all sides that have one, also where the campaign did not come to its end."""
     return answers(campaign.asked.tune, campaign.probes) if campaign.answer is None else campaign.answer.answers
+
+
+def _rows(campaign: Campaign) -> list[tuple[str, ...]]:
+    """What is known of each side, that on which a campaign came to no answer included."""
+    rows = [_row(answer) for answer in answers_of(campaign)]
+    answered = {answer.side for answer in answers_of(campaign)}
+    for side in campaign.asked.tune.sides:
+        runs = [probe for probe in campaign.probes if probe.side is side and probe.outcome is not Outcome.SPOILED]
+        if runs and side not in answered:
+            found = bracket_words(bracket(campaign.asked.tune, side, campaign.probes))
+            rows.append((side.value, "none", UNKNOWN, UNKNOWN, found, UNKNOWN, str(len(runs))))
+    return rows
 
 
 def _row(answer: Answer) -> tuple[str, ...]:

@@ -387,7 +387,7 @@ def _conclude(found: Sequence[CellResult], stop: Stop | None) -> tuple[str, int 
     if stop is not None:
         return "stopped", stop.exit_code, f"{stop.sentence.rstrip('.')}; {words}."
     if counts[Status.PENDING]:
-        return "going on", None, f"{words}."
+        return "not ended", None, f"it still goes on, or its controller was killed; {words}."
     hidden = told[Judgement.INCONCLUSIVE] == counts[Status.COMPLETE]
     if counts[Status.FAILED] or hidden:
         return "inconclusive", ExitCode.INCONCLUSIVE, f"{words}."

@@ -272,6 +272,11 @@ def test_what_came_to_no_answer_is_told(home: Path) -> None:
     text = answer_text(too_slow, "runs/x", 100)
     assert text.startswith("INCONCLUSIVE (exit 9): no rate down to")
     assert "the lowest latency measured is 20" in " ".join(text.split())
+    assert "isolated  none    n/a" in text
+    halfway = driven(begun(home), SERVER, most=3).stopped(130, "Tuning was interrupted between two runs.")
+    found = answer_text(halfway, "runs/x", 100)
+    assert "SIDE" in found
+    assert "isolated  none" in found
     stopped = begun(home).stopped(130, "Tuning was interrupted between two runs.")
     assert answer_text(stopped, "runs/x", 100).startswith("STOPPED (exit 130): Tuning was interrupted")
 

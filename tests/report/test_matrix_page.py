@@ -165,8 +165,8 @@ WORDS = {
     "hidden": ("INCONCLUSIVE (exit 9)", "cannot be told", "its interval has 0 in it", "nothing known"),
     "once": ("no interval", "they take two repetitions at least"),
     "interrupted": ("STOPPED (exit 130)", "--resume", "11 runs are left", "still to come", "Not measured"),
-    "unbegun": ("GOING ON", "0 of 3", "21 runs are left"),
-    "many": ("GOING ON", "20 of 28", "failed 2 times: Background 1 (bert) exited with status 3", "better"),
+    "unbegun": ("NOT ENDED", "0 of 3", "21 runs are left"),
+    "many": ("NOT ENDED", "20 of 28", "failed 2 times: Background 1 (bert) exited with status 3", "better"),
     "hostile": ("<img src=http://localhost:9/z>", "STOPPED (exit 5)"),
 }
 ALWAYS = (
