@@ -24,7 +24,7 @@ from heteromig.views.text import crop, printable, sentence
 from heteromig.views.verdict_text import warnings
 
 _UNKNOWN = "n/a"
-_TONES = {"answered": "good", "inconclusive": "warn", "going on": "warn"}
+_TONES = {"answered": "good", "inconclusive": "warn", "not ended": "warn"}
 _JUDGEMENT_TONES = {Judgement.WORSE: "bad", Judgement.BETTER: "good", Judgement.INCONCLUSIVE: "warn"}
 _ENDING_TONES = {Ending.MEASURED: "good", Ending.INVALID: "bad", Ending.FAILED: "bad"}
 _SIDES = {Side.ISOLATED: "alone", Side.BESIDE: "beside"}
