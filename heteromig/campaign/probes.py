@@ -18,11 +18,11 @@ SPELL_ENDS_AFTER = 10.0
 """Latency limits without a late query, after which the next one begins a new spell: what made those late is over."""
 LEAST_PERCENTILE = 0.5
 PRECISIONS = (0.001, 0.2)
+"""Rates are told apart to six digits, and a precision worse than a fifth needs no tuning."""
 MOST_QPS = 1e9
 """LoadGen schedules queries in nanoseconds."""
 MOST_RUNS = 1000
 """Of a kind: more would take days."""
-"""Rates are told apart to six digits, and a precision worse than a fifth needs no tuning."""
 
 
 class Side(Enum):

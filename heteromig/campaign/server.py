@@ -253,13 +253,13 @@ def _best(known: _Known) -> float | None:
 def _target(known: _Known) -> tuple[float, str] | None:
     """The rate to be confirmed next, and why; None while nothing is known of one."""
     settings, knee = known.settings, known.knee
-    failed = min((_rate(run) for run in known.full if not has_passed(settings, run)), default=None)
+    failed = _lowest_failed(known)
     best = _best(known)
     if knee is not None:
         below, step = _below(known, knee), _step_down(known, knee)
         rate = knee.rate_qps * math.exp(-below)
         why = f"{_percent(below)} below {_qps(knee.rate_qps)}, where the fitted line crosses what is allowed"
-        nearest = min(failed or math.inf, known.bracket.high_qps or math.inf)  # that of short runs as well
+        nearest = _nearest_failure(known)
         if best is not None and math.isfinite(nearest) and rate > (middle := math.sqrt(best * nearest)):
             rate, why = middle, f"half way between {_qps(best)}, which passed, and {_qps(nearest)}, which failed"
         elif failed is not None and best is None and rate > (lower := failed * math.exp(-step)):
@@ -286,11 +286,19 @@ def _target(known: _Known) -> tuple[float, str] | None:
     return settings.rounded(rate), why
 
 
+def _lowest_failed(known: _Known) -> float | None:
+    """The lowest rate that failed at full length."""
+    return min((_rate(run) for run in known.full if not has_passed(known.settings, run)), default=None)
+
+
+def _nearest_failure(known: _Known) -> float:
+    """The lowest rate that failed, in a short run as well where full-length ones do not contradict it; or infinite."""
+    return min(_lowest_failed(known) or math.inf, known.bracket.high_qps or math.inf)
+
+
 def _above(known: _Known, best: float) -> float | None:
     """Half way to what failed, where runs tell of late queries, and that is farther away than the precision."""
-    settings = known.settings
-    failed = [_rate(run) for run in known.full if not has_passed(settings, run)]
-    nearest = min((*failed, known.bracket.high_qps or math.inf))
+    settings, nearest = known.settings, _nearest_failure(known)
     if settings.verdicts_only or known.bracket.low_qps != best or not math.isfinite(nearest):
         return None
     return math.sqrt(best * nearest) if nearest / best - 1 > settings.precision else None

@@ -39,10 +39,14 @@ _STATUS: dict[int, str] = {ExitCode.VALID: "answered", ExitCode.INCONCLUSIVE: "i
 def begun_line(campaign: Campaign, step: Wanted) -> str:
     """What is run next, why, and how long all of it takes at least."""
     number = len(campaign.entries) + 1
-    confirming = f", confirmation {step.number} of {step.of}" if isinstance(step, Confirm) else ""
     left = format_duration_s(round(least_left_s(campaign, step)))
-    what = f"{rate_words(step.rate_qps)} for {format_duration_s(step.duration_s)}{confirming}"
+    what = f"{rate_words(step.rate_qps)} for {format_duration_s(step.duration_s)}{_confirming(step)}"
     return sentence(f"{number}: {step.side.value}, {what}: {step.why}; at least {left} left")
+
+
+def _confirming(step: Wanted) -> str:
+    """The middle of a sentence; empty for a short run."""
+    return f", confirmation {step.number} of {step.of}" if isinstance(step, Confirm) else ""
 
 
 def progress_of(campaign: Campaign, step: Wanted) -> CampaignProgress:
@@ -50,13 +54,12 @@ def progress_of(campaign: Campaign, step: Wanted) -> CampaignProgress:
     settings = campaign.asked.tune
     found = bracket(settings, step.side, campaign.probes)
     known = f", bracket {bracket_words(found)}" if found.low_qps is not None or found.high_qps is not None else ""
-    confirming = f", confirmation {step.number} of {step.of}" if isinstance(step, Confirm) else ""
     this_s, *later_s = _least_runs_s(campaign, step)
     return CampaignProgress(
         campaign="tune",
         number=len(campaign.entries) + 1,
         of=len(campaign.entries) + 1 + len(later_s),
-        what=f"{step.side.value} {rate_words(step.rate_qps)}{confirming}{known}",
+        what=f"{step.side.value} {rate_words(step.rate_qps)}{_confirming(step)}{known}",
         took_s=sum(entry.took_s for entry in campaign.entries),
         left_s=this_s + sum(later_s),
         after_s=sum(later_s),
@@ -140,10 +143,11 @@ def answer_text(campaign: Campaign, campaign_dir: str, width: int) -> str:
     lines = textwrap.wrap(sentence(_head(campaign)), width)
     for warning in warnings(campaign.asked.run.isolation):
         lines += textwrap.wrap(warning, width)
-    rows = _rows(campaign)
+    known = answers_of(campaign)
+    rows = _rows(campaign, known)
     if rows:
         lines += ["", *aligned(_TITLES, rows)]
-    for answer in answers_of(campaign):
+    for answer in known:
         lines += textwrap.wrap(sentence(f"{answer.side.value}: {answer.why}"), width, subsequent_indent="  ")
     lines += ["", f"Runs         {len(campaign.entries)} in {campaign_dir}"]
     return "\n".join(lines)
@@ -155,7 +159,8 @@ def answer_markdown(campaign: Campaign) -> str:
     lines = [head, ""]
     for warning in warnings(campaign.asked.run.isolation):
         lines += [f"> {warning}", ""]
-    known, rows = answers_of(campaign), _rows(campaign)
+    known = answers_of(campaign)
+    rows = _rows(campaign, known)
     if rows:
         lines += [*markdown_table([title.lower() for title in _TITLES], rows), ""]
     if known:
@@ -224,10 +229,10 @@ def answers_of(campaign: Campaign) -> tuple[Answer, ...]:
     return answers(campaign.asked.tune, campaign.probes) if campaign.answer is None else campaign.answer.answers
 
 
-def _rows(campaign: Campaign) -> list[tuple[str, ...]]:
+def _rows(campaign: Campaign, known: Sequence[Answer]) -> list[tuple[str, ...]]:
     """What is known of each side, that on which a campaign came to no answer included."""
-    rows = [_row(answer) for answer in answers_of(campaign)]
-    answered = {answer.side for answer in answers_of(campaign)}
+    rows = [_row(answer) for answer in known]
+    answered = {answer.side for answer in known}
     for side in campaign.asked.tune.sides:
         runs = [probe for probe in campaign.probes if probe.side is side and probe.outcome is not Outcome.SPOILED]
         if runs and side not in answered:

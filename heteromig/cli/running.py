@@ -574,9 +574,8 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
         raise UsageError("--sim-faults rehearses faults of simulated slices; leave it out, or use --slices sim:...")
     planning = dry_run or context.info_name == "plan"
     faults = sim_faults.absolute() if sim_faults else None
-    _refuse_contradictions(planning=planning, live=live, json=json, events=events, debug=debug)
-    if resume is not None and dry_run:
-        raise UsageError("--dry-run says what a new campaign would do, and --resume goes on with one: leave one out.")
+    resuming = resume is not None
+    _refuse_contradictions(planning=planning, resuming=resuming, live=live, json=json, events=events, debug=debug)
     if repeat is not None:
         _refuse_to_repeat(repeat, context.info_name, planning=planning, events=events)
     if context.info_name == "matrix":
@@ -678,7 +677,9 @@ def _sets(said: list[str]) -> dict[str, str | list[str]] | None:
     return found or None
 
 
-def _refuse_contradictions(*, planning: bool, live: bool | None, json: bool, events: bool, debug: bool) -> None:
+def _refuse_contradictions(
+    *, planning: bool, resuming: bool, live: bool | None, json: bool, events: bool, debug: bool
+) -> None:
     if json and events:
         raise UsageError(
             "--json and --events would both write to standard output: choose one. The run directory has run.json and "
@@ -686,5 +687,7 @@ def _refuse_contradictions(*, planning: bool, live: bool | None, json: bool, eve
         )
     if events and planning:
         raise UsageError("--events shows what happens, and a plan launches nothing: leave --events out.")
+    if planning and resuming:
+        raise UsageError("--dry-run says what a new campaign would do, and --resume goes on with one: leave one out.")
     if live and debug:
         raise UsageError("--live and --debug would both write to standard error: choose one.")
