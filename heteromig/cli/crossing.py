@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import sys
 import time
@@ -77,10 +78,7 @@ def _measure(campaign_dir: Path, index: MatrixIndex, asked: Asking, how: Shown) 
     def execute(spec: RunSpec, index: MatrixIndex, step: RunCell) -> Outcome:
         return execute_shown(spec, shown, how.sampler_faults, campaign_dir, campaign=progress_of(index, step))
 
-    def inform(line: str) -> None:
-        if not showing.quiet:
-            tell(line)
-
+    inform = functools.partial(tell, quiet=showing.quiet)
     if not index.entries:
         inform(plan_text(asked, width_of(sys.stderr)) + "\n")
     index, found = measure_matrix(campaign_dir, index, asked.specs, execute, inform)

@@ -14,11 +14,13 @@ from heteromig.views.output import width_of
 _INDENT = "   "
 
 
-def tell(text: str) -> None:
-    """Print lines for people on standard error, on a terminal broken between words.
+def tell(text: str, *, quiet: bool = False) -> None:
+    """Print lines for people on standard error, on a terminal broken between words; nothing for who wants it quiet.
 
     A terminal that is gone is no reason to stop: what comes of it is written to files.
     """
+    if quiet:
+        return
     lines = text.split("\n")
     if is_terminal():
         # Paths stay whole, to be copied.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import sys
 import time
@@ -82,10 +83,7 @@ def _go_on(campaign_dir: Path, campaign: Campaign, specs: Mapping[Side, RunSpec]
     def execute(spec: RunSpec, crew: Crew, progress: CampaignProgress) -> Outcome:
         return execute_shown(spec, shown, how.sampler_faults, campaign_dir, crew, campaign=progress)
 
-    def inform(line: str) -> None:
-        if not showing.quiet:
-            tell(line)
-
+    inform = functools.partial(tell, quiet=showing.quiet)
     if not campaign.entries:
         inform(plan_text(settings, f"{main.benchmark} {main.scenario}") + "\n")
     campaign = tune(campaign_dir, campaign, specs, execute, inform)

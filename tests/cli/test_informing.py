@@ -24,3 +24,8 @@ def test_a_line_is_broken_between_words_on_a_terminal_and_paths_stay_whole(monke
 def test_elsewhere_a_line_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     tell(LINE)
     assert capsys.readouterr().err == LINE + "\n"
+
+
+def test_who_wants_it_quiet_is_told_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    tell(LINE, quiet=True)
+    assert capsys.readouterr().err == ""
