@@ -131,16 +131,11 @@ def _logs_in_tree(main: WorkerRecord) -> str:
 def _append_preparation(text: Text, done: PreparationRecord | None, width: int) -> None:
     if done is None or done.what is None:
         return
-    words = f"{done.what} {'It is not known to be as before again.' if _is_left(done) else done.sentence}"
+    words = f"{done.what} {done.sentence or 'It is not known to be as before again.'}"
     new = sum(one.before is not None and one.before != one.after for one in done.returned)
     if new:
         words += f" {_count(new, 'slice')} got another UUID by that: run.json has them all, under preparation."
     append_block(text, "Prepared", printable(words), width)
-
-
-def _is_left(done: PreparationRecord) -> bool:
-    """Whether it may not be taken back, and no other run has it."""
-    return done.restored is False or done.sentence is None
 
 
 def _count(number: int, what: str) -> str:
@@ -235,7 +230,8 @@ def next_steps(record: RunRecord, run_directory: str) -> Iterator[Step]:
         yield Step("What neighbours cost, once there is a run beside them:", f"heteromig compare {quoted} RUN_DIR")
     yield from _hints(record, quoted, verdict.exit_code)
     done = record.preparation
-    if done is not None and done.kind == Preparation.LAYOUT.value and done.what is not None and _is_left(done):
+    # A sentence tells what became of it, and of a failure also the way back, which the next run may have as well.
+    if done and done.kind == Preparation.LAYOUT.value and done.what is not None and done.sentence is None:
         yield Step("Cut the GPU back, once that is possible:", f"heteromig mig restore {quoted}")
     if verdict.exit_code != ExitCode.INTERNAL:
         yield Step("Prove this verdict again, from the files alone:", verify)

@@ -330,6 +330,10 @@ def test_a_gpu_that_is_not_back_has_a_next_step(how: dict[str, bool | None]) -> 
     text = text_of(make_record(preparation=left, verdict=failed("failed", 7, "It is in use.")))
     assert "It is not known to be as before again.\n" in text
     assert f"heteromig mig restore {RUN_DIR}\n" in text
+    told = msgspec.structs.replace(left, restored=False, sentence="It is in use: heteromig mig restore crew-1 goes on.")
+    text = text_of(make_record(preparation=told, verdict=failed("failed", 7, "It is in use.")))
+    assert "It was cut for this run: 2x3g.40gb. It is in use: heteromig mig restore crew-1 goes on." in text
+    assert f"heteromig mig restore {RUN_DIR}" not in text
     never = msgspec.structs.replace(left, what=None)
     text = text_of(make_record(preparation=never, verdict=failed("failed", 7, "It is in use.")))
     assert "Prepared" not in text
