@@ -16,7 +16,7 @@ from heteromig.core.plan import automatic_duration_ms
 from heteromig.core.record import RunRecord, VerdictRecord, WorkerRecord
 from heteromig.core.spec import Drain, RunSpec
 from heteromig.core.units import NS_PER_S
-from heteromig.core.verdict import ExitCode
+from heteromig.core.verdict import ExitCode, Verdict
 from heteromig.harnesses import harness_of
 from heteromig.logs.detail import DetailFacts
 from heteromig.results.metrics import LATENCIES, QPS, primary_metric, read_figures
@@ -133,7 +133,7 @@ def _same_percentile(settings: TuneSettings, logged: DetailFacts) -> bool:
     return settings.scenario != SERVER or said is None or math.isclose(said, settings.percentile, abs_tol=1e-9)
 
 
-def why_of(verdict: VerdictRecord | None) -> str:
+def why_of(verdict: VerdictRecord | Verdict | None) -> str:
     """The weightiest reason of a verdict, as a sentence without its end."""
     return verdict.reasons[0].sentence.rstrip(".") if verdict is not None and verdict.reasons else "no reason is known"
 

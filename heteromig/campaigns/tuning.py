@@ -7,7 +7,10 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from heteromig.campaign.probes import Confirm, Probe, RunProbe, Side, TuneSettings
+from heteromig.campaign.probes import Outcome as ProbeOutcome
 from heteromig.campaign.tuning import next_step
 from heteromig.campaigns.directory import Campaign, Entry, Wanted, write_campaign
 from heteromig.campaigns.probing import probe_of, spec_of, why_of
@@ -22,6 +25,7 @@ from heteromig.logs.loadgen import DETAIL_LOG
 from heteromig.runner.crew import Crew
 from heteromig.runner.journal import read_journal
 from heteromig.runner.session import Outcome
+from heteromig.runner.verification import verify_run
 from heteromig.views.campaign_bar import CampaignProgress
 
 Execute = Callable[[RunSpec, Crew, CampaignProgress], Outcome]
@@ -45,6 +49,7 @@ def tune(
     crew = Crew(campaign_dir)
     settings, timing = campaign.asked.tune, next(iter(specs.values())).timing
     try:
+        campaign = _read_again(campaign_dir, campaign)
         while isinstance(step := next_step(settings, campaign.probes), RunProbe | Confirm):
             tell(begun_line(campaign, step))
             first = all(entry.step.side is not step.side for entry in campaign.entries)
@@ -87,6 +92,27 @@ def tune(
 def _worse(exit_code: int | None) -> int:
     """The exit code where the GPU may not be as it was, which weighs as much as in a run."""
     return exit_code if exit_code is not None and exit_code > SIGNAL_BASE else ExitCode.DEVICE
+
+
+def _read_again(campaign_dir: Path, campaign: Campaign) -> Campaign:
+    """The same where every run is verified; one that cannot be believed any more says nothing, and is done again."""
+    entries = tuple(_verified(campaign_dir / entry.run_dir, entry) for entry in campaign.entries)
+    return replace(campaign, entries=entries)
+
+
+def _verified(run_dir: Path, entry: Entry) -> Entry:
+    if entry.probe is None:
+        return entry
+    try:
+        verdict = verify_run(run_dir).verdict
+    except HeteromigError as error:
+        why = str(error).rstrip(".")
+    else:
+        if verdict.exit_code == entry.exit_code:
+            return entry
+        why = why_of(verdict)
+    reason = f"what it measured cannot be used: {why}"
+    return replace(entry, probe=replace(entry.probe, outcome=ProbeOutcome.SPOILED, reason=reason))
 
 
 def _probe(settings: TuneSettings, step: Wanted, outcome: Outcome) -> Probe | None:

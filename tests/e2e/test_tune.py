@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from functools import partial
 from pathlib import Path
@@ -107,6 +108,15 @@ def test_an_interrupted_tuning_goes_on_where_it_was(tune: Start) -> None:
     assert known.exit_code == 0
     assert "| run | side |" in known.stdout
     assert read_campaign(campaign_dir).entries == again.entries, "nothing was left to do"
+
+    shutil.rmtree(campaign_dir / again.entries[-1].run_dir)
+    finished = tune("--start-time-buffer", "1s", "--resume", str(campaign_dir)).finish()
+    assert finished.exit_code == 0, finished.stderr
+    *_, gone, anew = read_campaign(campaign_dir).entries
+    assert gone.probe is not None
+    assert gone.probe.outcome is Outcome.SPOILED
+    assert gone.probe.reason.startswith("what it measured cannot be used: ")
+    assert (anew.step, anew.exit_code) == (gone.step, 0), "it was done again"
 
 
 def test_backgrounds_that_keep_dying_stop_it_with_their_reason(tune: Start) -> None:
