@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from heteromig.campaign.matrix import Cell, CellRun, Ending, RunCell, Status, cells, expected_s, order, states
-from heteromig.campaign.probes import Side
+from heteromig.campaign.probes import SERVER, Side
 from heteromig.campaigns.directory import MATRIX
 from heteromig.campaigns.matrix_asking import Asking
 from heteromig.campaigns.matrix_index import MatrixIndex
@@ -42,6 +42,8 @@ def plan_text(asked: Asking, width: int) -> str:
         "A is main alone, everything else idle, B is beside its backgrounds. A run that fails or is not VALID is tried "
         f"again {_times(settings.most_retries)}."
     )
+    if asked.target_qps and SERVER not in settings.scenarios:
+        head += " No cell is Server, so that [matrix.target-qps] is not used."
     return "\n".join(
         [*textwrap.wrap(head, width), "", *aligned(("CELL", "MAIN", "SCENARIO", "BESIDE"), _planned(every))]
     )

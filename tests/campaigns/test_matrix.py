@@ -248,6 +248,9 @@ def test_a_plan_says_cells_runs_and_time(asked: Asking) -> None:
     assert text.startswith("2 cells of 5 runs, 10 in all, about 2:07 min, and the time to build 4 engines first. ")
     assert "Each cell is ABABA:" in text
     assert "1 resnet50 offline loud (bert, dlrm) 2 resnet50 offline quiet (rnnt)" in text
+    unused = " No cell is Server, so that [matrix.target-qps] is not used. "
+    assert unused not in text
+    assert unused in " ".join(plan_text(replace(asked, target_qps={"resnet50": 300.0}), 80).split())
 
 
 def test_each_run_has_its_lines(home: Path, asked: Asking) -> None:
