@@ -31,11 +31,11 @@ def stray(name, session):
     if os.fork() == 0:
         if session:
             os.setsid()
-        if os.fork() == 0:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            print(name, os.getpid(), flush=True)
-            time.sleep(1000)
-        os._exit(0)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if pid := os.fork():
+            print(name, pid, flush=True)  # before anybody hears of a start
+            os._exit(0)
+        time.sleep(1000)
     os.wait()
 stray("stayed", False)
 stray("left", True)
