@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,6 +17,7 @@ from heteromig.core.redaction import Redaction
 from heteromig.core.spec import Goal, Preparation, RunSpec
 from heteromig.harnesses import harness_of
 from heteromig.slices.access import enumerate_slices
+from heteromig.slices.mig.applying import Planned
 from heteromig.slices.mig.foreseeing import foresee_layout
 from heteromig.slices.mps.keeping import DAEMON_DIRECTORY
 from heteromig.slices.mps.shares import share_environment
@@ -31,8 +32,49 @@ PIPES = "<pipes>"
 """Stands for the directory of the MPS daemon's pipes, which has none either."""
 
 
+class PlannedRun(NamedTuple):
+    """What a run would do, without its secrets: `layout` is how a GPU would be cut for it, if one would be."""
+
+    spec: RunSpec
+    plan: Plan
+    inventory: Inventory
+    commands: list[tuple[Assignment, Command]]
+    layout: Planned | None
+    run_dir: Path
+
+    def text(self) -> str:
+        """For a person."""
+        told = plan_text(self.spec, self.plan, self.inventory, self.commands, run_dir=self.run_dir, here=Path.cwd())
+        if self.layout is None:
+            return told
+        return f"{planned_text(self.layout, simulated=self.spec.simulated)}\n{_STAND_INS}\n\n{told}"
+
+    def builtins(self) -> dict[str, Any]:
+        """For a program."""
+        return {
+            "schema_version": 1,
+            "simulated": self.inventory.simulated,
+            "isolation": self.spec.isolation,
+            "spec": self.spec,
+            "gpus": self.inventory.gpus,
+            "slices": self.inventory.slices,
+            "left_out": self.plan.left_out,
+            "background_duration_ms": self.plan.background_duration_ms,
+            "controller_cpus": self.plan.controller_cpus,
+            "builds": [_worker(*pair) for pair in self.commands if pair[0].role is Role.BUILD],
+            "workers": [_worker(*pair) for pair in self.commands if pair[0].role is not Role.BUILD],
+            "layout": self.layout,
+        }
+
+
 def print_plan(spec: RunSpec, *, as_json: bool) -> None:
-    """Print the plan of `spec` on stdout.
+    """Print the plan of `spec` on stdout; raises what `planned` does."""
+    found = planned(spec)
+    say(msgspec.json.format(msgspec.json.encode(found.builtins()), indent=2) if as_json else found.text())
+
+
+def planned(spec: RunSpec) -> PlannedRun:
+    """What `spec` comes to on the slices that there are.
 
     Raises:
         PreflightError: there are no slices, or too few.
@@ -61,14 +103,7 @@ def print_plan(spec: RunSpec, *, as_json: bool) -> None:
         (worker, without_secrets(with_environment(harness.command(worker, spec, run_dir), added), redaction))
         for worker in workers
     ]
-    spec = redaction.spec(spec)
-    if as_json:
-        everything = {**_as_json(spec, plan, inventory, commands), "layout": layout}
-        say(msgspec.json.format(msgspec.json.encode(everything), indent=2))
-        return
-    if layout is not None:
-        say(f"{planned_text(layout, simulated=spec.simulated)}\n{_STAND_INS}\n")
-    say(plan_text(spec, plan, inventory, commands, run_dir=run_dir, here=Path.cwd()))
+    return PlannedRun(redaction.spec(spec), plan, inventory, commands, layout, run_dir)
 
 
 def _share(spec: RunSpec, inventory: Inventory, run_dir: Path) -> dict[str, str]:
@@ -76,24 +111,6 @@ def _share(spec: RunSpec, inventory: Inventory, run_dir: Path) -> dict[str, str]
     if spec.preparation is not Preparation.MPS:
         return {}
     return share_environment(parse_slices(spec.slices), inventory.gpus[0].uuid, PIPES, str(run_dir / DAEMON_DIRECTORY))
-
-
-def _as_json(
-    spec: RunSpec, plan: Plan, inventory: Inventory, commands: list[tuple[Assignment, Command]]
-) -> dict[str, Any]:
-    return {
-        "schema_version": 1,
-        "simulated": inventory.simulated,
-        "isolation": spec.isolation,
-        "spec": spec,
-        "gpus": inventory.gpus,
-        "slices": inventory.slices,
-        "left_out": plan.left_out,
-        "background_duration_ms": plan.background_duration_ms,
-        "controller_cpus": plan.controller_cpus,
-        "builds": [_worker(*pair) for pair in commands if pair[0].role is Role.BUILD],
-        "workers": [_worker(*pair) for pair in commands if pair[0].role is not Role.BUILD],
-    }
 
 
 def _worker(assignment: Assignment, command: Command) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from heteromig.campaigns.tuning import tune
 from heteromig.campaigns.wording import answer_markdown, answer_text, plan_text
 from heteromig.cli.executing import Showing, execute_shown, shows_live
 from heteromig.cli.informing import tell
-from heteromig.cli.planning import print_plan
+from heteromig.cli.planning import planned
 from heteromig.cli.printing import say
 from heteromig.cli.reporting import make_own_report
 from heteromig.core.spec import RunSpec
@@ -104,20 +104,20 @@ def print_tuning_plan(asked: Tuning, *, as_json: bool) -> None:
     """
     specs, whole = _specs(asked)
     settings = tune_settings(whole, asked.config)
-    if not as_json:
-        say(plan_text(settings, f"{whole.main.benchmark} {whole.main.scenario}"))
-        for side in settings.sides:
-            say("")
-            print_plan(_first(settings, specs, side), as_json=False)
+    runs = {side.value: planned(_first(settings, specs, side)) for side in settings.sides}
+    if as_json:
+        found = {side: run.builtins() for side, run in runs.items()}
+        say(msgspec.json.format(msgspec.json.encode({"schema_version": 1, "tune": settings, "runs": found}), indent=2))
         return
-    print_plan(_first(settings, specs), as_json=True)
+    head = plan_text(settings, f"{whole.main.benchmark} {whole.main.scenario}")
+    say("\n\n".join([head, *(run.text() for run in runs.values())]))
 
 
-def _first(settings: TuneSettings, specs: Mapping[Side, RunSpec], side: Side | None = None) -> RunSpec:
+def _first(settings: TuneSettings, specs: Mapping[Side, RunSpec], side: Side) -> RunSpec:
     """The first run, as it would be on that side."""
     step = next_step(settings, ())
     assert not isinstance(step, Ended)  # noqa: S101 - nothing is known before the first run
-    return spec_of(msgspec.structs.replace(step, side=side or step.side), specs, first=True)
+    return spec_of(msgspec.structs.replace(step, side=side), specs, first=True)
 
 
 def _specs(asked: Tuning) -> tuple[Mapping[Side, RunSpec], RunSpec]:

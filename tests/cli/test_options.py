@@ -258,7 +258,10 @@ def test_a_dry_run_of_tune_says_what_is_bounded_and_the_first_commands() -> None
     text = _call("tune", *argv).stdout
     assert text.startswith("Tune bert server alone and then beside its backgrounds, at most 0.01 of the queries")
     assert text.count("--target-qps 100") == 2
-    assert json.loads(_call("tune", *argv, "--json").stdout)["spec"]["main"]["target-qps"] == 100
+    told = json.loads(_call("tune", *argv, "--json").stdout)
+    assert told["tune"]["confirmations"] == 3
+    assert {side: len(run["workers"]) for side, run in told["runs"].items()} == {"isolated": 1, "beside": 4}
+    assert {run["spec"]["main"]["target-qps"] for run in told["runs"].values()} == {100}
 
 
 def test_a_dry_run_of_tune_in_the_tree_shows_the_rate_as_the_tree_takes_it() -> None:
