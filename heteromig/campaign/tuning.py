@@ -91,7 +91,7 @@ def bracket(settings: TuneSettings, side: Side, probes: Sequence[Probe]) -> Brac
     """Between which rates the answer of a side is, as far as its runs tell; without ends where nothing is searched."""
     if settings.scenario != SERVER:
         return Bracket(low_qps=None, high_qps=None)
-    return bracket_of(settings, _telling(settings, side, probes))
+    return bracket_of(settings, telling(settings, side, probes))
 
 
 def passed(settings: TuneSettings, probe: Probe) -> bool:
@@ -101,10 +101,11 @@ def passed(settings: TuneSettings, probe: Probe) -> bool:
 
 def knee(settings: TuneSettings, side: Side, probes: Sequence[Probe]) -> Knee | None:
     """The line that is fitted through the runs of a side; None where there is none, or nothing is searched."""
-    return knee_of(settings, _telling(settings, side, probes)) if settings.scenario == SERVER else None
+    return knee_of(settings, telling(settings, side, probes)) if settings.scenario == SERVER else None
 
 
-def _telling(settings: TuneSettings, side: Side, probes: Sequence[Probe]) -> list[Probe]:
+def telling(settings: TuneSettings, side: Side, probes: Sequence[Probe]) -> list[Probe]:
+    """The runs of a side that say something about their rate."""
     return [probe for probe in probes if probe.side is side and not spoiled(settings, probe)]
 
 

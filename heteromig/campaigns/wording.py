@@ -18,7 +18,7 @@ from heteromig.campaign.probes import (
     TuneSettings,
 )
 from heteromig.campaign.server import has_passed
-from heteromig.campaign.tuning import answers, bracket
+from heteromig.campaign.tuning import answers, bracket, telling
 from heteromig.campaigns.directory import Campaign, Wanted
 from heteromig.campaigns.rows import aligned, markdown_table
 from heteromig.core.units import format_duration_s
@@ -234,7 +234,7 @@ def _rows(campaign: Campaign, known: Sequence[Answer]) -> list[tuple[str, ...]]:
     rows = [_row(answer) for answer in known]
     answered = {answer.side for answer in known}
     for side in campaign.asked.tune.sides:
-        runs = [probe for probe in campaign.probes if probe.side is side and probe.outcome is not Outcome.SPOILED]
+        runs = telling(campaign.asked.tune, side, campaign.probes)
         if runs and side not in answered:
             found = bracket_words(bracket(campaign.asked.tune, side, campaign.probes))
             rows.append((side.value, "none", UNKNOWN, UNKNOWN, found, UNKNOWN, str(len(runs))))

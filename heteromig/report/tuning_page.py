@@ -62,9 +62,9 @@ def _facts(story: TuningStory) -> Iterator[Fact]:
 def _side_fact(story: TuningStory, side: TunedSide) -> Fact:
     name, answer = SIDES[side.side], side.answer
     if answer is None:
-        runs = len(story.of(side.side))
-        known = f"{runs} runs; bracket {_bracket(side.bracket)}" if _known(side.bracket) else f"{runs} runs"
-        return Fact(name, "no answer", known if runs else side.why, "warn")
+        runs = f"{side.runs} run" if side.runs == 1 else f"{side.runs} runs"
+        known = f"{runs}; bracket {_bracket(side.bracket)}" if _known(side.bracket) else runs
+        return Fact(name, "no answer", known if side.runs else side.why, "warn")
     passed = len(answer.achieved_qps)
     details = [f"{passed} of {passed} runs at full length passed"]
     if _known(answer.bracket):
@@ -160,19 +160,19 @@ def _answers_table(story: TuningStory) -> Table:
     return Table(
         caption="What each side came to, and why",
         heads=heads,
-        rows=tuple(_answer_row(story, side) for side in story.sides),
+        rows=tuple(_answer_row(side) for side in story.sides),
         numeric=frozenset({1, 2, 3, 4, 5, 6, 7}),
     )
 
 
-def _answer_row(story: TuningStory, side: TunedSide) -> tuple[Cell, ...]:
-    answer, runs = side.answer, len(story.of(side.side))
+def _answer_row(side: TunedSide) -> tuple[Cell, ...]:
+    answer = side.answer
     name = Cell(SIDES[side.side])
     if answer is None:
         unknown = [Cell(UNKNOWN, "faint")] * 3
         bracket = Cell(bracket_words(side.bracket), "" if _known(side.bracket) else "faint")
         noise = None if side.knee is None else side.knee.noise
-        return (name, *unknown, bracket, _noise(noise), Cell("0"), Cell(str(runs)), Cell(side.why))
+        return (name, *unknown, bracket, _noise(noise), Cell("0"), Cell(str(side.runs)), Cell(side.why))
     latencies = _latencies(answer)
     return (
         name,
@@ -182,7 +182,7 @@ def _answer_row(story: TuningStory, side: TunedSide) -> tuple[Cell, ...]:
         Cell(bracket_words(answer.bracket), "" if _known(answer.bracket) else "faint"),
         _noise(answer.noise),
         Cell(str(len(answer.achieved_qps))),
-        Cell(str(runs)),
+        Cell(str(side.runs)),
         Cell(side.why),
     )
 

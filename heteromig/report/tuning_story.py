@@ -22,7 +22,7 @@ from heteromig.campaign.probes import (
     Stopped,
     TuneSettings,
 )
-from heteromig.campaign.tuning import bracket, knee, next_step, passed, spoiled
+from heteromig.campaign.tuning import bracket, knee, next_step, passed, spoiled, telling
 from heteromig.campaigns.directory import Campaign, Entry, Wanted, read_campaign
 from heteromig.campaigns.wording import answers_of, conclusion, least_left_s
 from heteromig.report.links import links
@@ -70,13 +70,17 @@ class TunedRun(Struct, frozen=True):
 
 
 class TunedSide(Struct, frozen=True):
-    """Main alone, or beside its backgrounds: its answer, None where there is none, and `why` either way."""
+    """Main alone, or beside its backgrounds: its answer, None where there is none, and `why` either way.
+
+    `runs` is how many of them say something about their rate.
+    """
 
     side: Side
     answer: Answer | None
     why: str
     bracket: Bracket
     knee: Knee | None
+    runs: int
 
 
 class Next(Struct, frozen=True):
@@ -185,6 +189,7 @@ def _side(campaign: Campaign, side: Side) -> TunedSide:
         why=sentence(why),
         bracket=bracket(settings, side, probes),
         knee=knee(settings, side, probes),
+        runs=len(telling(settings, side, probes)),
     )
 
 

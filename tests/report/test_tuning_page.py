@@ -56,6 +56,14 @@ def test_runs_are_told_with_the_bracket_as_it_was_and_lead_to_their_directories(
     assert not story.can_go_on
 
 
+def test_a_side_counts_the_runs_that_say_something(tunings: dict[str, Path]) -> None:
+    for home in tunings.values():
+        story = tell_tuning(home)
+        for side in story.sides:
+            assert side.runs == sum(run.fate is not Fate.NOTHING for run in story.of(side.side))
+            assert side.answer is None or side.runs == side.answer.runs
+
+
 def test_a_run_that_came_to_nothing_is_told_as_such_and_what_is_next_too(tunings: dict[str, Path]) -> None:
     story = tell_tuning(tunings["stopped"])
     assert [run.fate for run in story.runs[-3:]] == [Fate.NOTHING] * 3
