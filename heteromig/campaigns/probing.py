@@ -12,6 +12,7 @@ from heteromig.campaign.probes import SERVER, Confirm, Outcome, Probe, Side, Tun
 from heteromig.campaigns.directory import Wanted
 from heteromig.comparing.measured import main_of
 from heteromig.core import events as ev
+from heteromig.core.phases import Phase
 from heteromig.core.plan import automatic_duration_ms
 from heteromig.core.record import RunRecord, VerdictRecord, WorkerRecord
 from heteromig.core.spec import Drain, RunSpec
@@ -87,7 +88,8 @@ def probe_of(
         return None
     heard = _heard(events, main.index)
     by_queue = logged is not None and logged.ended_by_queue
-    outcome = _outcome(step, main, verdict, heard, events, by_queue=by_queue)
+    too_long = step.abort_after_s is not None and _took_too_long(record, main, events)
+    outcome = _outcome(step, main, verdict, heard, by_queue=by_queue, too_long=too_long)
     if outcome is None:
         return None
     figures = read_figures(main.scenario, main.metrics)
@@ -143,9 +145,9 @@ def _outcome(
     main: WorkerRecord,
     verdict: VerdictRecord,
     heard: _Heard,
-    events: Sequence[ev.AnyEvent],
     *,
     by_queue: bool,
+    too_long: bool,
 ) -> Outcome | None:
     code = verdict.exit_code
     if code == ExitCode.VALID:
@@ -153,10 +155,10 @@ def _outcome(
     if code == ExitCode.INVALID:
         by_queue = by_queue and step.abort_above_misses is not None
         return Outcome.ABORTED if by_queue or _is_hopeless(step, heard) else Outcome.INVALID
-    if code == ExitCode.WORKER and step.abort_after_s is not None and _took_too_long(events, main.index):
-        return Outcome.ABORTED
     # Only a background's fault can be forgiven: one of main, or of a build, is there at any rate.
     neighbours = code == ExitCode.WORKER and not any(one.fatal for one in verdict.reasons if one.exit_code == code)
+    if code == ExitCode.WORKER and not neighbours and too_long:
+        return Outcome.ABORTED
     # A device that refuses before main began does so again.
     device = code == ExitCode.DEVICE and main.pid is not None
     passing = code in {ExitCode.OVERLAP, ExitCode.START_TIMEOUT, ExitCode.INCONCLUSIVE}
@@ -177,11 +179,15 @@ def _heard(events: Sequence[ev.AnyEvent], main: int) -> _Heard:
     return _Heard(completed=last.completed_samples, late=last.over_latency, qps=qps)
 
 
-def _took_too_long(events: Sequence[ev.AnyEvent], main: int) -> bool:
-    """Whether the limit on all of main was reached; that of a phase before it is another one's fault."""
-    started = False
+def _took_too_long(record: RunRecord, main: WorkerRecord, events: Sequence[ev.AnyEvent]) -> bool:
+    """Whether main reached its limit. A deadline of an earlier phase may pass while main runs, and means nothing."""
+    running = {entry for entry, phase in enumerate(record.phases) if phase.name == Phase.MAIN_RUNNING.value}
     for event in events:
-        started = started or (isinstance(event, ev.WorkerSpawned) and event.worker == main)
-        if started and isinstance(event, ev.DeadlinePassed) and event.timer is ev.Timer.PHASE_TIMEOUT:
-            return True
+        match event:
+            case ev.WorkerExited(worker=main.index):
+                return False
+            case ev.DeadlinePassed(timer=ev.Timer.PHASE_TIMEOUT) if event.entry in running:
+                return True
+            case _:
+                pass
     return False

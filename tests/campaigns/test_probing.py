@@ -12,7 +12,7 @@ from heteromig.campaign.probes import Confirm, Outcome, Probe, RunProbe, Side, T
 from heteromig.campaigns.directory import Wanted
 from heteromig.campaigns.probing import probe_of, spec_of
 from heteromig.core import events as ev
-from heteromig.core.record import RunRecord
+from heteromig.core.record import PhaseRecord, RunRecord
 from heteromig.core.spec import Drain, Goal
 from heteromig.core.units import NS_PER_S
 from heteromig.core.verdict import Reason
@@ -134,15 +134,42 @@ def test_one_that_was_ended_at_its_first_heartbeat_is_measured_from_its_beginnin
     assert (probe.queries, probe.achieved_qps) == (400, 200.0)
 
 
+AT = "2026-04-01T12:00:00.000Z"
+ENTERED = ("discovering", "building", "background-starting", "buffering", "main-running", "draining")
+
+
+def deadline(second: int, entry: int) -> ev.DeadlinePassed:
+    return ev.DeadlinePassed(at_ns=second * NS_PER_S, timer=ev.Timer.PHASE_TIMEOUT, entry=entry)
+
+
 def test_one_that_took_too_long_was_ended() -> None:
     step = replace(STEP, abort_after_s=30.0, abort_above_misses=None)
-    timeout = ev.DeadlinePassed(at_ns=9 * NS_PER_S, timer=ev.Timer.PHASE_TIMEOUT, entry=5)
+    offline = TuneSettings("offline")
     spawned = ev.WorkerSpawned(at_ns=0, worker=0, guardian_pid=1, pid=2)
-    stalled = record(5, Reason(5, "Main did not end within 60.0 s.", fatal=True), scenario="offline")
-    ended = told(step, stalled, (spawned, *BEATS, timeout), TuneSettings("offline"))
+    phases = tuple(PhaseRecord(name, AT, AT) for name in ENTERED)
+    stalled = replace(
+        record(5, Reason(5, "Main did not end within 60.0 s.", fatal=True), scenario="offline"), phases=phases
+    )
+    ended = told(step, stalled, (spawned, *BEATS, deadline(9, 4)), offline)
     assert ended is not None
     assert (ended.outcome, ended.achieved_qps, ended.misses) == (Outcome.ABORTED, 300.0, None)
-    assert told(step, stalled, (timeout, spawned, *BEATS)) is None, "another phase took too long"
+    assert told(step, stalled, (deadline(9, 3), spawned, *BEATS), offline) is None, "another phase took too long"
+
+
+def test_deadlines_that_mean_nothing_any_more_end_nobody() -> None:
+    """Those of earlier phases pass while main runs, and main's own may pass once it has died."""
+    step = replace(STEP, abort_after_s=30.0, abort_above_misses=None)
+    offline = TuneSettings("offline")
+    phases = tuple(PhaseRecord(name, AT, AT) for name in ENTERED)
+    spawned = ev.WorkerSpawned(at_ns=0, worker=0, guardian_pid=1, pid=2)
+    died = ev.WorkerExited(at_ns=4 * NS_PER_S, worker=0, exit_code=3, signal=None, last_line="")
+    events = (spawned, deadline(2, 0), deadline(3, 3), *BEATS, died, deadline(9, 4))
+    crashed = record(5, Reason(5, "Main exited with status 3.", fatal=True), scenario="offline")
+    assert told(step, replace(crashed, phases=phases), events, offline) is None
+    neighbour = replace(record(5, Reason(5, "bert died."), scenario="offline"), phases=phases)
+    spoiled = told(step, neighbour, (spawned, deadline(2, 0), *BEATS, deadline(9, 4)), offline)
+    assert spoiled is not None
+    assert spoiled.outcome is Outcome.SPOILED
 
 
 TOO_LONG = (
