@@ -58,6 +58,11 @@ def _refuse(spec: RunSpec, *, isolated: bool) -> None:
         raise UsageError(f"tune looks for a rate, and --main-mode is {spec.main.mode.value}: leave it out.")
     if spec.lenient:
         raise UsageError("tune needs every background in every run, and --lenient goes on without: leave it out.")
+    if spec.rebuild:
+        raise UsageError(
+            "Each run of a tuning has to have the same engines, and --rebuild makes new ones: leave it out here, and "
+            "build them before with heteromig build --rebuild."
+        )
     if not isolated and not spec.background.candidates:
         raise UsageError(
             "tune measures main alone and beside backgrounds, and --background-benchmarks is none: name some, or add "

@@ -31,10 +31,10 @@ LEAST_BACKGROUND_MS = 600_000
 """Where runs are short, they last for all of them: ten minutes hold 25 probes of 10 s."""
 
 
-def spec_of(step: Wanted, specs: Mapping[Side, RunSpec], *, first: bool) -> RunSpec:
+def spec_of(step: Wanted, specs: Mapping[Side, RunSpec]) -> RunSpec:
     """The run that the step asks for, out of those of both sides.
 
-    Engines are built anew in the `first` one of a side only. Backgrounds, and what is prepared, go on when it is over.
+    Backgrounds, and what is prepared, go on when it is over.
     """
     spec = specs[step.side]
     main = replace(
@@ -60,7 +60,6 @@ def spec_of(step: Wanted, specs: Mapping[Side, RunSpec], *, first: bool) -> RunS
         background=background,
         keeps_backgrounds=True,
         drain=Drain.KILL,
-        rebuild=spec.rebuild and first,
     )
 
 

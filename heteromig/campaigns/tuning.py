@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -16,7 +16,7 @@ from heteromig.campaigns.directory import Campaign, Entry, Wanted, write_campaig
 from heteromig.campaigns.probing import probe_of, spec_of, why_of
 from heteromig.campaigns.wording import begun_line, ended_line, progress_of
 from heteromig.comparing.measured import main_of
-from heteromig.core.errors import EvidenceError, HeteromigError
+from heteromig.core.errors import EvidenceError, HeteromigError, PreflightError
 from heteromig.core.record import RunRecord
 from heteromig.core.spec import RunSpec
 from heteromig.core.verdict import SIGNAL_BASE, ExitCode
@@ -30,6 +30,7 @@ from heteromig.views.campaign_bar import CampaignProgress
 
 Execute = Callable[[RunSpec, Crew, CampaignProgress], Outcome]
 """Does one run to its end, into the directory of the campaign, and may show how far that is."""
+_Execute = Callable[[RunSpec, CampaignProgress], Outcome]
 Tell = Callable[[str], None]
 """Takes a line for people."""
 
@@ -46,47 +47,57 @@ def tune(
         UsageError: no run directory can be made.
         PreflightError: the harness is not installed.
     """
-    crew = Crew(campaign_dir)
-    settings, timing = campaign.asked.tune, next(iter(specs.values())).timing
+    crew, timing = Crew(campaign_dir), next(iter(specs.values())).timing
+    failure: HeteromigError | None = None
     try:
         campaign = _read_again(campaign_dir, campaign)
-        while isinstance(step := next_step(settings, campaign.probes), RunProbe | Confirm):
-            tell(begun_line(campaign, step))
-            first = all(entry.step.side is not step.side for entry in campaign.entries)
-            spec = spec_of(step, specs, first=first)
-            began_s = time.monotonic()
-            outcome = execute(spec, crew, progress_of(campaign, step))
-            verdict = outcome.record.verdict
-            entry = Entry(
-                step=step,
-                run_dir=outcome.run_dir.name,
-                exit_code=ExitCode.INTERNAL if verdict is None else verdict.exit_code,
-                took_s=round(time.monotonic() - began_s, 3),
-                probe=_probe(settings, step, outcome),
-            )
-            campaign = campaign.after(entry)
-            if entry.probe is None:
-                number = len(campaign.entries)
-                campaign = campaign.stopped(entry.exit_code, f"Tuning ended with run {number}: {why_of(verdict)}.")
-            write_campaign(campaign_dir, campaign)
-            tell(ended_line(campaign))
-            if entry.probe is None:
-                break
-        else:
-            campaign = campaign.answered(step)
-    except KeyboardInterrupt:  # between two runs; within one it is the run that is ended by it
-        campaign = campaign.stopped(SIGNAL_BASE + signal.SIGINT, "Tuning was interrupted between two runs.")
-    except HeteromigError as error:
+        try:
+            for known in _runs(campaign, specs, lambda spec, progress: execute(spec, crew, progress), tell):
+                campaign = known
+                write_campaign(campaign_dir, campaign)
+        except KeyboardInterrupt:  # between two runs; within one it is the run that is ended by it
+            campaign = campaign.stopped(SIGNAL_BASE + signal.SIGINT, "Tuning was interrupted between two runs.")
+        except HeteromigError as error:
+            failure, campaign = error, campaign.stopped(error.exit_code, str(error))
+        write_campaign(campaign_dir, campaign)  # before what may take long
+    except BaseException:
         left = crew.dismiss(timing)
-        said = f"{error} {left}" if left is not None else str(error)
-        write_campaign(campaign_dir, campaign.stopped(error.exit_code, said))
-        raise type(error)(said) from error
-    finally:
-        left = crew.dismiss(timing)
+        if left is not None:
+            tell(left)
+        raise
+    left = crew.dismiss(timing)
     if left is not None:
         campaign = campaign.stopped(_worse(campaign.exit_code), f"{campaign.sentence} {left}")
-    write_campaign(campaign_dir, campaign)
+        write_campaign(campaign_dir, campaign)
+    if failure is not None:
+        raise failure if left is None else PreflightError(campaign.sentence) from failure
     return campaign
+
+
+def _runs(campaign: Campaign, specs: Mapping[Side, RunSpec], execute: _Execute, tell: Tell) -> Iterator[Campaign]:
+    """The campaign after each run, and with what the planner said in the end."""
+    settings = campaign.asked.tune
+    while isinstance(step := next_step(settings, campaign.probes), RunProbe | Confirm):
+        tell(begun_line(campaign, step))
+        began_s = time.monotonic()
+        outcome = execute(spec_of(step, specs), progress_of(campaign, step))
+        verdict = outcome.record.verdict
+        entry = Entry(
+            step=step,
+            run_dir=outcome.run_dir.name,
+            exit_code=ExitCode.INTERNAL if verdict is None else verdict.exit_code,
+            took_s=round(time.monotonic() - began_s, 3),
+            probe=_probe(settings, step, outcome),
+        )
+        campaign = campaign.after(entry)
+        if entry.probe is None:
+            said = f"Tuning ended with run {len(campaign.entries)}: {why_of(verdict)}."
+            campaign = campaign.stopped(entry.exit_code, said)
+        yield campaign
+        tell(ended_line(campaign))
+        if entry.probe is None:
+            return
+    yield campaign.answered(step)
 
 
 def _worse(exit_code: int | None) -> int:

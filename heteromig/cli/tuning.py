@@ -117,7 +117,7 @@ def _first(settings: TuneSettings, specs: Mapping[Side, RunSpec], side: Side) ->
     """The first run, as it would be on that side."""
     step = next_step(settings, ())
     assert not isinstance(step, Ended)  # noqa: S101 - nothing is known before the first run
-    return spec_of(msgspec.structs.replace(step, side=side), specs, first=True)
+    return spec_of(msgspec.structs.replace(step, side=side), specs)
 
 
 def _specs(asked: Tuning) -> tuple[Mapping[Side, RunSpec], RunSpec]:

@@ -10,8 +10,9 @@ import contextlib
 import os
 import select
 import shutil
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -137,10 +138,24 @@ class Crew:
         Returns:
             Why something may not be taken back, and what to do; None where nothing is left.
         """
-        members, self._members = self._members, {}
-        _stop(list(members.values()), timing)
+        members, self._members = list(self._members.values()), {}
         keeper, self._keeper = self._keeper, None
-        return None if keeper is None else keeper.close()
+        with contextlib.suppress(KeyboardInterrupt):  # whoever says it again has no patience
+            _stop(members, timing)
+        with _undisturbed():
+            for member in members:
+                _end(member)
+            return None if keeper is None else keeper.close()
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """While a GPU is taken back, Ctrl-C would only leave it as it is."""
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def make_home(home: Path) -> None:

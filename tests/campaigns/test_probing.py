@@ -17,7 +17,7 @@ from heteromig.core.spec import Drain, Goal
 from heteromig.core.units import NS_PER_S
 from heteromig.core.verdict import Reason
 from heteromig.logs.detail import DetailFacts, read_detail
-from heteromig.runner.config import Config, MainConfig
+from heteromig.runner.config import MainConfig
 from tests.campaigns.stories import SIM, record, specs
 from tests.views.records import make_record
 
@@ -58,7 +58,7 @@ BEATS = (beat(1, 10, 0), beat(2, 310, 5), beat(3, 610, 21), beat(4, 9999, 9999, 
 
 
 def test_beside_keeps_its_backgrounds_for_longer_than_one_run() -> None:
-    spec = spec_of(STEP, specs(), first=True)
+    spec = spec_of(STEP, specs())
     assert (spec.goal, spec.keeps_backgrounds, spec.drain) == (Goal.RUN, True, Drain.KILL)
     assert (spec.main.duration_ms, spec.main.target_qps, spec.main.most_over_latency) == (10_000, 400.0, 20)
     assert spec.background.candidates
@@ -69,18 +69,18 @@ def test_beside_keeps_its_backgrounds_for_longer_than_one_run() -> None:
 def test_backgrounds_that_were_given_a_duration_have_it() -> None:
     both = specs()
     both[Side.BESIDE] = replace(both[Side.BESIDE], background=replace(both[Side.BESIDE].background, duration_ms=77_000))
-    assert spec_of(STEP, both, first=True).background.duration_ms == 77_000
+    assert spec_of(STEP, both).background.duration_ms == 77_000
 
 
 def test_isolated_is_a_baseline() -> None:
-    spec = spec_of(replace(STEP, side=Side.ISOLATED), specs(), first=True)
+    spec = spec_of(replace(STEP, side=Side.ISOLATED), specs())
     assert (spec.goal, spec.background.candidates) == (Goal.BASELINE, ())
     assert spec.keeps_backgrounds, "it has none, but what is prepared for it goes on"
 
 
 def test_a_run_that_may_take_so_long_gets_the_time_to_start_as_well() -> None:
     both = specs(replace(SIM, main=MainConfig(scenario="offline")))
-    spec = spec_of(replace(STEP, abort_after_s=30.0, abort_above_misses=None), both, first=True)
+    spec = spec_of(replace(STEP, abort_after_s=30.0, abort_above_misses=None), both)
     assert spec.timing.main_timeout_ms == 30_000 + 30_000
     assert spec.main.most_over_latency is None
     assert spec.main.target_qps == 400.0
@@ -89,12 +89,7 @@ def test_a_run_that_may_take_so_long_gets_the_time_to_start_as_well() -> None:
 def test_streams_are_given_no_rate() -> None:
     both = specs(replace(SIM, main=MainConfig(scenario="singlestream", target_qps=5.0)))
     step = Confirm(side=Side.BESIDE, rate_qps=None, duration_s=600.0, why="", number=1, of=1)
-    assert spec_of(step, both, first=True).main.target_qps is None
-
-
-def test_engines_are_built_anew_once() -> None:
-    both = specs(Config(slices="sim:a30", harness="loadgen", rebuild=True))
-    assert [spec_of(STEP, both, first=first).rebuild for first in (True, False)] == [True, False]
+    assert spec_of(step, both).main.target_qps is None
 
 
 # --- a run as a probe -------------------------------------------------------------------------------------------------

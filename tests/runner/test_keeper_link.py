@@ -18,7 +18,7 @@ from heteromig.campaign.probes import Side, TuneSettings
 from heteromig.campaigns.directory import Asked, begin, read_campaign
 from heteromig.campaigns.tuning import tune
 from heteromig.core import events as ev
-from heteromig.core.errors import UsageError
+from heteromig.core.errors import PreflightError, UsageError
 from heteromig.core.spec import Preparation, RunSpec
 from heteromig.runner.crew import Crew
 from heteromig.runner.keeper_link import KeeperLink
@@ -258,9 +258,29 @@ def test_a_crew_says_what_cannot_be_taken_back(linked: Make, tmp_path: Path) -> 
     as_before(keeper.bench)
 
 
+def test_ctrl_c_does_not_keep_a_gpu_from_being_taken_back(
+    linked: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper, crew = linked(), Crew(tmp_path)
+    keeper.link.prepare(0)
+    keeper.until(ev.DevicesPrepared)
+    close = keeper.link.close
+
+    def interrupted() -> str | None:
+        signal.raise_signal(signal.SIGINT)
+        return close()
+
+    monkeypatch.setattr(keeper.link, "close", interrupted)
+    crew.put_keeper(keeper.link)
+    before = signal.getsignal(signal.SIGINT)
+    assert crew.dismiss(SPEC.timing) is None
+    assert keeper.bench.cut == FOUR
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 @pytest.mark.parametrize(
     ("ending", "exit_code"),
-    [(None, 7), (KeyboardInterrupt(), 130), (UsageError("There is no room for another run."), 2)],
+    [(None, 7), (KeyboardInterrupt(), 130), (UsageError("There is no room for another run."), 7)],
 )
 def test_a_campaign_says_what_cannot_be_taken_back(
     linked: Make, tmp_path: Path, ending: BaseException | None, exit_code: int
@@ -279,7 +299,7 @@ def test_a_campaign_says_what_cannot_be_taken_back(
         return Outcome(RECORDED / "valid", read_record(RECORDED / "valid"))
 
     specs = {Side.ISOLATED: SPEC, Side.BESIDE: SPEC}
-    with contextlib.suppress(UsageError):
+    with contextlib.suppress(PreflightError):
         tune(tmp_path, begin(tmp_path, asked), specs, execute, lambda _: None)
     ended = read_campaign(tmp_path)
     assert ended.exit_code == exit_code
