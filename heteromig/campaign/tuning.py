@@ -87,6 +87,12 @@ def spoiled(settings: TuneSettings, probe: Probe) -> bool:
     return probe.misses == 0 or probe.misses <= most_misses(probe.queries, settings.allowed_share)
 
 
+def came_to_nothing(settings: TuneSettings, probe: Probe) -> bool:
+    """Whether a run is to be done again when a campaign is continued: it said nothing, or it was a failed stream."""
+    is_stream = settings.scenario not in {SERVER, OFFLINE}
+    return spoiled(settings, probe) or (is_stream and probe.outcome is not Outcome.VALID)
+
+
 def bracket(settings: TuneSettings, side: Side, probes: Sequence[Probe]) -> Bracket:
     """Between which rates the answer of a side is, as far as its runs tell; without ends where nothing is searched."""
     if settings.scenario != SERVER:

@@ -20,12 +20,12 @@ from heteromig.campaign.probes import (
     Done,
     Inconclusive,
     NotPossible,
-    Outcome,
     Probe,
     RunProbe,
     Stopped,
     TuneSettings,
 )
+from heteromig.campaign.tuning import came_to_nothing
 from heteromig.comparing.series import such_as
 from heteromig.core.decoding import decode
 from heteromig.core.errors import EvidenceError, UsageError
@@ -90,11 +90,15 @@ class Campaign(Struct, frozen=True):
     @property
     def probes(self) -> tuple[Probe, ...]:
         """What the planner is told."""
-        return tuple(
-            entry.probe
-            for number, entry in enumerate(self.entries)
-            if entry.probe is not None and not (number < self.forgiven and entry.probe.outcome is Outcome.SPOILED)
-        )
+        old, new = self.entries[: self.forgiven], self.entries[self.forgiven :]
+        settings = self.asked.tune
+        known = [one.probe for one in old if one.probe is not None and not came_to_nothing(settings, one.probe)]
+        return (*known, *(one.probe for one in new if one.probe is not None))
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether there is something to run when it is continued."""
+        return self.answer is None or isinstance(self.answer, Stopped)
 
     def after(self, entry: Entry) -> Campaign:
         """The same, one run later."""

@@ -28,6 +28,7 @@ from heteromig.runner.session import Outcome
 from heteromig.runner.verification import verify_run
 from heteromig.views.campaign_bar import CampaignProgress
 
+INTERRUPTED = SIGNAL_BASE + signal.SIGINT
 Execute = Callable[[RunSpec, Crew, CampaignProgress], Outcome]
 """Does one run to its end, into the directory of the campaign, and may show how far that is."""
 _Execute = Callable[[RunSpec, CampaignProgress], Outcome]
@@ -56,7 +57,7 @@ def tune(
                 campaign = known
                 write_campaign(campaign_dir, campaign)
         except KeyboardInterrupt:  # between two runs; within one it is the run that is ended by it
-            campaign = campaign.stopped(SIGNAL_BASE + signal.SIGINT, "Tuning was interrupted between two runs.")
+            campaign = campaign.stopped(INTERRUPTED, "Tuning was interrupted between two runs.")
         except HeteromigError as error:
             failure, campaign = error, campaign.stopped(error.exit_code, str(error))
         write_campaign(campaign_dir, campaign)  # before what may take long

@@ -198,6 +198,8 @@ def conclusion(campaign: Campaign) -> tuple[str, str]:
     words = campaign.sentence
     if isinstance(campaign.answer, Done):
         words = f"{main.benchmark} {main.scenario}: {'; '.join(_answer_words(scenario, campaign.answer.answers))}."
+        if campaign.exit_code != ExitCode.VALID:
+            words = f"{words} {campaign.sentence}"  # what was found is known, and something else is to be said
     return _STATUS.get(campaign.exit_code, "stopped"), sentence(words)
 
 

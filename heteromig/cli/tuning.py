@@ -16,7 +16,7 @@ from heteromig.campaign.tuning import next_step
 from heteromig.campaigns.asking import tune_settings
 from heteromig.campaigns.directory import TUNE, Campaign, Ended, ask, begin, held, require_campaign, resume
 from heteromig.campaigns.probing import spec_of
-from heteromig.campaigns.tuning import tune
+from heteromig.campaigns.tuning import INTERRUPTED, tune
 from heteromig.campaigns.wording import answer_markdown, answer_text, plan_text
 from heteromig.cli.executing import Showing, execute_shown, shows_live
 from heteromig.cli.informing import tell
@@ -61,19 +61,23 @@ def execute_tuning(asked: Tuning, showing: Showing, sampler_faults: Path | None)
         PreflightError: the harness is not installed.
         EvidenceError: the directory of --resume cannot be read.
     """
-    specs, whole = _specs(asked)
-    settings = tune_settings(whole, asked.config)
-    first = _first(settings, specs, settings.sides[-1])  # which has the backgrounds, where there are any
-    harness_of(first).preflight(first)
-    what = ask(settings, whole)
-    if asked.resume is None:
-        require_unshared(whole)
-        campaign_dir = create_series_dir(whole, time.time_ns(), "tune")
-    else:
-        campaign_dir = require_campaign(asked.resume.resolve(), TUNE)  # it may be the link `latest`
-    with held(campaign_dir):
-        campaign = begin(campaign_dir, what) if asked.resume is None else resume(campaign_dir, what)
-        return _go_on(campaign_dir, campaign, specs, asked, Shown(showing, sampler_faults))
+    try:
+        specs, whole = _specs(asked)
+        settings = tune_settings(whole, asked.config)
+        first = _first(settings, specs, settings.sides[-1])  # which has the backgrounds, where there are any
+        harness_of(first).preflight(first)
+        what = ask(settings, whole)
+        if asked.resume is None:
+            require_unshared(whole)
+            campaign_dir = create_series_dir(whole, time.time_ns(), "tune")
+        else:
+            campaign_dir = require_campaign(asked.resume.resolve(), TUNE)  # it may be the link `latest`
+        with held(campaign_dir):
+            campaign = begin(campaign_dir, what) if asked.resume is None else resume(campaign_dir, what)
+            return _go_on(campaign_dir, campaign, specs, asked, Shown(showing, sampler_faults))
+    except KeyboardInterrupt:  # before the first run, or after the last one: between them the loop sees to it
+        tell("heteromig: Tuning was interrupted while nothing ran.")
+        return INTERRUPTED
 
 
 def _go_on(campaign_dir: Path, campaign: Campaign, specs: Mapping[Side, RunSpec], asked: Tuning, how: Shown) -> int:
@@ -134,5 +138,5 @@ def _conclude(campaign_dir: Path, campaign: Campaign, *, json: bool, markdown: b
         say(answer_markdown(campaign))
     else:
         say(answer_text(campaign, str(campaign_dir), width_of(sys.stdout)))
-    if campaign.answer is None and not json:
+    if campaign.can_go_on and not json:
         tell(f"To go on, say the same again with --resume {shlex.quote(str(campaign_dir))}")

@@ -19,7 +19,6 @@ from heteromig.campaign.probes import (
     Probe,
     RunProbe,
     Side,
-    Stopped,
     TuneSettings,
 )
 from heteromig.campaign.tuning import bracket, knee, next_step, passed, spoiled, telling
@@ -154,7 +153,7 @@ def tell_tuning(campaign_dir: Path) -> TuningStory:
             _run(campaign_dir, campaign, number, entry) for number, entry in enumerate(campaign.entries, start=1)
         ),
         next=left,
-        can_go_on=campaign.answer is None or isinstance(campaign.answer, Stopped),
+        can_go_on=campaign.can_go_on,
         asked=_shown(campaign),
     )
 

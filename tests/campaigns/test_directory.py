@@ -27,6 +27,7 @@ from heteromig.campaigns.asking import tune_settings
 from heteromig.campaigns.directory import (
     CAMPAIGN_JSON,
     ask,
+    begin,
     held,
     is_campaign,
     read_campaign,
@@ -109,6 +110,30 @@ def test_what_kept_dying_is_given_another_chance(home: Path) -> None:
     again = resume(home, campaign.asked)
     assert again.probes == ()
     assert isinstance(driven(again, SERVER).answer, Done)
+
+
+def test_what_was_invalid_for_no_reason_of_the_rate_is_given_another_chance(home: Path) -> None:
+    def few_late(step: RunProbe | Confirm) -> Probe:
+        return Probe(step.side, step.rate_qps, step.duration_s, Outcome.INVALID, queries=6000, misses=0, reason="why")
+
+    campaign = driven(begun(home), few_late)
+    assert isinstance(campaign.answer, Stopped)
+    assert campaign.can_go_on
+    write_campaign(home, campaign)
+    assert isinstance(driven(resume(home, campaign.asked), SERVER).answer, Done)
+
+
+def test_a_stream_that_failed_is_measured_again(home: Path) -> None:
+    def answered(step: RunProbe | Confirm, outcome: Outcome) -> Probe:
+        return Probe(step.side, None, step.duration_s, outcome, isinstance(step, Confirm), percentile_latency_ms=9.0)
+
+    spec = specs(replace(SIM, main=MainConfig(scenario="singlestream")))[Side.BESIDE]
+    campaign = begin(home, ask(tune_settings(spec, TuneConfig()), spec))
+    stopped = driven(campaign, lambda step: answered(step, Outcome.INVALID))
+    assert isinstance(stopped.answer, Stopped)
+    write_campaign(home, stopped)
+    again = driven(resume(home, stopped.asked), lambda step: answered(step, Outcome.VALID))
+    assert isinstance(again.answer, Done)
 
 
 @pytest.mark.parametrize(
@@ -247,6 +272,10 @@ def test_the_answer_is_told(home: Path) -> None:
     assert text.startswith("ANSWERED (exit 0): resnet50 server: ")
     assert "SIMULATED" in text
     assert "SIDE      ANSWER" in text
+    left = campaign.stopped(7, f"{campaign.sentence} The GPU may not be taken back.")
+    words = " ".join(answer_text(left, "runs/x", 100).split())
+    assert words.startswith("STOPPED (exit 7): resnet50 server: ")
+    assert "Every rate that was asked for is known. The GPU may not be taken back. SIMULATED" in words
     markdown = answer_markdown(campaign)
     assert markdown.count("| isolated |") + markdown.count("| beside |") == len(campaign.entries) + 2
 
