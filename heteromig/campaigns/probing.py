@@ -43,15 +43,16 @@ def spec_of(step: Wanted, specs: Mapping[Side, RunSpec]) -> RunSpec:
         target_qps=step.rate_qps,
         most_over_latency=step.abort_above_misses,
     )
-    timing = spec.timing
+    timing, rules = spec.timing, harness_of(spec).rate_rules(spec)
     if step.abort_after_s is not None:
-        start_ms = harness_of(spec).rate_rules(spec).start_ms
-        limit_ms = min(timing.main_timeout_ms, round(1000 * step.abort_after_s) + start_ms)
+        limit_ms = min(timing.main_timeout_ms, round(1000 * step.abort_after_s) + rules.start_ms)
         timing = replace(timing, main_timeout_ms=limit_ms)
     background = spec.background
     beside = step.side is Side.BESIDE
     if beside and background.duration_ms is None:
-        lasting_ms = max(SEVERAL * automatic_duration_ms(spec), LEAST_BACKGROUND_MS)  # by the full-length run
+        # By the full-length run, and by the queries that main must have, which take long at a low rate.
+        queries_ms = round(1000 * rules.min_queries / step.rate_qps) if step.rate_qps is not None else 0
+        lasting_ms = max(SEVERAL * (automatic_duration_ms(spec) + queries_ms), LEAST_BACKGROUND_MS)
         background = replace(background, duration_ms=min(lasting_ms, background.timeout_ms))
     return replace(
         spec,
@@ -97,6 +98,8 @@ def probe_of(
     late = main.metrics.get(LATE) if measured else heard.late
     if settings.verdicts_only or (logged is not None and not _same_percentile(settings, logged)):
         late = None  # what is late by another rule says nothing of this one
+    queries = round(main.metrics.get(QUERIES, 0)) if measured and server else heard.completed
+    misses = round(late) if server and late is not None and late <= queries else None  # more cannot be believed
     latency = primary_metric(settings.scenario, figures)
     return Probe(
         side=step.side,
@@ -104,8 +107,8 @@ def probe_of(
         duration_s=step.duration_s,
         outcome=outcome,
         confirms=isinstance(step, Confirm),
-        queries=round(main.metrics.get(QUERIES, 0)) if measured and server else heard.completed,
-        misses=round(late) if server and late is not None else None,
+        queries=queries,
+        misses=misses,
         achieved_qps=figures.get(QPS.name) if measured else heard.qps,
         # That of a run that was ended is how long its queue was, and no latency of its rate.
         percentile_latency_ms=figures.get(latency)

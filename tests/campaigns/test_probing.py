@@ -16,6 +16,7 @@ from heteromig.core.record import PhaseRecord, RunRecord
 from heteromig.core.spec import Drain, Goal
 from heteromig.core.units import NS_PER_S
 from heteromig.core.verdict import Reason
+from heteromig.harnesses import harness_of
 from heteromig.logs.detail import DetailFacts, read_detail
 from heteromig.runner.config import MainConfig
 from tests.campaigns.stories import SIM, record, specs
@@ -66,6 +67,14 @@ def test_beside_keeps_its_backgrounds_for_longer_than_one_run() -> None:
     assert spec.background.duration_ms > 10 * spec.main.duration_ms
 
 
+def test_backgrounds_outlast_the_queries_that_main_must_have() -> None:
+    slow = spec_of(replace(STEP, rate_qps=1.0, duration_s=60.0), specs())
+    least_ms = 1000 * harness_of(slow).rate_rules(slow).min_queries
+    assert least_ms > 10 * slow.main.duration_ms, "that is what takes long"
+    assert slow.background.duration_ms is not None
+    assert slow.background.duration_ms > least_ms
+
+
 def test_backgrounds_that_were_given_a_duration_have_it() -> None:
     both = specs()
     both[Side.BESIDE] = replace(both[Side.BESIDE], background=replace(both[Side.BESIDE].background, duration_ms=77_000))
@@ -114,6 +123,13 @@ def test_an_invalid_run_has_its_reason() -> None:
     probe = told(STEP, record(3, Reason(3, "Main is not VALID: too late."), metrics=LOGGED), ())
     assert probe is not None
     assert (probe.outcome, probe.misses, probe.reason) == (Outcome.INVALID, 12, "Main is not VALID: too late")
+
+
+def test_more_late_queries_than_queries_are_not_believed() -> None:
+    metrics = {**LOGGED, "result_overlatency_query_count": 4001.0}
+    probe = told(STEP, record(3, Reason(3, "Main is not VALID: too late."), metrics=metrics), ())
+    assert probe is not None
+    assert (probe.queries, probe.misses) == (4000, None)
 
 
 def test_a_run_that_was_ended_tells_what_its_last_heartbeat_said() -> None:
