@@ -101,7 +101,11 @@ def matrix_of(index: MatrixIndex, known: Mapping[str, Measured]) -> Interference
         began_at=index.began_at,
         ended_at=index.ended_at,
     )
-    stop = None if index.exit_code is None or not index.sentence else Stop(index.exit_code, index.sentence)
+    stop = None
+    if index.exit_code is not None and index.sentence:
+        stop = Stop(index.exit_code, index.sentence)
+    elif index.exit_code is not None and isinstance(next_run(index.asked.matrix, index.runs), RunCell):
+        stop = Stop(ExitCode.INCONCLUSIVE, "Runs that it had measured cannot be used any more.")
     return interference(index.asked.matrix, index.runs, known, origin, stop)
 
 

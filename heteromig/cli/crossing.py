@@ -88,7 +88,7 @@ def _measure(campaign_dir: Path, index: MatrixIndex, asked: Asking, how: Shown) 
         page = make_own_report(campaign_dir, quiet=showing.quiet)
         if page is not None and not showing.json and how.output is Format.TABLE:
             print_report_made(str(page))
-    if index.sentence:
+    if found.can_go_on or index.sentence:
         tell(f"To go on, say the same again with --resume {shlex.quote(str(campaign_dir))}")
     return ExitCode.INTERNAL if index.exit_code is None else index.exit_code
 

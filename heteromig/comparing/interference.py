@@ -168,6 +168,12 @@ class Interference(Struct, frozen=True):
     exit_code: int | None
     sentence: str
 
+    @property
+    def can_go_on(self) -> bool:
+        """Whether there is something to run when it is continued: what is left, or what failed."""
+        holes = (one for one in self.cells if one.status is Status.FAILED)
+        return self.runs_left > 0 or any(one.runs[-1:] and one.runs[-1].ending is not Ending.MEASURED for one in holes)
+
 
 def interference(
     settings: MatrixSettings,

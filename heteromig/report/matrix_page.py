@@ -98,7 +98,7 @@ def render(found: Interference, directory: Path) -> str:
         remarks=tuple(map(sentence, found.remarks)),
         settings=_settings_table(found),
         conditions=_pairs("The same in all runs", found.conditions),
-        can_go_on=found.runs_left > 0 or found.status == "stopped",
+        can_go_on=found.can_go_on or found.status == "stopped",
         left=f"{found.runs_left} runs are left, about {length_words(round(found.left_s))}" if found.runs_left else "",
         run=next((printable(run.run_dir) for cell in found.cells for run in cell.runs), "RUN_DIR"),
     )

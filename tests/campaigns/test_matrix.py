@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from heteromig.campaign.matrix import CellRun, Ending, RunCell, Status, cells, next_run
 from heteromig.campaign.probes import Side
 from heteromig.campaigns.directory import CAMPAIGN_JSON, refuse_campaign, write_campaign
-from heteromig.campaigns.matrix import matrix_of, measure_matrix
+from heteromig.campaigns.matrix import matrix_in, matrix_of, measure_matrix
 from heteromig.campaigns.matrix_asking import Asking, asking
 from heteromig.campaigns.matrix_index import (
     MatrixEntry,
@@ -350,6 +350,20 @@ def test_runs_that_are_gone_are_measured_again(home: Path, asked: Asking) -> Non
     first = index.entries[0].run
     assert first is not None
     assert first.reason.startswith("what it measured cannot be used: ")
+
+
+def test_a_matrix_whose_runs_are_gone_is_not_going_on(home: Path, asked: Asking) -> None:
+    whole, known = driven(begun_at(home, asked))
+    write_campaign(home, whole.ended("2026-01-01T00:01:00Z", 0, ""))
+    assert matrix_of(read_matrix(home), known).status == "answered"
+    found = matrix_in(home)
+    assert (found.status, found.exit_code, found.can_go_on) == ("stopped", 9, True)
+    assert found.sentence.startswith("Runs that it had measured cannot be used any more; 0 of 2 cells are measured")
+
+
+def test_a_cell_that_failed_can_be_tried_again(home: Path, asked: Asking) -> None:
+    assert answered(home, asked, failing="loud").can_go_on
+    assert not answered(home, asked).can_go_on
 
 
 def test_what_goes_wrong_between_two_runs_is_written_down(home: Path, asked: Asking) -> None:
