@@ -40,7 +40,8 @@ def begun_line(campaign: Campaign, step: Wanted) -> str:
     """What is run next, why, and how long all of it takes at least."""
     number = len(campaign.entries) + 1
     left = format_duration_s(round(least_left_s(campaign, step)))
-    what = f"{rate_words(step.rate_qps)} for {format_duration_s(step.duration_s)}{_confirming(step)}"
+    rate = "" if step.rate_qps is None else f"{rate_words(step.rate_qps)} for "
+    what = f"{rate}{format_duration_s(step.duration_s)}{_confirming(step)}"
     return sentence(f"{number}: {step.side.value}, {what}: {step.why}; at least {left} left")
 
 
@@ -54,12 +55,13 @@ def progress_of(campaign: Campaign, step: Wanted) -> CampaignProgress:
     settings = campaign.asked.tune
     found = bracket(settings, step.side, campaign.probes)
     known = f", bracket {bracket_words(found)}" if found.low_qps is not None or found.high_qps is not None else ""
+    rate = "" if step.rate_qps is None else f" {rate_words(step.rate_qps)}"
     this_s, *later_s = _least_runs_s(campaign, step)
     return CampaignProgress(
         campaign="tune",
         number=len(campaign.entries) + 1,
         of=len(campaign.entries) + 1 + len(later_s),
-        what=f"{step.side.value} {rate_words(step.rate_qps)}{_confirming(step)}{known}",
+        what=f"{step.side.value}{rate}{_confirming(step)}{known}",
         took_s=sum(entry.took_s for entry in campaign.entries),
         left_s=this_s + sum(later_s),
         after_s=sum(later_s),
@@ -83,7 +85,8 @@ def ended_line(campaign: Campaign) -> str:
     said = f": {probe.reason}" if probe.reason else ""
     if probe.outcome is Outcome.INVALID and not probe.confirms and has_passed(campaign.asked.tune, probe):
         said += ", but few enough were late"
-    head = f"{number}: {probe.side.value}, {rate_words(probe.rate_qps)} {probe.outcome.value.upper()}"
+    rate = "" if probe.rate_qps is None else f"{rate_words(probe.rate_qps)} "
+    head = f"{number}: {probe.side.value}, {rate}{probe.outcome.value.upper()}"
     return sentence(f"{head}, {', '.join(details)}{said}" if details else f"{head}{said}")
 
 
@@ -210,20 +213,41 @@ def _head(campaign: Campaign) -> str:
 
 
 def _answer_words(scenario: str, answers: Sequence[Answer]) -> Iterator[str]:
-    """In Server the rate is the answer; elsewhere what was measured, for a rate expected too high does no harm."""
     alone = next((answer_figure(scenario, answer) for answer in answers if answer.side is Side.ISOLATED), None)
     for answer in answers:
-        figure = rate_words(answer.rate_qps) if scenario == SERVER else f"{measured_words(answer)} samples/s"
         here = answer_figure(scenario, answer)
         share = f", {here / alone:.1%} of that" if answer.side is Side.BESIDE and alone and here is not None else ""
-        yield f"{figure} {PLACES[answer.side]}{share}"
+        yield f"{figure_words(scenario, answer)} {PLACES[answer.side]}{share}"
+
+
+def figure_words(scenario: str, answer: Answer) -> str:
+    """What an answer comes to; in Offline what was measured, for a rate expected too high does no harm."""
+    if scenario == SERVER or answer.rate_qps is None:
+        return found_words(answer)
+    return f"{measured_words(answer)} samples/s"
+
+
+def found_words(answer: Answer) -> str:
+    """The rate that was found, or the latency of a stream, which has no rate."""
+    if answer.rate_qps is not None:
+        return rate_words(answer.rate_qps)
+    latencies = latencies_of(answer)
+    return f"{span_words(latencies)} ms" if latencies else UNKNOWN
 
 
 def answer_figure(scenario: str, answer: Answer) -> float | None:
-    """What an answer comes to: the rate in Server, elsewhere the mean of what was measured."""
-    rates = [one for one in answer.achieved_qps if one is not None]
-    mean = sum(rates) / len(rates) if rates else None
-    return answer.rate_qps if scenario == SERVER else mean
+    """The same as a number, the mean of what was measured; None where it was not."""
+    if scenario == SERVER:
+        return answer.rate_qps
+    figures = (
+        latencies_of(answer) if answer.rate_qps is None else [one for one in answer.achieved_qps if one is not None]
+    )
+    return sum(figures) / len(figures) if figures else None
+
+
+def latencies_of(answer: Answer) -> list[float]:
+    """What the confirmations of an answer measured, in ms."""
+    return [one for one in answer.percentile_latency_ms if one is not None]
 
 
 def answers_of(campaign: Campaign) -> tuple[Answer, ...]:
@@ -244,10 +268,10 @@ def _rows(campaign: Campaign, known: Sequence[Answer]) -> list[tuple[str, ...]]:
 
 
 def _row(answer: Answer) -> tuple[str, ...]:
-    latencies = [one for one in answer.percentile_latency_ms if one is not None]
+    latencies = latencies_of(answer)
     return (
         answer.side.value,
-        rate_words(answer.rate_qps),
+        found_words(answer),
         measured_words(answer),
         f"{span_words(latencies)} ms" if latencies else UNKNOWN,
         bracket_words(answer.bracket),

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from heteromig.campaign.probes import SERVER, Answer, Bracket, Side, TuneSettings
+from heteromig.campaign.probes import SERVER, Bracket, Side, TuneSettings
 from heteromig.campaigns.wording import (
     UNKNOWN,
     answer_figure,
     bracket_words,
+    figure_words,
+    found_words,
+    latencies_of,
     measured_words,
     rate_words,
     span_words,
@@ -71,16 +74,7 @@ def _side_fact(story: TuningStory, side: TunedSide) -> Fact:
         details.append(f"bracket {_bracket(answer.bracket)}")
     if answer.noise is not None:
         details.append(f"runs scatter by {_percent(answer.noise)} about the fitted line")
-    return Fact(name, _figure_words(story, answer), "; ".join(details), "good")
-
-
-def _figure_words(story: TuningStory, answer: Answer) -> str:
-    if story.settings.scenario == SERVER:
-        return rate_words(answer.rate_qps)
-    latencies = _latencies(answer)
-    if answer.rate_qps is None and latencies:
-        return f"{span_words(latencies)} ms"
-    return f"{measured_words(answer)} samples/s"
+    return Fact(name, figure_words(story.settings.scenario, answer), "; ".join(details), "good")
 
 
 def _cost(story: TuningStory) -> Fact:
@@ -91,25 +85,22 @@ def _cost(story: TuningStory) -> Fact:
     )
     if alone is None or beside is None:
         return Fact(name, "not known", "It takes an answer alone and one beside the backgrounds.", "warn")
-    rates = [answer_figure(story.settings.scenario, one) for one in (alone, beside)]
     details: list[str] = []
-    first, second = _mean(_latencies(alone)), _mean(_latencies(beside))
-    latency = (
-        ""
-        if not first or second is None
-        else f"{_size(second / first)} {'higher' if second > first else 'lower'} latency"
-    )
+    first, second = _mean(latencies_of(alone)), _mean(latencies_of(beside))
     if first and second is not None and alone.rate_qps == beside.rate_qps:  # at other rates it says nothing
         details.append(f"{_latency_name(story)} {second:.4g} ms beside, {first:.4g} ms alone")
-    if not rates[0] or rates[1] is None:
-        return Fact(name, latency or "not known", "; ".join(details))
-    lower = rates[1] < rates[0]
-    value = f"{_size(rates[1] / rates[0])} {'lower' if lower else 'higher'} rate"
+    figures = [answer_figure(story.settings.scenario, one) for one in (alone, beside)]
+    if not figures[0] or figures[1] is None:
+        return Fact(name, "not known", "; ".join(details))
     if story.settings.scenario == SERVER:
-        details.insert(0, f"{rates[1]:.5g} qps beside, {rates[0]:.5g} qps alone{_span(alone.bracket, beside.bracket)}")
-    elif alone.rate_qps is None and latency:
-        return Fact(name, latency, "; ".join(details), "bad" if "higher" in latency else "")
-    return Fact(name, value, "; ".join(details), "bad" if lower else "")
+        details.insert(
+            0, f"{figures[1]:.5g} qps beside, {figures[0]:.5g} qps alone{_span(alone.bracket, beside.bracket)}"
+        )
+    lower, is_stream = figures[1] < figures[0], alone.rate_qps is None
+    what = f"{'lower' if lower else 'higher'} {'latency' if is_stream else 'rate'}"
+    return Fact(
+        name, f"{_size(figures[1] / figures[0])} {what}", "; ".join(details), "" if lower is is_stream else "bad"
+    )
 
 
 def _span(alone: Bracket, beside: Bracket) -> str:
@@ -132,10 +123,6 @@ def _size(ratio: float) -> str:
 
 def _percent(share: float) -> str:
     return f"{share:.1%}".replace("%", "\N{NO-BREAK SPACE}%")
-
-
-def _latencies(answer: Answer) -> list[float]:
-    return [one for one in answer.percentile_latency_ms if one is not None]
 
 
 def _mean(values: list[float]) -> float | None:
@@ -173,10 +160,10 @@ def _answer_row(side: TunedSide) -> tuple[Cell, ...]:
         bracket = Cell(bracket_words(side.bracket), "" if _known(side.bracket) else "faint")
         noise = None if side.knee is None else side.knee.noise
         return (name, *unknown, bracket, _noise(noise), Cell("0"), Cell(str(side.runs)), Cell(side.why))
-    latencies = _latencies(answer)
+    latencies = latencies_of(answer)
     return (
         name,
-        Cell(rate_words(answer.rate_qps)),
+        Cell(found_words(answer)),
         Cell(measured_words(answer)),
         Cell(span_words(latencies)) if latencies else Cell(UNKNOWN, "faint"),
         Cell(bracket_words(answer.bracket), "" if _known(answer.bracket) else "faint"),
@@ -297,5 +284,6 @@ def _next_words(story: TuningStory) -> str:
     if story.next is None:
         return ""
     step, left = story.next.step, length_words(round(story.next.left_s))
-    what = f"{rate_words(step.rate_qps)} for {format_duration_s(step.duration_s)}"
+    rate = "" if step.rate_qps is None else f"{rate_words(step.rate_qps)} for "
+    what = f"{rate}{format_duration_s(step.duration_s)}"
     return f"The next run is {SIDES[step.side].lower()}, {what}: {step.why}. At least {left} are left."

@@ -134,6 +134,10 @@ def test_a_stream_that_failed_is_measured_again(home: Path) -> None:
     write_campaign(home, stopped)
     again = driven(resume(home, stopped.asked), lambda step: answered(step, Outcome.VALID))
     assert isinstance(again.answer, Done)
+    text = answer_text(again, "runs/x", 100)
+    assert "ANSWERED (exit 0): resnet50 singlestream: 9 ms alone; 9 ms beside its backgrounds, 100.0% of that." in text
+    assert "no rate" not in text
+    assert ended_line(again).endswith("beside, VALID, latency 9 ms")
 
 
 @pytest.mark.parametrize(
