@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
+import socket
 import weakref
 from pathlib import Path
 
@@ -28,7 +30,8 @@ from heteromig.workers.environment import SLICE_VARIABLE
 from heteromig.workers.worker import STDOUT_LOG
 
 _ACCURACY_ONLY = "--test_mode=AccuracyOnly"
-_RUN_STAMP = re.compile(r"(?P<date>\d{8})T(?P<time>\d{6})Z-.*?(?P<number>-\d+)?")
+_RUN_STAMP = re.compile(r"(?P<date>\d{8})T(?P<time>\d{6})Z-.*")
+_TAG_DIGITS = 8
 
 _POSTPROCESSING_MS = 30 * 60_000
 """Scoring 3d-unet or dlrm takes minutes after LoadGen's end; TEST04 and TEST05 sleep 20 s before each trial."""
@@ -264,12 +267,16 @@ class MakeHarness:
         return run_dir / assignment.directory / SHADOW
 
     def _main_log_dir(self, run_dir: Path) -> Path:
-        """`build/logs/<timestamp>` as the Makefile would name it, after the begin of the run in UTC."""
+        """`build/logs/<timestamp>-<tag>`: as the Makefile would name it, after the begin of the run in UTC.
+
+        The tag tells it from runs of the same second, in whatever directories and on whatever machines they are.
+        """
         stamp = _RUN_STAMP.fullmatch(run_dir.name)
         if stamp is None:
             return self._tree / "build" / "logs" / run_dir.name
         date, time = stamp["date"], stamp["time"]
-        name = f"{date[:4]}.{date[4:6]}.{date[6:]}-{time[:2]}.{time[2:4]}.{time[4:]}{stamp['number'] or ''}"
+        tag = hashlib.sha256(f"{socket.gethostname()}:{run_dir.absolute()}".encode()).hexdigest()[:_TAG_DIGITS]
+        name = f"{date[:4]}.{date[4:6]}.{date[6:]}-{time[:2]}.{time[2:4]}.{time[4:]}-{tag}"
         return self._tree / "build" / "logs" / name
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -88,31 +89,35 @@ def test_each_profile_is_built_for_on_a_slice_of_it(tree: Path) -> None:
 
 def test_main_runs_in_the_tree_and_logs_where_the_launcher_does(tree: Path) -> None:
     planned = Planned(tree, MainConfig(benchmark="ssd-resnet34", scenario="Server", duration="10m"))
+    log_dir = command(planned, planned.main).env["LOG_DIR"]
+    assert re.fullmatch(r"build/logs/2026\.11\.24-00\.25\.20-[0-9a-f]{8}", log_dir)
     assert command(planned, planned.main) == Command(
         argv=(
             "make",
             "run_harness",
             "RUN_ARGS=--benchmarks=ssd-resnet34 --scenarios=server --config_ver=hetero --min_duration=600000",
         ),
-        env={"CUDA_VISIBLE_DEVICES": planned.main.slice_uuid, "LOG_DIR": "build/logs/2026.11.24-00.25.20"},
+        env={"CUDA_VISIBLE_DEVICES": planned.main.slice_uuid, "LOG_DIR": log_dir},
         cwd=tree,
         clean_stop_signal=None,
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "log_dir"),
-    [
-        (RUN, "2026.11.24-00.25.20"),
-        (f"{RUN}-2", "2026.11.24-00.25.20-2"),
-        ("20261124T002520Z-llama2-70b-server-13", "2026.11.24-00.25.20-13"),
-        ("<run>", "<run>"),
-    ],
-)
-def test_log_dirs_are_named_after_the_begin_of_the_run(tree: Path, name: str, log_dir: str) -> None:
+def test_log_dirs_of_runs_of_the_same_second_are_apart(tree: Path, tmp_path: Path) -> None:
     planned = Planned(tree)
-    planned.run_dir = planned.run_dir.with_name(name)
-    assert command(planned, planned.main).env["LOG_DIR"] == f"build/logs/{log_dir}"
+    runs = [
+        planned.run_dir,
+        planned.run_dir.with_name(f"{RUN}-2"),
+        planned.run_dir.with_name("20261124T002520Z-llama2-70b-server-13"),
+        tmp_path / "elsewhere" / RUN,
+    ]
+    names = set()
+    for planned.run_dir in runs:
+        names.add(command(planned, planned.main).env["LOG_DIR"])
+    assert len(names) == len(runs)
+    assert {name.rpartition("-")[0] for name in names} == {"build/logs/2026.11.24-00.25.20"}
+    planned.run_dir = planned.run_dir.with_name("<run>")
+    assert command(planned, planned.main).env["LOG_DIR"] == "build/logs/<run>"
 
 
 def test_backgrounds_run_in_shadows_and_log_below_their_own_directories(tree: Path) -> None:
@@ -258,7 +263,7 @@ def test_logs_of_each_worker_are_looked_for_in_its_own_place(tmp_path: Path) -> 
     planned = Planned(plant(tmp_path), MainConfig(benchmark="bert"), BackgroundConfig("bert,bert"))
     first, second = planned.plan.backgrounds
     log_dirs = [
-        planned.tree / "build" / "logs" / "2026.11.24-00.25.20",
+        planned.tree / command(planned, planned.main).env["LOG_DIR"],
         *(planned.run_dir / background.directory / "logs" for background in (first, second)),
     ]
     for log_dir in log_dirs:
@@ -298,8 +303,10 @@ def test_a_background_gets_a_shadow_and_loses_it(tmp_path: Path) -> None:
 def test_a_log_dir_that_somebody_has_is_not_used_again(tmp_path: Path) -> None:
     planned = Planned(plant(tmp_path))
     planned.harness.prepare(planned.main, planned.spec, planned.run_dir)
-    (planned.tree / "build" / "logs" / "2026.11.24-00.25.20").mkdir()
-    with pytest.raises(PreflightError, match=r"2026\.11\.24-00\.25\.20 is there already, from another run: try again"):
+    (planned.tree / command(planned, planned.main).env["LOG_DIR"]).mkdir()
+    with pytest.raises(
+        PreflightError, match=r"00\.25\.20-\w+ is there already, from another run: try again"
+    ):
         planned.harness.prepare(planned.main, planned.spec, planned.run_dir)
 
 
