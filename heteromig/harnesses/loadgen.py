@@ -177,7 +177,7 @@ class LoadgenHarness:
                 "--min-duration-ms", str(assignment.duration_ms),
             )  # fmt: skip
             if assignment.role is Role.MAIN:
-                rate = () if spec.main.target_qps is None else ("--target-qps", f"{spec.main.target_qps:g}")
+                rate = () if spec.main.target_qps is None else ("--target-qps", f"{spec.main.target_qps:.10g}")
                 argv = (*spec.main.cmd_prefix, *argv, *rate)
         return Command(
             argv=argv,

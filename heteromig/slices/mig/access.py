@@ -15,7 +15,7 @@ from msgspec import Struct
 from heteromig.core.devices import Gpu, SliceKind, UnusableGpu
 from heteromig.core.errors import PreflightError, UsageError
 from heteromig.slices.boards import Profile
-from heteromig.slices.discovery import read_slices
+from heteromig.slices.discovery import OpenSlice, read_slices
 from heteromig.slices.libraries import open_library
 from heteromig.slices.locks import lock_directory, lock_gpus
 from heteromig.slices.mig.applying import LayoutChange, Outcome, Planned, plan_change
@@ -130,6 +130,7 @@ def _show(machine: Machine, library: PartitionLibrary, one: IndexedGpu) -> Shown
     gpu = one.open.gpu
     cut, profiles, unknown = None, None, None
     starts: dict[int | None, int] = {}
+    found: list[OpenSlice] = []
     try:
         offer = read_offer(library, one.open)
         instances = read_instances(library, one.open, offer)
@@ -140,6 +141,10 @@ def _show(machine: Machine, library: PartitionLibrary, one: IndexedGpu) -> Shown
     else:
         profiles, cut = offer.profiles, partition_text(tuple(instance.instance for instance in instances))
         starts = {instance.id: instance.instance.start for instance in instances}
+    try:  # which takes no privileges
+        found = read_slices(library, one.open, SliceKind.MIG)
+    except NVMLError as error:
+        unknown = unknown or refusal(error, "say what slices there are", gpu)
     journal = machine.default_journal(gpu.uuid)
     try:
         entry = journal.read()
@@ -157,7 +162,7 @@ def _show(machine: Machine, library: PartitionLibrary, one: IndexedGpu) -> Shown
                 compute_instance_id=device.compute_instance_id,
                 uuid=device.uuid,
             )
-            for device in (found.slice for found in read_slices(library, one.open, SliceKind.MIG))
+            for device in (place.slice for place in found)
         ),
         profiles=profiles,
         unknown=unknown,

@@ -304,9 +304,7 @@ def test_a_log_dir_that_somebody_has_is_not_used_again(tmp_path: Path) -> None:
     planned = Planned(plant(tmp_path))
     planned.harness.prepare(planned.main, planned.spec, planned.run_dir)
     (planned.tree / command(planned, planned.main).env["LOG_DIR"]).mkdir()
-    with pytest.raises(
-        PreflightError, match=r"00\.25\.20-\w+ is there already, from another run: try again"
-    ):
+    with pytest.raises(PreflightError, match=r"00\.25\.20-\w+ is there already, from another run: try again"):
         planned.harness.prepare(planned.main, planned.spec, planned.run_dir)
 
 

@@ -73,7 +73,7 @@ def result(planned: Planned) -> MainResult:
 
 def test_logs_of_a_run_are_copied_as_they_lie(tree: Path) -> None:
     planned = plan(tree)
-    log_dir = tree / "build" / "logs" / "2026.11.24-00.25.20"
+    log_dir = tree / planned.harness.command(planned.main, planned.spec, planned.run_dir).env["LOG_DIR"]
     place = f"{SYSTEM}/resnet50/Offline"
     put(log_dir / place, "offline")
     for name in ("mlperf_log_accuracy.json", "mlperf_log_trace.json", "accuracy.txt"):

@@ -216,6 +216,18 @@ def test_a_user_without_privileges_is_shown_what_there_is_to_see(a30: Bench, mon
     assert "run it as root" in shown.unknown
 
 
+def test_a_gpu_that_falls_off_the_bus_is_said_and_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = machine_of("sim:2xa30", tmp_path)
+    lost = failing(machine.open(), "nvmlDeviceGetMaxMigDeviceCount", nvml.ERROR_GPU_IS_LOST, times=1)
+    monkeypatch.setattr(access, "open_library", lambda *_: lost)
+    (first, second) = show_gpus(machine, None).gpus
+    assert first.unknown is not None
+    assert first.devices == ()
+    assert len(second.devices) == 4
+
+
 def test_a_plan_says_what_would_be_done_and_does_nothing(a30: Bench) -> None:
     planned = plan_layout_on(machine_at(a30), None, "2g.12gb@0,2x1g.6gb")
     assert (partition_text(planned.present), partition_text(planned.wanted)) == (FOUR, "2g.12gb@0,1g.6gb@2,1g.6gb@3")
