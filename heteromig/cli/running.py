@@ -486,6 +486,8 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
         ),
     ] = True,
 ) -> None:
+    import msgspec  # noqa: PLC0415 - as below
+
     from heteromig.runner.config import (  # noqa: PLC0415 - keeps `--help` quick, as all imports here
         BackgroundConfig,
         Config,
@@ -568,6 +570,8 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
         ),
     )
     whole = overlay(read_config(config) if config else Config(), said)
+    if _is_nearer(context, "start_time_buffer", "main_benchmark_immediate_start"):
+        whole = msgspec.structs.replace(whole, main=msgspec.structs.replace(whole.main, immediate_start=None))
     _refuse_foreign_options(context)
     spec = resolve(whole, goal=_GOALS.get(context.info_name or "", Goal.RUN))
     if sim_faults is not None and not spec.simulated:
@@ -576,8 +580,7 @@ def _run(  # noqa: PLR0917 - Typer makes options of them all
     faults = sim_faults.absolute() if sim_faults else None
     resuming = resume is not None
     _refuse_contradictions(planning=planning, resuming=resuming, live=live, json=json, events=events, debug=debug)
-    if repeat is not None:
-        _refuse_to_repeat(repeat, context.info_name, planning=planning, events=events)
+    repeat = _repeats(context, repeat, planning=planning, events=events)
     if context.info_name == "matrix":
         _refuse_matrix(json=json, events=events, output=output)
         from heteromig.cli.crossing import execute_matrix, print_matrix_plan  # noqa: PLC0415
@@ -627,13 +630,31 @@ def _truth(option: str, text: str | None) -> bool | None:
     raise UsageError(f"{option} is {text!r}: say true or false.")
 
 
-def _refuse_to_repeat(repeat: int, command: str | None, *, planning: bool, events: bool) -> None:
-    if command != "run" or planning:
-        raise UsageError("--repeat is for run, which measures: leave it out.")
+def _place_of(context: typer.Context, name: str) -> str:
+    """Where a parameter was said: COMMANDLINE, ENVIRONMENT, or DEFAULT where it was not, though the file may say it."""
+    source = context.get_parameter_source(name)
+    return "DEFAULT" if source is None else source.name
+
+
+def _is_nearer(context: typer.Context, name: str, other: str) -> bool:
+    """Whether the one is said in a place that wins over the place of the other."""
+    places = ("DEFAULT", "ENVIRONMENT", "COMMANDLINE")
+    return places.index(_place_of(context, name)) > places.index(_place_of(context, other))
+
+
+def _repeats(context: typer.Context, repeat: int | None, *, planning: bool, events: bool) -> int | None:
+    """How many runs are wanted; None for one. A variable counts for `run` only."""
+    if context.info_name != "run" or planning:
+        if _place_of(context, "repeat") == "COMMANDLINE":
+            raise UsageError("--repeat is for run, which measures: leave it out.")
+        return None
+    if repeat is None:
+        return None
     if events:
         raise UsageError("--events shows the journal of one run, and --repeat makes several: leave one of them out.")
     if not 1 <= repeat <= _REPEAT_MAX:
         raise UsageError(f"--repeat is {repeat}, and must be from 1 to {_REPEAT_MAX}.")
+    return repeat
 
 
 def _refuse_to_tune(*, json: bool, events: bool, output: Format) -> None:
@@ -648,9 +669,8 @@ def _refuse_to_tune(*, json: bool, events: bool, output: Format) -> None:
 def _refuse_foreign_options(context: typer.Context) -> None:
     """Options of campaigns on the command line of others; what a file or a variable says is for whom it is."""
     for param in context.command.params:
-        given = context.get_parameter_source(param.name or "")
         commands = COMMANDS_OF.get(getattr(param, "rich_help_panel", None) or "")
-        if commands is None or context.info_name in commands or given is None or given.name != "COMMANDLINE":
+        if commands is None or context.info_name in commands or _place_of(context, param.name or "") != "COMMANDLINE":
             continue
         which = " and ".join(commands)
         make = "makes" if len(commands) == 1 else "make"

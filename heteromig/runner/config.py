@@ -36,7 +36,7 @@ from heteromig.core.spec import (
     SystemSpec,
     TimingSpec,
 )
-from heteromig.core.units import NS_PER_MS, parse_duration_ms
+from heteromig.core.units import NS_PER_MS, format_duration_s, parse_duration_ms
 from heteromig.harnesses import HARNESSES, Harness, HarnessOptions
 from heteromig.harnesses.make.arguments import (
     START_FROM_DEVICE,
@@ -282,6 +282,8 @@ def resolve(config: Config, *, goal: Goal = Goal.RUN) -> RunSpec:
         allow_shared_dirs=bool(config.allow_shared_dirs),
         allow_busy=bool(config.allow_busy),
     )
+    if goal.measures:
+        _require_outlasting(main, background, timing)
     odd = next(odd_names(spec), None)
     if odd is not None:
         raise UsageError(f"{odd!r} cannot be part of the name of a directory, which it would become: use {NAME_RULE}.")
@@ -484,6 +486,17 @@ def _background(whole: Config, harness: Harness, main: str) -> BackgroundSpec:
             *(VERBOSE if whole.verbose_all else ()),
         ),
     )
+
+
+def _require_outlasting(main: MainSpec, background: BackgroundSpec, timing: TimingSpec) -> None:
+    """Backgrounds whose duration is chosen for them end before main where the cap on it is too low."""
+    least_ms = timing.start_time_buffer_ms + main.duration_ms * main.action.loadgen_runs
+    if background.candidates and background.duration_ms is None and least_ms > background.timeout_ms:
+        raise UsageError(
+            f"Backgrounds would run for {format_duration_s(background.timeout_ms / 1000)} at most "
+            f"(--background-benchmark-timeout), and main needs them for {format_duration_s(least_ms / 1000)} at least: "
+            "allow more."
+        )
 
 
 def _timing(whole: Config, harness: Harness, main: MainSpec) -> TimingSpec:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -30,7 +31,7 @@ VALUES = {
     "background-benchmarks": "dlrm,rnnt",
     "background-scenario": "server",
     "background-benchmark-duration": "5m",
-    "background-benchmark-timeout": "7m",
+    "background-benchmark-timeout": "3h",
     "drain": "wait",
     "lenient": None,
     "allow-busy": None,
@@ -318,6 +319,30 @@ def test_what_is_left_open_is_refused(option: str) -> None:
 def test_immediate_start_means_what_it_says(said: str, buffer_ms: int) -> None:
     for argv in ((f"--main_benchmark_immediate_start={said}",), ("--main-benchmark-immediate-start", said)):
         assert _spec(*argv)["timing"]["start-time-buffer-ms"] == buffer_ms
+
+
+def test_of_a_buffer_and_an_immediate_start_the_nearer_one_counts(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("[main]\nimmediate-start = true\n")
+    file, buffer = ("--config", str(config)), ("--start-time-buffer", "30s")
+
+    def buffer_ms(*argv: str, **environ: str) -> int:
+        found = json.loads(_call("plan", *argv, "--json", **environ).stdout)["spec"]["timing"]["start-time-buffer-ms"]
+        return cast("int", found)
+
+    assert buffer_ms(*file) == 0
+    assert buffer_ms(*file, *buffer) == 30_000
+    assert buffer_ms(*file, HETEROMIG_START_TIME_BUFFER="30s") == 30_000
+    assert buffer_ms(*buffer, HETEROMIG_MAIN_BENCHMARK_IMMEDIATE_START="true") == 30_000
+    assert buffer_ms("--main-benchmark-immediate-start=true", HETEROMIG_START_TIME_BUFFER="30s") == 0
+    assert buffer_ms(*buffer, "--main-benchmark-immediate-start=true") == 0, "as the original launcher has it"
+
+
+def test_a_variable_that_says_how_often_is_for_run() -> None:
+    assert _call("plan", HETEROMIG_REPEAT="3").exit_code == 0
+    assert _call("run", "--dry-run", HETEROMIG_REPEAT="3").exit_code == 0
+    with pytest.raises(UsageError, match="--repeat is for run"):
+        _call("plan", "--repeat", "3")
 
 
 def test_immediate_start_is_true_or_false() -> None:
