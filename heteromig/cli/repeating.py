@@ -74,6 +74,8 @@ def _make_reports(series_dir: Path, series: Series) -> None:
 def _refuse(run: RunSpec) -> None:
     if run.main.mode is not Mode.PERFORMANCE:
         raise UsageError(f"--repeat compares speed, and --main-mode is {run.main.mode.value}: leave one of them out.")
+    if run.lenient:
+        raise UsageError("--repeat needs every background in every run, and --lenient goes on without: leave one out.")
     if not run.background.candidates:
         raise UsageError("--repeat measures what backgrounds cost, and --background-benchmarks is none: name some.")
     if run.harness == "loadgen" and run.main.scenario == "server" and run.main.target_qps is None:

@@ -35,8 +35,8 @@ def read_devices(
     readings = [(at, one) for at, sample in samples for one in sample.gpus if one.gpu_uuid == gpu_uuid]
     within = [one for at, one in readings if begin <= at <= end]
     found: dict[str, float] = {
-        **_mean(POWER.name, [one.power_w for one in within]),
-        **_mean(SM_CLOCK.name, [one.sm_clock_mhz for one in within]),
+        **_above_zero(_mean(POWER.name, [one.power_w for one in within])),
+        **_above_zero(_mean(SM_CLOCK.name, [one.sm_clock_mhz for one in within])),
         **_mean(TEMPERATURE.name, [one.temperature_c for one in within]),
         **_shares(
             next(((at, one) for at, one in reversed(readings) if at <= begin), None),
@@ -52,6 +52,11 @@ def read_devices(
 def _mean(name: str, values: Sequence[float | None]) -> dict[str, float]:
     known = [value for value in values if value is not None]
     return {name: statistics.fmean(known)} if known else {}
+
+
+def _above_zero(found: dict[str, float]) -> dict[str, float]:
+    """What is compared as a ratio; a board that says 0 says nothing."""
+    return {name: value for name, value in found.items() if value > 0}
 
 
 def _shares(before: tuple[UtcNs, GpuSample] | None, after: tuple[UtcNs, GpuSample] | None) -> dict[str, float]:

@@ -75,6 +75,8 @@ def _faults(view: View, event: ev.AnyEvent, phase: Phase) -> Iterator[Fault]:  #
             yield from _exited(view, event, phase)
         case ev.ProgressMade():
             yield from _hopeless(view, event, phase)
+        case ev.StartAnnounced():
+            yield from _began_again(view, event, phase)
         case ev.TimedSectionEnded() | ev.FinishAnnounced():
             yield from _left_timed_section(view, event, phase)
         case ev.FoundStopped():
@@ -204,6 +206,19 @@ def _left_timed_section(view: View, event: ev.TimedSectionEnded | ev.FinishAnnou
     )
 
 
+def _began_again(view: View, event: ev.StartAnnounced, phase: Phase) -> Iterator[Fault]:
+    """Backgrounds are needed until main's first end; what it measures after that is not beside them."""
+    main = view.main
+    if main is None or event.worker != main.index or main.ended_ns is None or main.timed_ns is not None:
+        return
+    if phase in {Phase.MAIN_RUNNING, Phase.DRAINING}:
+        yield _stop(
+            ExitCode.INCONCLUSIVE,
+            f"Main {main.assignment.benchmark} announced another start after it had announced its end, and a run "
+            "measures one timed section: have it announce each once.",
+        )
+
+
 def _hopeless(view: View, event: ev.ProgressMade, phase: Phase) -> Iterator[Fault]:
     """A main with more late samples than all of its run may have is ended, where that was asked for."""
     most = view.spec.main.most_over_latency
@@ -295,15 +310,16 @@ def _stalled(view: View, at_ns: MonotonicNs, phase: Phase) -> Iterator[Fault]:
     if phase not in MEASURING_PHASES or view.main_ended:
         return
     for worker in view.backgrounds:
-        if worker.state is WorkerState.BUSY and worker.progress_ns is not None:
-            silence_s = (at_ns - worker.progress_ns) / NS_PER_S
-            if silence_s > STALL_LIMIT_S:
-                yield _background(
-                    view.spec,
-                    ExitCode.WORKER,
-                    f"{_capital(worker.name)} stalls: it has completed nothing for more than {STALL_LIMIT_S:g} s of "
-                    f"{phase.value}; see {worker.assignment.directory}/stdout.log.",
-                )
+        since_ns = worker.progress_ns if worker.state is WorkerState.BUSY else None
+        if worker.state is WorkerState.TIMED and view.spec.gives_heartbeats:
+            since_ns = worker.timed_ns
+        if since_ns is not None and (at_ns - since_ns) / NS_PER_S > STALL_LIMIT_S:
+            yield _background(
+                view.spec,
+                ExitCode.WORKER,
+                f"{_capital(worker.name)} stalls: it has completed nothing for more than {STALL_LIMIT_S:g} s of "
+                f"{phase.value}; see {worker.assignment.directory}/stdout.log.",
+            )
 
 
 def _sampler_lost(message: str, phase: Phase) -> Iterator[Fault]:

@@ -256,6 +256,14 @@ class RunSpec(Struct, frozen=True, rename="kebab"):
     allow_busy: bool = False
 
     @property
+    def gives_heartbeats(self) -> bool:
+        """Whether every worker says what it has completed, from its first completion on: the embedded ones do.
+
+        So whoever says nothing has completed nothing.
+        """
+        return self.harness == "loadgen"
+
+    @property
     def isolation(self) -> Isolation:
         """What keeps its slices apart."""
         if self.simulated:

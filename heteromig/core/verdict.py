@@ -52,7 +52,7 @@ _PRECEDENCE = (2, 1, 7, 6, 5, 4, 3, 9)
 
 _FORGIVEN_BY_LENIENT = frozenset({ExitCode.OVERLAP, ExitCode.WORKER, ExitCode.START_TIMEOUT})
 
-_STATUS = {
+_STATUS: dict[int, str] = {
     ExitCode.INTERNAL: "failed",
     ExitCode.USAGE: "failed",
     ExitCode.INVALID: "invalid",
@@ -97,10 +97,11 @@ def decide(reasons: tuple[Reason, ...], *, lenient: bool, good: str = "valid") -
         if not rest:
             return Verdict(status="lenient", exit_code=0, reasons=ranked)
         worst = rest[0].exit_code
-    return Verdict(status=_STATUS[ExitCode(worst)], exit_code=worst, reasons=ranked)
+    return Verdict(status=_STATUS.get(worst, "failed"), exit_code=worst, reasons=ranked)
 
 
 def _rank(reason: Reason) -> int:
     if reason.exit_code > SIGNAL_BASE:
         return -1
-    return _PRECEDENCE.index(reason.exit_code)
+    # A code that is none is of a journal that was altered, which whoever compares it will find.
+    return _PRECEDENCE.index(reason.exit_code) if reason.exit_code in _PRECEDENCE else len(_PRECEDENCE)

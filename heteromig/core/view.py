@@ -68,6 +68,8 @@ class WorkerView(Struct, frozen=True):
     """What the device showed of the work on its slice while it was timed; None where it showed nothing."""
     reported_valid: bool | None = None
     still_timed_ns: MonotonicNs | None = None
+    was_seen: bool = False
+    """Whether any sample showed its process on its slice: whoever was never seen may be one that cannot be."""
     shown: int = 0
     """How many samples in main's timed section showed its process on its slice."""
     missed: int = 0
@@ -485,8 +487,8 @@ class View(Struct, frozen=True):
         absent = {
             worker.index: self.absent.get(worker.index, sample.taken_ns)
             for worker in self.workers
-            if worker.state in TIMED_STATES
-            and (worker.timed_ns or 0) < sample.taken_ns
+            if (worker.state in TIMED_STATES or (worker.was_seen and self.spec.start_evidence.reached_by(worker.state)))
+            and (worker.timed_ns or worker.announced_ns or 0) < sample.taken_ns
             and worker.assignment.slice_uuid in observable
             and worker.index not in shown
         }
@@ -504,7 +506,8 @@ class View(Struct, frozen=True):
                 index for index, since_ns in absent.items() if sample.taken_ns - since_ns >= HEARD_WITHIN_NS
             ),
         ).noting(*self._bystanders(sample))
-        view = view.with_activity()
+        new = [index for index in shown if not self.workers[index].was_seen]
+        view = view.with_workers(new, lambda worker: msgspec.structs.replace(worker, was_seen=True)).with_activity()
         if main is None or not self.spec.start_evidence.reached_by(main.state):
             return view
         return view.with_workers(

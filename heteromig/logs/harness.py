@@ -6,7 +6,7 @@ import contextlib
 import math
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from msgspec import Struct
 
@@ -112,14 +112,16 @@ MLPERF_LINES = (
 class HarnessLog:
     """Turns one worker's output into events: of each kind the last in a block, as they follow, none twice in a row.
 
-    So the start is announced once, the heartbeat that counts is the newest, and of the two places where NVIDIA's
-    harness says VALID one is heard.
+    So the start is announced once until an end is, the heartbeat that counts is the newest, and of the two places where
+    NVIDIA's harness says VALID one is heard.
     """
 
     def __init__(self, worker: int, lines: tuple[LinePattern, ...] = MLPERF_LINES) -> None:
         self._worker = worker
         self._lines = lines
         self._said: dict[int, bytes] = {}
+        self._starts: set[int] = set()
+        """Lines that announced a start; after an end they are news again."""
 
     def feed(self, block: bytes, at_ns: MonotonicNs) -> list[AnyEvent]:
         """Events of `block`, which is whole lines.
@@ -127,7 +129,7 @@ class HarnessLog:
         Raises:
             UsageError: an expression of the user's own takes longer than `SEARCH_LIMIT_S`.
         """
-        found: list[tuple[int, AnyEvent]] = []
+        found: list[tuple[int, int, bytes, AnyEvent]] = []
         for number, line in enumerate(self._lines):
             if line.needle not in block:
                 continue
@@ -136,10 +138,20 @@ class HarnessLog:
                 match = None
                 for match in line.regex.finditer(block):  # noqa: B007 - the last one is wanted
                     pass
-                if match is None or self._said.get(number) == match[0]:
-                    continue
-                event = line.read(self._worker, at_ns, match)
-            if event is not None:
-                self._said[number] = match[0]
-                found.append((match.start(), event))
-        return [event for _, event in sorted(found, key=operator.itemgetter(0))]
+                event = None if match is None else line.read(self._worker, at_ns, match)
+            if match is not None and event is not None:
+                found.append((match.start(), number, match[0], event))
+        return list(self._news(sorted(found, key=operator.itemgetter(0))))
+
+    def _news(self, found: list[tuple[int, int, bytes, AnyEvent]]) -> Iterator[AnyEvent]:
+        for _, number, said, event in found:
+            if self._said.get(number) == said:
+                continue
+            self._said[number] = said
+            if isinstance(event, StartAnnounced):
+                self._starts.add(number)
+            elif isinstance(event, FinishAnnounced):
+                for start in self._starts:
+                    del self._said[start]
+                self._starts.clear()
+            yield event

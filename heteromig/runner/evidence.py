@@ -284,7 +284,7 @@ def _with_silences(
     stamped = _stamped_silences(grounds, worker, begin_ns, end_ns)
     if stamped is not None:
         found[Watch.HEARTBEAT] = stamped
-    elif worker.progress_ns is not None:
+    elif worker.progress_ns is not None or grounds.header.spec.gives_heartbeats:
         found[Watch.HEARD_HEARTBEAT] = tuple(
             part for one in worker.heard.until(end_ns) for part in without(one, grounds.view.unwatched)
         )

@@ -39,7 +39,7 @@ from heteromig.runner.journal import Asked, Follower, Header, Heard, Journal
 from heteromig.runner.keeper_link import KeeperLink
 from heteromig.runner.observer import Observer, process_cpu_s
 from heteromig.runner.recording import Recorder, describe_host
-from heteromig.runner.rundir import TELEMETRY
+from heteromig.runner.rundir import TELEMETRY, tidy
 from heteromig.runner.sampler_link import SamplerLink
 from heteromig.slices.locks import HeldLocks, lock_directory, lock_gpus
 from heteromig.slices.mig.left_over import left_cut
@@ -378,6 +378,7 @@ class Loop:
             case ef.ComputeCertificate():
                 self._journal.require_there()
                 self._collect(tuple(self._prepared))
+                tidy(self.run_dir)
                 summary = certify_run(self.run_dir, self._header, self.run.view, self._harness)
                 self._put(ev.CertificateComputed(at_ns=self._clock.monotonic_ns(), summary=summary))
             case ef.WriteVerdict():

@@ -180,6 +180,23 @@ class FileHash(Struct, frozen=True):
     sha256: str
 
 
+def tidy(run_dir: Path) -> None:
+    """Remove links and the like that programs left in their directories, and spell out names that are no text.
+
+    What cannot be removed stays, and is told when the files are hashed.
+    """
+    for folder, directories, names in os.walk(run_dir / "workers", topdown=False):
+        for name in (*names, *directories):
+            path = Path(folder, name)
+            with contextlib.suppress(OSError):
+                if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                    path.unlink()
+                elif (spelt_out := os.fsencode(name).decode(errors="backslashreplace")) != name:
+                    while os.path.lexists(path.with_name(spelt_out)):
+                        spelt_out += "_"
+                    path.rename(path.with_name(spelt_out))
+
+
 def hash_files(run_dir: Path) -> tuple[FileHash, ...]:
     """Every regular file of the run but those that are not sealed, sorted by path.
 

@@ -42,7 +42,7 @@ from heteromig.logs.tail import Tail, displayable
 from heteromig.workers import guardian
 from heteromig.workers.command import Command
 from heteromig.workers.environment import without_slice
-from heteromig.workers.guardian import read_process
+from heteromig.workers.guardian import descendants, read_process
 from heteromig.workers.private import create_private
 from heteromig.workers.sweep import kill_tree, note_reaped, note_started, sweep_orphans
 
@@ -336,7 +336,8 @@ class Worker:
         process = read_process(self.pid)
         if process is None or process.start_time != self._start_time or process.state in "ZXt":
             return None
-        if process.state == "T":
+        # What is at work may be below a shell, or make.
+        if any(one.state == "T" for one in (process, *descendants(self.pid))):
             return FoundStopped(at_ns=at_ns, worker=self.index)
         return StillTimed(at_ns=at_ns, worker=self.index, at_utc_ns=at_utc_ns)
 

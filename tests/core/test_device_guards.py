@@ -433,6 +433,21 @@ def test_a_worker_that_is_missed_for_long_is_missing() -> None:
     )
 
 
+def test_a_worker_that_only_announced_itself_and_has_left_its_slice_is_missing() -> None:
+    cast = Cast(main=replace(ANNOUNCING_MAIN, done_s=30.0), background=ANNOUNCING_BACKGROUND)
+    world = World(ANNOUNCED, cast=cast).go_to(Phase.MAIN_RUNNING)
+    world.wait_s(2.6)  # so that no sample of the world's own falls between the two
+    for _ in range(2):
+        world.wait_s(0.5)
+        first, second, *others = world.reading().slices
+        empty = replace(second, occupants=())
+        world.tell(ev.SampleTaken(0, replace(world.reading(), slices=(first, empty, *others))))
+    world.finish()
+    assert world.verdict.exit_code == 7
+    finding = one(world, "process_on_its_slice", slice_uuid(1))
+    assert (finding.status, "was not seen there twice in a row" in finding.evidence) == (Status.VIOLATED, True)
+
+
 def test_a_worker_that_only_announced_itself_and_is_never_seen_is_not_observable() -> None:
     unseen = replace(ANNOUNCING_MAIN, seen=False)
     world = play(ANNOUNCED, cast=Cast(main=unseen, background=ANNOUNCING_BACKGROUND))

@@ -423,9 +423,12 @@ def test_a_background_that_completes_nothing_keeps_nothing_busy() -> None:
     assert play(cast=Cast(main=long)).verdict.status == "valid"
 
 
-def test_a_background_without_heartbeats_cannot_be_seen_to_stall() -> None:
-    world = play(cast=Cast(main=replace(MAIN, ends_s=60.0), background=replace(BACKGROUND, beats_s=None)))
-    assert world.verdict.status == "valid"
+def test_a_background_that_never_completes_anything_stalls_where_it_would_say_so() -> None:
+    silent = Cast(main=replace(MAIN, ends_s=60.0), others=((1, replace(BACKGROUND, beats_s=None)),))
+    world = play(cast=silent)
+    assert world.verdict.exit_code == 5
+    assert "stalls: it has completed nothing for more than 10 s" in only_sentence(world)
+    assert play(replace(SPEC, harness="make"), cast=silent).verdict.status == "valid", "NVIDIA's harness never says"
 
 
 def test_lenient_goes_on_beside_a_background_that_stalls() -> None:
@@ -799,6 +802,22 @@ def test_the_deadline_of_mains_exit_is_asked_for_once_by_log_and_marker_in_one_l
     world.tell(ev.TimedSectionEnded(0, worker=0))
     assert not world.tell(ev.FinishAnnounced(0, worker=0)).effects
     assert len(exit_deadlines_at_s(world)) == 1
+
+
+def test_a_main_that_begins_again_after_its_end_is_not_proven() -> None:
+    """What it measures then is not beside its backgrounds, which are needed until its first end."""
+    world = World(ANNOUNCED, cast=MARKERS).go_to(Phase.MAIN_RUNNING)
+    world.wait_s(2.0)
+    world.tell(ev.FinishAnnounced(0, worker=0))
+    world.tell(ev.StartAnnounced(0, worker=0))
+    world.finish()
+    assert world.verdict.exit_code == 9
+    assert "announced another start after it had announced its end" in only_sentence(world)
+    audit = World(SPEC).go_to(Phase.MAIN_RUNNING)
+    audit.wait_s(2.0)
+    audit.tell(ev.FinishAnnounced(0, worker=0))
+    audit.tell(ev.StartAnnounced(0, worker=0))
+    assert audit.finish().verdict.status == "valid", "its log says what counts"
 
 
 def test_a_second_marker_of_the_end_asks_for_nothing() -> None:

@@ -96,3 +96,10 @@ def test_the_table_of_exit_codes_is_the_contract() -> None:
     assert {code: meaning for code, _, meaning in EXIT_CODES if code > 128} == {
         128 + signum: signal.Signals(signum).name for signum in ABORT_SIGNALS
     }
+
+
+def test_a_code_that_is_none_weighs_least_and_breaks_nothing() -> None:
+    """A journal that was altered may say any."""
+    odd, known = Reason(28, "signal -100"), Reason(9, "altered")
+    assert decide((odd, known), lenient=False).exit_code == 9
+    assert decide((odd,), lenient=False).status == "failed"

@@ -65,6 +65,17 @@ def test_a_start_is_announced_once() -> None:
     assert log.feed(STARTS[0] + b"\n", at_ns=2) == []
 
 
+def test_another_start_after_an_end_is_announced() -> None:
+    log = HarnessLog(0)
+    start, end = STARTS[0] + b"\n", FINISHES[0] + b"\n"
+    assert len(log.feed(start, at_ns=1)) == 1
+    assert len(log.feed(end, at_ns=2)) == 1
+    assert log.feed(end, at_ns=3) == []
+    assert log.feed(start, at_ns=4) == [StartAnnounced(4, 0)]
+    assert log.feed(end, at_ns=5) == []
+    assert log.feed(start, at_ns=6) == [], "of the first of them the core knows already"
+
+
 def test_events_follow_each_other_as_the_lines_do() -> None:
     again = (FINISHES[0], b"Result is : VALID", STARTS[0])
     assert feed(*again) == [FinishAnnounced(5, 3), ResultReported(5, 3, valid=True), StartAnnounced(5, 3)]

@@ -729,8 +729,16 @@ def test_the_threshold_is_the_users(tmp_path: Path) -> None:
 
 
 def test_without_heartbeat_and_activity_gaps_are_not_observed(scene: Scene) -> None:
+    scene.spec = replace(scene.spec, harness="make")
     found = _background(scene)
     assert (found.gaps, found.gaps_seen_by, found.covered) == (None, (), True)
+
+
+def test_who_would_say_what_it_completes_and_says_nothing_was_silent_all_the_time(scene: Scene) -> None:
+    scene.background = replace(scene.background, heard=Silences(2 * S))
+    assert scene.codes() == [4]
+    found = _background(scene)
+    assert (found.covered, found.coverage, found.gaps_seen_by) == (False, 0.0, (Watch.HEARD_HEARTBEAT,))
 
 
 def _heard(scene: Scene, *at_s: float) -> None:
@@ -780,6 +788,7 @@ def test_output_that_is_lost_leaves_what_was_heard(scene: Scene) -> None:
 
 
 def test_a_device_that_shows_no_work_shows_a_gap(scene: Scene) -> None:
+    scene.spec = replace(scene.spec, harness="make")
     idle = (Interval(3 * S, 4 * S), Interval(11 * S, 17 * S))
     scene.background = replace(scene.background, idleness=Idleness(worked=True, found=idle))
     assert scene.codes() == [4]

@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from heteromig.core.errors import EvidenceError, UsageError
-from heteromig.runner.rundir import create_run_dir, hash_files, write_json
+from heteromig.runner.rundir import create_run_dir, hash_files, tidy, write_json
 from tests.core.histories import SPEC
 
 AT_UTC_NS = 1_700_000_000_123_456_789
@@ -120,6 +120,25 @@ def test_every_file_is_hashed_but_the_unsealed(tmp_path: Path) -> None:
         ("workers/0-main/certificate.json", 12),
     ]
     assert found[1].sha256 == hashlib.sha256(b"x" * 3_000_000).hexdigest()
+
+
+def test_what_programs_leave_is_made_fit_to_be_sealed(tmp_path: Path) -> None:
+    home = tmp_path / "workers" / "0-main"
+    (home / "kept").mkdir(parents=True)
+    (home / "kept" / "log").write_text("1")
+    (home / "latest").symlink_to("kept")
+    (home / "gone").symlink_to("nowhere")
+    os.mkfifo(home / "pipe")
+    odd = os.fsencode(home) + b"/a\xffb"
+    Path(os.fsdecode(odd)).mkdir()
+    Path(os.fsdecode(odd + b"/c\xff")).write_text("2")
+    (home / "a\\xffb").write_text("3")
+    tidy(tmp_path)
+    assert [file.path.removeprefix("workers/0-main/") for file in hash_files(tmp_path)] == [
+        "a\\xffb",
+        "a\\xffb_/c\\xff",
+        "kept/log",
+    ]
 
 
 def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:

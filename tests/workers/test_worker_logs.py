@@ -12,6 +12,7 @@ from heteromig.core.events import (
     AnyEvent,
     Event,
     FinishAnnounced,
+    FoundStopped,
     ProgressMade,
     ResultReported,
     StartAnnounced,
@@ -215,6 +216,19 @@ def test_without_a_log_the_markers_say_whether_it_is_at_work(trees: Trees, patte
     printed(worker, "Finished")
     assert worker.observe(at_ns=6) is None
     assert kinds(worker.read_logs(at_ns=7)) == [FinishAnnounced], "what the looks found is not lost"
+
+
+STOPPED_BELOW = (
+    "import os, signal, subprocess, sys, time\n"
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1000)'])\n"
+    "os.kill(child.pid, signal.SIGSTOP); os.waitpid(child.pid, os.WUNTRACED)\n"
+    "print('Starting running actual test.', flush=True); time.sleep(1000)"
+)
+
+
+def test_what_stands_still_below_the_harness_is_not_at_work(trees: Trees) -> None:
+    worker, _ = announcing_worker(trees, code=STOPPED_BELOW)
+    assert isinstance(worker.observe(at_ns=5), FoundStopped)
 
 
 def test_a_log_that_has_not_begun_counts_more_than_a_marker(trees: Trees) -> None:
