@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from heteromig.core.devices import SliceKind
-from heteromig.core.errors import UsageError
+from heteromig.core.errors import HeteromigError, UsageError
 from heteromig.core.gaps import MIN_GAP_NS
 from heteromig.core.names import NAME_RULE, odd_names
 from heteromig.core.phases import EvidenceLevel
@@ -619,9 +619,39 @@ def to_toml(spec: RunSpec) -> str:
             grace=spec.timing.grace_ms,
         ),
     )
+    config = _without_derived(config, spec.goal)
     left_out = redacted_parts(spec)
     remark = [f"# {REDACTED} stands for a secret, to be put back before this runs again: {', '.join(left_out)}."]
     return "\n".join([*(remark if left_out else ()), *_toml_lines(config, "")])
+
+
+_DERIVED = (
+    ("", "start_evidence"),
+    ("", "drain"),
+    ("main", "accuracy"),
+    ("main", "config_ver"),
+    ("timing", "start_time_buffer"),
+    ("timing", "main_timeout"),
+    ("timing", "main_exit_timeout"),
+)
+"""Table and key of what follows from the rest, unless it is said."""
+
+
+def _without_derived(config: Config, goal: Goal) -> Config:
+    """The same without what it would be anyway, so that this still follows where options are laid over it."""
+    try:
+        whole = resolve(config, goal=goal)
+    except HeteromigError:  # of another machine, or without its secrets: nobody can tell
+        return config
+    for table, key in _DERIVED:
+        if table:
+            changed = msgspec.structs.replace(getattr(config, table), **{key: None})
+            leaner = msgspec.structs.replace(config, **{table: changed})
+        else:
+            leaner = msgspec.structs.replace(config, **{key: None})
+        if resolve(leaner, goal=goal) == whole:
+            config = leaner
+    return config
 
 
 def _command_config(spec: CommandSpec) -> CommandConfig:

@@ -44,6 +44,29 @@ def _again(tmp_path: Path, spec: RunSpec) -> RunSpec:
     return resolve(_read(tmp_path, to_toml(spec)), goal=spec.goal)
 
 
+@pytest.mark.parametrize(
+    ("above", "field", "value"),
+    [
+        (Config(main=MainConfig(accuracy="99.9")), "config_ver", "hetero_high_accuracy"),
+        (Config(main=MainConfig(benchmark="dlrm")), "accuracy", "99.9"),
+    ],
+)
+def test_what_follows_from_the_rest_still_does_over_a_plan(
+    tmp_path: Path, above: Config, field: str, value: str
+) -> None:
+    plan = _read(tmp_path, to_toml(resolve(Config(harness="make", main=MainConfig(benchmark="bert")))))
+    assert getattr(resolve(overlay(plan, above)).main, field) == value
+
+
+def test_limits_grow_over_a_plan_with_what_they_are_for(tmp_path: Path) -> None:
+    plan = _read(tmp_path, to_toml(resolve(Config(harness="make"))))
+    audit = Config(main=MainConfig(duration="50m", action=Action.TEST01))
+    assert resolve(overlay(plan, audit)) == resolve(replace(audit, harness="make"))
+    said = _read(tmp_path, to_toml(resolve(Config(harness="make", timing=TimingConfig(main_timeout="50m")))))
+    kept = resolve(overlay(said, Config(main=MainConfig(duration="1h"))))
+    assert kept.timing.main_timeout_ms == 3_000_000, "what was said stays said"
+
+
 def test_defaults() -> None:
     spec = resolve(SIM)
     assert spec.goal is Goal.RUN
