@@ -139,7 +139,7 @@ class TuneSettings(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
 
     def takes_s(self, duration_s: float, rate_qps: float | None) -> float:
         """How long main is timed at least: for all queries that it must have, where they take longer than was asked."""
-        if self.scenario != SERVER or not rate_qps:
+        if self.scenario != SERVER or self.verdicts_only or not rate_qps:
             return duration_s
         return max(duration_s, self.min_queries / rate_qps)
 

@@ -551,9 +551,12 @@ def _not_possible(known: _Known) -> NotPossible:
     limit_ms = known.settings.latency_limit_ms
     measured = "no latency was measured" if floor_ms is None else f"the lowest latency measured is {floor_ms:.4g} ms"
     allowed = "" if limit_ms is None else f", and {limit_ms:.4g} ms are allowed"
+    # By a rule of main's own the reason may be one that no rate changes.
+    last = known.runs[-1].reason if known.settings.verdicts_only else ""
+    said = f"; the last run: {last}" if last else ""
     return NotPossible(
         side=known.side,
-        why=f"no rate down to {_qps(lowest)} passed: {measured}{allowed}.",
+        why=f"no rate down to {_qps(lowest)} passed: {measured}{allowed}{said}.",
         floor_ms=floor_ms,
     )
 

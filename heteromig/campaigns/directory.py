@@ -179,12 +179,29 @@ def held(campaign_dir: Path) -> Iterator[None]:
         os.close(fd)
 
 
+_LIMITS = ("background_start_timeout_ms", "build_timeout_ms", "main_timeout_ms", "main_exit_timeout_ms", "grace_ms")
+"""Of a run's timing: how long to wait until something has failed changes nothing that is measured."""
+
+
 def require_same_run(old: RunSpec, new: RunSpec) -> None:
     """Refuse other runs; what differs is named by its own name, so the parts are compared first.
+
+    Limits on waiting may differ, for a campaign that was stopped by one goes on with another; and so may the spelling
+    of directories.
 
     Raises:
         UsageError: they differ.
     """
+    limits = {name: getattr(new.timing, name) for name in _LIMITS}
+    old, new = (
+        replace(
+            spec,
+            timing=replace(spec.timing, **limits),
+            runs_dir=str(Path(spec.runs_dir).absolute()),
+            engines_dir=str(Path(spec.engines_dir).absolute()),
+        )
+        for spec in (old, new)
+    )
     for before, now in ((old.main, new.main), (old.background, new.background), (old.timing, new.timing), (old, new)):
         require_same(before, now)
 

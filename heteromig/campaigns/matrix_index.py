@@ -126,6 +126,6 @@ def resume_matrix(campaign_dir: Path, asked: MatrixAsked) -> MatrixIndex:
     index = read_matrix(campaign_dir)
     require_same(index.asked.matrix, asked.matrix)
     require_same_run(index.asked.run, asked.run)
-    require_same(index.asked, asked)
+    require_same(replace(index.asked, run=asked.run), asked)
     require_place(campaign_dir, asked.run)
     return index.continued()

@@ -27,6 +27,9 @@ QUERIES, LATE = "result_query_count", "result_overlatency_query_count"
 _LATENCIES = frozenset(metric.name for metric in LATENCIES)
 SEVERAL = 2
 """Backgrounds that are to outlast a run are asked for so many times as long, so that they last for a few."""
+REACHED = 0.9
+"""A rate of which less was answered is beyond main, whatever its own rule says. With random arrivals, 100 queries are
+10 % more or fewer."""
 LEAST_BACKGROUND_MS = 600_000
 """Where runs are short, they last for all of them: ten minutes hold 25 probes of 10 s."""
 
@@ -93,6 +96,10 @@ def probe_of(
     if outcome is None:
         return None
     figures = read_figures(main.scenario, main.metrics)
+    reason = _reason(outcome, verdict, by_queue=by_queue and not _is_hopeless(step, heard))
+    if outcome is Outcome.VALID and settings.verdicts_only and _is_short_of(step.rate_qps, figures.get(QPS.name)):
+        outcome = Outcome.INVALID
+        reason = f"main's rule holds, but {figures[QPS.name]:.5g} were answered in a second of {step.rate_qps:.5g}"
     measured = (outcome is not Outcome.ABORTED or by_queue) and bool(main.metrics)
     server = settings.scenario == SERVER
     late = main.metrics.get(LATE) if measured else heard.late
@@ -114,8 +121,12 @@ def probe_of(
         percentile_latency_ms=figures.get(latency)
         if latency in _LATENCIES and outcome is not Outcome.ABORTED
         else None,
-        reason=_reason(outcome, verdict, by_queue=by_queue and not _is_hopeless(step, heard)),
+        reason=reason,
     )
+
+
+def _is_short_of(asked_qps: float | None, answered_qps: float | None) -> bool:
+    return asked_qps is not None and answered_qps is not None and answered_qps < REACHED * asked_qps
 
 
 def _is_hopeless(step: Wanted, heard: _Heard) -> bool:

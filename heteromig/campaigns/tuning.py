@@ -24,6 +24,7 @@ from heteromig.logs.detail import DetailFacts, read_detail
 from heteromig.logs.loadgen import DETAIL_LOG
 from heteromig.runner.crew import Crew
 from heteromig.runner.journal import read_journal
+from heteromig.runner.recording import read_record
 from heteromig.runner.session import Outcome
 from heteromig.runner.verification import verify_run
 from heteromig.views.campaign_bar import CampaignProgress
@@ -88,11 +89,11 @@ def _runs(campaign: Campaign, specs: Mapping[Side, RunSpec], execute: _Execute, 
             run_dir=outcome.run_dir.name,
             exit_code=ExitCode.INTERNAL if verdict is None else verdict.exit_code,
             took_s=round(time.monotonic() - began_s, 3),
-            probe=_probe(settings, step, outcome),
+            probe=_probe(settings, step, outcome.run_dir, outcome.record),
         )
         campaign = campaign.after(entry)
         if entry.probe is None:
-            said = f"Tuning ended with run {len(campaign.entries)}: {why_of(verdict)}."
+            said = f"Tuning ended with run {len(campaign.entries)} ({entry.run_dir}): {why_of(verdict)}."
             campaign = campaign.stopped(entry.exit_code, said)
         yield campaign
         tell(ended_line(campaign))
@@ -108,28 +109,30 @@ def _worse(exit_code: int | None) -> int:
 
 def _read_again(campaign_dir: Path, campaign: Campaign) -> Campaign:
     """The same where every run is verified; one that cannot be believed any more says nothing, and is done again."""
-    entries = tuple(_verified(campaign_dir / entry.run_dir, entry) for entry in campaign.entries)
+    settings = campaign.asked.tune
+    entries = tuple(_verified(settings, campaign_dir / entry.run_dir, entry) for entry in campaign.entries)
     return replace(campaign, entries=entries)
 
 
-def _verified(run_dir: Path, entry: Entry) -> Entry:
+def _verified(settings: TuneSettings, run_dir: Path, entry: Entry) -> Entry:
+    """The run says what it says now, whatever the index says of it."""
     if entry.probe is None:
         return entry
     try:
         verdict = verify_run(run_dir).verdict
+        probe = _probe(settings, entry.step, run_dir, read_record(run_dir))
     except HeteromigError as error:
         why = str(error).rstrip(".")
     else:
         if verdict.exit_code == entry.exit_code:
-            return entry
+            return replace(entry, probe=probe)
         why = why_of(verdict)
     reason = f"what it measured cannot be used: {why}"
     return replace(entry, probe=replace(entry.probe, outcome=ProbeOutcome.SPOILED, reason=reason))
 
 
-def _probe(settings: TuneSettings, step: Wanted, outcome: Outcome) -> Probe | None:
-    journal = read_journal(outcome.run_dir)
-    return probe_of(settings, step, outcome.record, journal.events, _logged(outcome.run_dir, outcome.record))
+def _probe(settings: TuneSettings, step: Wanted, run_dir: Path, record: RunRecord) -> Probe | None:
+    return probe_of(settings, step, record, read_journal(run_dir).events, _logged(run_dir, record))
 
 
 def _logged(run_dir: Path, record: RunRecord) -> DetailFacts | None:

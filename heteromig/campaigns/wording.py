@@ -82,7 +82,7 @@ def ended_line(campaign: Campaign) -> str:
         *([f"latency {probe.percentile_latency_ms:.4g} ms"] if probe.percentile_latency_ms is not None else []),
         *([f"bracket {bracket_words(found)}"] if found.low_qps is not None or found.high_qps is not None else []),
     ]
-    said = f": {probe.reason}" if probe.reason else ""
+    said = f": {probe.reason} (in {entry.run_dir})" if probe.reason else ""
     if probe.outcome is Outcome.INVALID and not probe.confirms and has_passed(campaign.asked.tune, probe):
         said += ", but few enough were late"
     rate = "" if probe.rate_qps is None else f"{rate_words(probe.rate_qps)} "
@@ -99,7 +99,7 @@ def _least_runs_s(campaign: Campaign, step: Wanted) -> list[float]:
     """How long that run takes, and each that surely follows it."""
     settings = campaign.asked.tune
     known = [entry.took_s - settings.takes_s(entry.step.duration_s, entry.step.rate_qps) for entry in campaign.entries]
-    more_s = sum(known) / max(1, len(known))
+    more_s = max(0.0, sum(known) / max(1, len(known)))
     sides = settings.sides[settings.sides.index(step.side) + 1 :]
     runs = [step.duration_s]
     confirmed = step.number if isinstance(step, Confirm) else 0
@@ -221,18 +221,16 @@ def _answer_words(scenario: str, answers: Sequence[Answer]) -> Iterator[str]:
 
 
 def figure_words(scenario: str, answer: Answer) -> str:
-    """What an answer comes to; in Offline what was measured, for a rate expected too high does no harm."""
-    if scenario == SERVER or answer.rate_qps is None:
-        return found_words(answer)
-    return f"{measured_words(answer)} samples/s"
+    """What an answer comes to: the rate in Server, the latency of a stream, which has no rate, else what was measured.
 
-
-def found_words(answer: Answer) -> str:
-    """The rate that was found, or the latency of a stream, which has no rate."""
-    if answer.rate_qps is not None:
+    What Offline expects is none, for a rate expected too high does no harm.
+    """
+    if scenario == SERVER:
         return rate_words(answer.rate_qps)
-    latencies = latencies_of(answer)
-    return f"{span_words(latencies)} ms" if latencies else UNKNOWN
+    if answer.rate_qps is None:
+        latencies = latencies_of(answer)
+        return f"{span_words(latencies)} ms" if latencies else UNKNOWN
+    return f"{measured_words(answer)} samples/s"
 
 
 def answer_figure(scenario: str, answer: Answer) -> float | None:
@@ -257,7 +255,7 @@ def answers_of(campaign: Campaign) -> tuple[Answer, ...]:
 
 def _rows(campaign: Campaign, known: Sequence[Answer]) -> list[tuple[str, ...]]:
     """What is known of each side, that on which a campaign came to no answer included."""
-    rows = [_row(answer) for answer in known]
+    rows = [_row(campaign.asked.tune.scenario, answer) for answer in known]
     answered = {answer.side for answer in known}
     for side in campaign.asked.tune.sides:
         runs = telling(campaign.asked.tune, side, campaign.probes)
@@ -267,11 +265,11 @@ def _rows(campaign: Campaign, known: Sequence[Answer]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _row(answer: Answer) -> tuple[str, ...]:
+def _row(scenario: str, answer: Answer) -> tuple[str, ...]:
     latencies = latencies_of(answer)
     return (
         answer.side.value,
-        found_words(answer),
+        figure_words(scenario, answer),
         measured_words(answer),
         f"{span_words(latencies)} ms" if latencies else UNKNOWN,
         bracket_words(answer.bracket),

@@ -22,8 +22,8 @@ _HELP = {
 }
 _EPILOG = (
     "TIME is in milliseconds, or has a unit: 600000, 600s, 10m, 1h. Defaults are in brackets. All but the options of "
-    "Output can also be said by a variable, HETEROMIG_MAIN_BENCHMARK for --main-benchmark, or in the file of --config: "
-    "options win over variables, and these over the file. Of Output, --report has a variable."
+    "Output, --resume and --format can also be said by a variable, HETEROMIG_MAIN_BENCHMARK for --main-benchmark, or "
+    "in the file of --config: options win over variables, and these over the file. Of Output, --report has a variable."
 )
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from heteromig.campaign.probes import SERVER, Bracket, Side, TuneSettings
+from heteromig.campaign.probes import SERVER, Answer, Bracket, Side, TuneSettings
 from heteromig.campaigns.wording import (
     UNKNOWN,
     answer_figure,
     bracket_words,
     figure_words,
-    found_words,
     latencies_of,
     measured_words,
     rate_words,
@@ -93,9 +92,7 @@ def _cost(story: TuningStory) -> Fact:
     if not figures[0] or figures[1] is None:
         return Fact(name, "not known", "; ".join(details))
     if story.settings.scenario == SERVER:
-        details.insert(
-            0, f"{figures[1]:.5g} qps beside, {figures[0]:.5g} qps alone{_span(alone.bracket, beside.bracket)}"
-        )
+        details.insert(0, f"{figures[1]:.5g} qps beside, {figures[0]:.5g} qps alone{_span(alone, beside)}")
     lower, is_stream = figures[1] < figures[0], alone.rate_qps is None
     what = f"{'lower' if lower else 'higher'} {'latency' if is_stream else 'rate'}"
     return Fact(
@@ -103,11 +100,12 @@ def _cost(story: TuningStory) -> Fact:
     )
 
 
-def _span(alone: Bracket, beside: Bracket) -> str:
-    """Between what the cost is if each answer may be anywhere in its bracket."""
-    if not (alone.low_qps and alone.high_qps and beside.low_qps and beside.high_qps):
+def _span(alone: Answer, beside: Answer) -> str:
+    """Between what the cost is if each answer may be anywhere from its own rate to the upper end of its bracket."""
+    low, high = (alone.rate_qps, beside.rate_qps), (alone.bracket.high_qps, beside.bracket.high_qps)
+    if not (low[0] and low[1] and high[0] and high[1]):
         return ""
-    least, most = beside.low_qps / alone.high_qps, beside.high_qps / alone.low_qps
+    least, most = low[1] / high[0], high[1] / low[0]
     if most > 1:
         return f" (at most {_size(least)} lower by their brackets)" if least < 1 else ""
     return f" ({_size(most)} to {_size(least)} lower by their brackets)"
@@ -147,12 +145,12 @@ def _answers_table(story: TuningStory) -> Table:
     return Table(
         caption="What each side came to, and why",
         heads=heads,
-        rows=tuple(_answer_row(side) for side in story.sides),
+        rows=tuple(_answer_row(story.settings.scenario, side) for side in story.sides),
         numeric=frozenset({1, 2, 3, 4, 5, 6, 7}),
     )
 
 
-def _answer_row(side: TunedSide) -> tuple[Cell, ...]:
+def _answer_row(scenario: str, side: TunedSide) -> tuple[Cell, ...]:
     answer = side.answer
     name = Cell(SIDES[side.side])
     if answer is None:
@@ -163,7 +161,7 @@ def _answer_row(side: TunedSide) -> tuple[Cell, ...]:
     latencies = latencies_of(answer)
     return (
         name,
-        Cell(found_words(answer)),
+        Cell(figure_words(scenario, answer)),
         Cell(measured_words(answer)),
         Cell(span_words(latencies)) if latencies else Cell(UNKNOWN, "faint"),
         Cell(bracket_words(answer.bracket), "" if _known(answer.bracket) else "faint"),
