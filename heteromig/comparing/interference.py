@@ -6,7 +6,7 @@ A cell whose runs did not all come out well has no figures at all, only its reas
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -32,7 +32,7 @@ from heteromig.core.record import Tool
 from heteromig.core.spec import Isolation
 from heteromig.core.verdict import ExitCode
 from heteromig.results.estimates import CONFIDENCE
-from heteromig.results.metrics import METRICS, QPS, metric_of, primary_metric
+from heteromig.results.metrics import LATENCIES, METRICS, QPS, metric_of, primary_metric
 from heteromig.results.wording import sentence
 
 SCHEMA_VERSION = 1
@@ -252,6 +252,8 @@ def _cell(
     found = compare_measured(alone, beside, paired_up=True)
     result = replace(result, primary=found.primary, changes=found.changes, remarks=found.remarks)
     change = result.change(found.primary)
+    if change is not None and change.judgement is not Judgement.WORSE:
+        result = replace(result, remarks=(*result.remarks, *_worse_otherwise(result)))
     if change is None or change.estimate is None:
         why = "no figure is in all of its runs" if change is None else change.words
         return replace(result, status=Status.FAILED, reason=f"{found.primary} is not known: {why}")
@@ -261,6 +263,16 @@ def _cell(
         judgement=change.judgement,
         sentence=sentence(change.metric, change.estimate, change.judgement),
     )
+
+
+def _worse_otherwise(cell: CellResult) -> Iterator[str]:
+    """What is worse although the scenario is not judged by it, such as a latency that a program has in Offline."""
+    where = f"{cell.main} {cell.scenario} beside {cell.backgrounds.name}"
+    for change in cell.changes:
+        is_other = change.metric in {QPS, *LATENCIES} and change.metric.name != cell.primary
+        if is_other and change.judgement is Judgement.WORSE and change.estimate is not None:
+            said = sentence(change.metric, change.estimate, change.judgement)
+            yield f"{where} is not judged by it, and still: {said}"
 
 
 def _runs(

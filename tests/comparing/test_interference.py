@@ -127,6 +127,20 @@ def test_each_cell_says_what_its_neighbours_cost_and_between_what() -> None:
     assert msgspec.json.decode(msgspec.json.encode(found), type=Interference) == found
 
 
+def test_a_latency_that_is_worse_where_it_is_not_judged_is_remarked() -> None:
+    """A program may answer all it is asked, and later."""
+    runs, read = played(ASKED, dict.fromkeys(SLOWER, 1.0))
+    later = {
+        name: replace(one, figures={**one.figures, "p99": 5.0 if one.is_baseline else 20.0})
+        for name, one in read.items()
+    }
+    found = interference(ASKED, runs, later, ORIGIN)
+    assert Judgement.WORSE not in {cell.judgement for cell in found.cells}
+    remarks = [one for one in found.remarks if "is not judged by it, and still: latency p99: 300.0 % longer" in one]
+    assert len(remarks) == len(found.cells)
+    assert not any("still" in one for one in matrix().remarks)
+
+
 def test_the_streams_are_judged_by_latency() -> None:
     found = matrix(replace(ASKED, scenarios=("singlestream",)))
     loud = found.cells[0]
