@@ -25,16 +25,13 @@ from heteromig.cli.reporting import make_own_report
 from heteromig.comparing.interference import Interference
 from heteromig.core.spec import RunSpec
 from heteromig.core.verdict import ExitCode
-from heteromig.report.making import write
+from heteromig.report.making import write_matrix
 from heteromig.runner.config import Config
 from heteromig.runner.rundir import create_campaign_dir
 from heteromig.runner.session import Outcome
 from heteromig.runner.trust import require_unshared
 from heteromig.views.console import print_report_made
 from heteromig.views.output import width_of
-
-_STEM = "matrix"
-"""Of the files that say what it came to."""
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -60,7 +57,7 @@ def execute_matrix(
         what = written_down(asked)
         require_unshared(asked.first)
         if resume is None:
-            campaign_dir = create_campaign_dir(asked.first, time.time_ns(), _STEM)
+            campaign_dir = create_campaign_dir(asked.first, time.time_ns(), MATRIX)
         else:
             campaign_dir = require_campaign(resume.resolve(), MATRIX)  # it may be the link `latest`
         with held(campaign_dir):
@@ -82,7 +79,7 @@ def _measure(campaign_dir: Path, index: MatrixIndex, asked: Asking, how: Shown) 
     if not index.entries:
         inform(plan_text(asked, width_of(sys.stderr)) + "\n")
     index, found = measure_matrix(campaign_dir, index, asked.specs, execute, inform)
-    _write(campaign_dir, found)
+    write_matrix(campaign_dir, found)
     _print(campaign_dir, found, json=showing.json, output=how.output)
     if showing.report:
         page = make_own_report(campaign_dir, quiet=showing.quiet)
@@ -120,17 +117,6 @@ def _as_json(asked: Asking) -> dict[str, object]:
         "missing_engines": asked.missing_engines,
         "run": written_down(asked).run,
     }
-
-
-def _write(campaign_dir: Path, found: Interference) -> None:
-    """The same in every form, beside the runs."""
-    texts = {
-        "json": msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n",
-        "csv": answer_csv(found),
-        "md": answer_markdown(found) + "\n",
-    }
-    for kind, text in texts.items():
-        write(campaign_dir / f"{_STEM}.{kind}", text)
 
 
 def _print(campaign_dir: Path, found: Interference, *, json: bool, output: Format) -> None:

@@ -22,6 +22,7 @@ from heteromig.core.plan import Assignment, EngineNeed
 from heteromig.core.spec import Action, BenchmarkInfo, MainSpec, Mode, RunSpec, SystemSpec
 from heteromig.core.units import NS_PER_MS, UtcNs
 from heteromig.harnesses.judging import complaints_of_errors, judge_performance
+from heteromig.harnesses.prefix import require_prefix
 from heteromig.harnesses.protocol import RateRules
 from heteromig.logs.detail import DetailFacts, read_detail
 from heteromig.logs.files import read_regular
@@ -110,6 +111,7 @@ class LoadgenHarness:
             UsageError: an option is for the harness `make`, or main's target is given in a mode that has none.
         """
         require_no_make_options(spec)
+        require_prefix(spec.main.cmd_prefix, None)
         absent = [module for module in _MODULES if importlib.util.find_spec(module) is None]
         if absent:
             raise PreflightError(

@@ -15,7 +15,10 @@ from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 
+import msgspec
+
 from heteromig.campaigns.directory import MATRIX, TUNE, is_campaign, kind_of, read_campaign
+from heteromig.comparing.interference import Interference
 from heteromig.core.errors import EvidenceError, PreflightError, UsageError
 from heteromig.report.links import run_in
 from heteromig.report.story import Story
@@ -83,7 +86,28 @@ def make_pages(directory: Path) -> Path:
             with contextlib.suppress(EvidenceError, UsageError):  # then nothing leads to it
                 write(run_dir / REPORT, report(run_dir, Format.HTML))
     write(page, report(directory, Format.HTML))
+    if kind_of(directory) == MATRIX:
+        from heteromig.campaigns.matrix import matrix_in  # noqa: PLC0415 - only what is there
+
+        write_matrix(directory, matrix_in(directory))
     return page
+
+
+def write_matrix(directory: Path, found: Interference) -> None:
+    """What a matrix came to in every form but the page, beside its runs.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    from heteromig.campaigns.matrix_wording import answer_csv, answer_markdown  # noqa: PLC0415 - only what is there
+
+    texts = {
+        "json": msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n",
+        "csv": answer_csv(found),
+        "md": answer_markdown(found) + "\n",
+    }
+    for kind, text in texts.items():
+        write(directory / f"{MATRIX}.{kind}", text)
 
 
 def _runs_of(directory: Path) -> list[Path]:

@@ -20,6 +20,7 @@ from heteromig.harnesses.command.programs import Program, read_program
 from heteromig.harnesses.command.results import judge_output
 from heteromig.harnesses.judging import judge_performance
 from heteromig.harnesses.loadgen import require_no_make_options
+from heteromig.harnesses.prefix import require_prefix
 from heteromig.harnesses.protocol import RateRules
 from heteromig.logs.detail import read_detail
 from heteromig.logs.harness import LinePattern
@@ -128,6 +129,8 @@ class CommandHarness:
             _require_logs(programs, spec.start_evidence)
         for program in programs:
             _require_installed(program.spec)
+        cwd = programs[0].spec.cwd
+        require_prefix(spec.main.cmd_prefix, None if cwd is None else Path(cwd))
 
     def rate_rules(self, spec: RunSpec) -> RateRules:
         """LoadGen's where main writes its logs, with a limit that main alone knows; else what main is judged by.

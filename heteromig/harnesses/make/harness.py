@@ -22,6 +22,7 @@ from heteromig.harnesses.make.catalog import SCENARIO_NAMES, directory_names
 from heteromig.harnesses.make.hold import hold_tree
 from heteromig.harnesses.make.shadow import SHADOW, make_shadow, remove_shadow
 from heteromig.harnesses.make.tree import require_makeable, require_tree
+from heteromig.harnesses.prefix import require_prefix
 from heteromig.harnesses.protocol import RateRules
 from heteromig.logs.harness import MLPERF_LINES, LinePattern
 from heteromig.logs.search import LogPlace
@@ -107,7 +108,7 @@ class MakeHarness:
         require_makeable(Path(spec.runs_dir).absolute(), "choose another place with --runs-dir.")
         if shutil.which("make") is None:
             raise PreflightError("There is no make on the PATH, and NVIDIA's tree is driven by it: install GNU make.")
-        self._require_prefix(spec.main.cmd_prefix)
+        require_prefix(spec.main.cmd_prefix, self._tree)
         if spec.main.target_qps is not None:
             rates.require_rate(spec.main, spec.main.target_qps)
             rates.limited_conf(self._tree, spec.main)  # later there is nobody to tell that it cannot be read
@@ -119,14 +120,6 @@ class MakeHarness:
         if audit == "TEST04" and spec.main.benchmark in _NO_TEST04:
             raise UsageError(
                 f"TEST04 is not for {spec.main.benchmark}, and the tree would run nothing: choose another."
-            )
-
-    def _require_prefix(self, prefix: tuple[str, ...]) -> None:
-        """Main starts long after the backgrounds, which is late to learn that its command cannot be run."""
-        if prefix and shutil.which(str(self._tree / prefix[0]) if "/" in prefix[0] else prefix[0]) is None:
-            raise UsageError(
-                f"--main-benchmark-cmd-prefix begins with {prefix[0]!r}, which is no program on the PATH or in the "
-                "tree: install it, or leave the option out."
             )
 
     def rate_rules(self, spec: RunSpec) -> RateRules:
