@@ -21,7 +21,7 @@ def examine(spec: RunSpec, harness: Harness, *, limit_s: float = LIMIT_S) -> Rep
     """Look at everything that a run of `spec` needs; nothing is changed. The devices have `limit_s` to answer."""
     source, runs_dir = parse_slices(spec.slices), Path(spec.runs_dir).absolute()
     try:
-        probed = probe(source, runs_dir, limit_s=limit_s)
+        probed = probe(source, runs_dir, spec.gpu, limit_s=limit_s)
     except HeteromigError as error:
         probed = Probed(refusal=str(error))
     rehearsed = rehearse(spec, probed)

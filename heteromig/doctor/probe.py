@@ -1,6 +1,6 @@
 """The process that asks the devices for `doctor`, so that a hanging driver cannot hang it.
 
-`python -m heteromig.doctor.probe --slices SOURCE --runs-dir DIR`
+`python -m heteromig.doctor.probe --slices SOURCE --runs-dir DIR [--gpu GPU]`
 
 It writes messages (see `facts`) to its standard output and exits. Each call into NVML is announced before it is made,
 so that whoever kills it knows which one did not come back. The first ones are those of a run: what they refuse, a run
@@ -50,8 +50,9 @@ _LISTS_PROCESSES = "nvmlDeviceGetComputeRunningProcesses"
 class _Probe:
     """One look at the devices."""
 
-    def __init__(self, source: SliceSource, runs_dir: Path) -> None:
+    def __init__(self, source: SliceSource, runs_dir: Path, gpu: str | None) -> None:
         self._source = source
+        self._gpu = gpu
         self._watched = Watched(open_library(source, runs_dir), lambda call: _say(facts.Calling(call)))
         self._library = cast("PartitionLibrary", self._watched)
 
@@ -72,7 +73,7 @@ class _Probe:
         try:
             nvml.reopen(self._library)
             self._introduce()
-            inventory = take_inventory(self._library, self._source)
+            inventory = take_inventory(self._library, self._source, self._gpu)
         except HeteromigError as error:
             _say(facts.Refused(str(error)))
             return None
@@ -153,9 +154,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m heteromig.doctor.probe", allow_abbrev=False)
     parser.add_argument("--slices", required=True, metavar="SOURCE")
     parser.add_argument("--runs-dir", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--gpu", metavar="GPU")
     options = parser.parse_args(argv)
     with contextlib.suppress(BrokenPipeError):
-        _Probe(parse_slices(options.slices), options.runs_dir).look()
+        _Probe(parse_slices(options.slices), options.runs_dir, options.gpu).look()
     return 0
 
 

@@ -70,7 +70,7 @@ class Probed(Struct, frozen=True):
                 return replace(self, latencies=message.latencies, lacking=message.lacking, concluded=True)
 
 
-def probe(source: SliceSource, runs_dir: Path, *, limit_s: float = LIMIT_S) -> Probed:
+def probe(source: SliceSource, runs_dir: Path, gpu: str | None = None, *, limit_s: float = LIMIT_S) -> Probed:
     """Look at the devices from a child process, for that long at most.
 
     Raises:
@@ -79,6 +79,7 @@ def probe(source: SliceSource, runs_dir: Path, *, limit_s: float = LIMIT_S) -> P
     argv = (
         *(sys.executable, "-m", "heteromig.doctor.probe"),
         *("--slices", str(source), "--runs-dir", str(runs_dir.absolute())),
+        *(() if gpu is None else (f"--gpu={gpu}",)),
     )
     with tempfile.TemporaryDirectory(prefix="heteromig-doctor-") as directory:
         # In a directory of our own: `python -m` looks for modules in the current one first.

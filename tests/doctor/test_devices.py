@@ -369,6 +369,15 @@ def test_shares_need_their_daemon(make_state: MakeState, examine: Examine, libra
     assert library_dir.exists()
 
 
+def test_the_gpu_that_is_to_be_shared_is_the_one_that_is_looked_at(make_state: MakeState, examine: Examine) -> None:
+    state = make_state("a30", "a30/4x1g.6gb")
+    whole = examine(state, "--slices", "mps:2x40", "--gpu", "0")
+    assert "is in MIG mode" not in str(whole.report.findings)
+    for gpu, words in (("1", "is in MIG mode"), ("7", "--gpu 7 is none of the GPUs of this machine")):
+        found = examine(state, "--slices", "mps:2x40", "--gpu", gpu)
+        assert words in str(found.report.findings)
+
+
 def test_pids_of_another_namespace_are_occupants(make_state: MakeState, examine: Examine) -> None:
     state = make_state(A30)
     with state.edit() as machine:
