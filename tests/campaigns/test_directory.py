@@ -46,7 +46,7 @@ from heteromig.campaigns.wording import (
 from heteromig.cli.main import app
 from heteromig.core.errors import EvidenceError, UsageError
 from heteromig.core.spec import CommandSpec, RunSpec
-from heteromig.runner.config import CommandConfig, Config, MainConfig, TuneConfig
+from heteromig.runner.config import CommandConfig, Config, MainConfig, TimingConfig, TuneConfig
 from tests.campaign.worlds import SmoothServer
 from tests.campaigns.stories import SIM, begun, driven, entry, specs
 
@@ -156,6 +156,13 @@ def test_other_settings_are_refused(home: Path, config: Config, tune: TuneConfig
         resume(home, ask(tune_settings(other, tune), other))
 
 
+def test_limits_on_waiting_and_spellings_of_directories_may_change(home: Path) -> None:
+    begun(home)
+    timing = TimingConfig(background_start_timeout="20m", main_timeout="3h")
+    spec = specs(replace(SIM, timing=timing, runs_dir=str(home.parent)))[Side.BESIDE]
+    assert resume(home, ask(tune_settings(spec, TuneConfig(start_qps=300.0)), spec)).entries == ()
+
+
 def test_what_is_no_campaign_is_refused(home: Path) -> None:
     campaign = begun(home)
     with pytest.raises(UsageError, match="is not the directory of a campaign"):
@@ -247,6 +254,19 @@ def test_each_run_has_a_line_before_and_after_it(home: Path) -> None:
     assert ended_line(driven(campaign, SERVER, most=1)).startswith("1: isolated, 300 qps VALID, 0.00% of 18000 queries")
     later = driven(campaign, SERVER, most=3)
     assert "bracket" in ended_line(later)
+
+
+def test_the_time_left_is_never_below_what_is_still_to_be_run(home: Path) -> None:
+    """A main that is judged by its own rule may be much shorter than it was asked to be."""
+    settings = replace(begun(home).asked.tune, verdicts_only=True, latency_limit_ms=None)
+    campaign = begin(home, replace(begun(home).asked, tune=settings))
+    step = next_step(settings, ())
+    assert isinstance(step, RunProbe)
+    passed = Probe(step.side, step.rate_qps, step.duration_s, Outcome.VALID)
+    campaign = campaign.after(replace(entry(step, passed), took_s=1.0))
+    following = next_step(settings, campaign.probes)
+    assert isinstance(following, RunProbe)
+    assert least_left_s(campaign, following) >= following.duration_s
 
 
 def test_the_time_left_counts_what_is_confirmed_already(home: Path) -> None:

@@ -125,6 +125,15 @@ def test_an_invalid_run_has_its_reason() -> None:
     assert (probe.outcome, probe.misses, probe.reason) == (Outcome.INVALID, 12, "Main is not VALID: too late")
 
 
+@pytest.mark.parametrize(("answered", "outcome"), [(399.0, Outcome.VALID), (300.0, Outcome.INVALID)])
+def test_a_rate_that_was_not_answered_has_not_passed_by_a_rule_of_mains_own(answered: float, outcome: Outcome) -> None:
+    by_verdicts = replace(SERVER, verdicts_only=True, latency_limit_ms=None)
+    probe = told(STEP, record(0, metrics={"qps": answered}), (), by_verdicts)
+    assert probe is not None
+    assert probe.outcome is outcome
+    assert ("300 were answered in a second of 400" in probe.reason) == (outcome is Outcome.INVALID)
+
+
 def test_more_late_queries_than_queries_are_not_believed() -> None:
     metrics = {**LOGGED, "result_overlatency_query_count": 4001.0}
     probe = told(STEP, record(3, Reason(3, "Main is not VALID: too late."), metrics=metrics), ())
