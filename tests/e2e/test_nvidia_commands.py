@@ -138,7 +138,7 @@ def test_documented_commands_launch_what_a_dry_run_prints(in_tree: StartInTree, 
         assert (documented / "build" / "compliance_logs" / "TEST01" / place / "mlperf_log_detail.txt").exists()
     else:
         (log_dir,) = new
-        assert re.fullmatch(r"\d{4}\.\d\d\.\d\d-\d\d\.\d\d\.\d\d", log_dir.name)
+        assert re.fullmatch(r"\d{4}\.\d\d\.\d\d-\d\d\.\d\d\.\d\d-[0-9a-f]{8}", log_dir.name)
         assert {path.name for path in log_dir.iterdir()} == {
             "stdout.txt",
             "perf_harness_summary.json",
