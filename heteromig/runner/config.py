@@ -6,6 +6,7 @@ line, which knows which of the two won.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 import shlex
@@ -649,8 +650,9 @@ def _without_derived(config: Config, goal: Goal) -> Config:
             leaner = msgspec.structs.replace(config, **{table: changed})
         else:
             leaner = msgspec.structs.replace(config, **{key: None})
-        if resolve(leaner, goal=goal) == whole:
-            config = leaner
+        with contextlib.suppress(UsageError):  # without it there may be no such run
+            if resolve(leaner, goal=goal) == whole:
+                config = leaner
     return config
 
 

@@ -67,6 +67,15 @@ def test_limits_grow_over_a_plan_with_what_they_are_for(tmp_path: Path) -> None:
     assert kept.timing.main_timeout_ms == 3_000_000, "what was said stays said"
 
 
+def test_what_makes_a_run_possible_is_kept_in_a_plan(tmp_path: Path) -> None:
+    short = Config(
+        harness="make",
+        main=MainConfig(benchmark="bert", duration=1, immediate_start=True),
+        background=BackgroundConfig(timeout=1),
+    )
+    assert _again(tmp_path, resolve(short)) == resolve(short)
+
+
 def test_defaults() -> None:
     spec = resolve(SIM)
     assert spec.goal is Goal.RUN
