@@ -6,7 +6,6 @@ find every other slice idle, so that nothing could stay warm.
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
@@ -26,7 +25,7 @@ from heteromig.core.errors import HeteromigError
 from heteromig.core.phases import Phase
 from heteromig.core.record import RunRecord
 from heteromig.core.spec import RunSpec
-from heteromig.core.verdict import SIGNAL_BASE, ExitCode
+from heteromig.core.verdict import INTERRUPTED, SIGNAL_BASE, ExitCode
 from heteromig.runner.session import Outcome
 
 Execute = Callable[[RunSpec, MatrixIndex, RunCell], Outcome]
@@ -34,7 +33,6 @@ Execute = Callable[[RunSpec, MatrixIndex, RunCell], Outcome]
 Tell = Callable[[str], None]
 """Takes a line for people."""
 
-INTERRUPTED = SIGNAL_BASE + signal.SIGINT
 
 _STOPPING = frozenset({ExitCode.USAGE, ExitCode.INTERNAL})
 """What no other run of the matrix would escape; nor a device, or a host in use, that refuses before main began."""

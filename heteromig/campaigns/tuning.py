@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from heteromig.comparing.measured import main_of
 from heteromig.core.errors import EvidenceError, HeteromigError, PreflightError
 from heteromig.core.record import RunRecord
 from heteromig.core.spec import RunSpec
-from heteromig.core.verdict import SIGNAL_BASE, ExitCode
+from heteromig.core.verdict import INTERRUPTED, SIGNAL_BASE, ExitCode
 from heteromig.logs.detail import DetailFacts, read_detail
 from heteromig.logs.loadgen import DETAIL_LOG
 from heteromig.runner.crew import Crew
@@ -29,7 +28,6 @@ from heteromig.runner.session import Outcome
 from heteromig.runner.verification import verify_run
 from heteromig.views.campaign_bar import CampaignProgress
 
-INTERRUPTED = SIGNAL_BASE + signal.SIGINT
 Execute = Callable[[RunSpec, Crew, CampaignProgress], Outcome]
 """Does one run to its end, into the directory of the campaign, and may show how far that is."""
 _Execute = Callable[[RunSpec, CampaignProgress], Outcome]

@@ -13,7 +13,7 @@ import typer
 
 from heteromig.campaign.matrix import RunCell, cells, expected_s, order
 from heteromig.campaigns.directory import MATRIX, held, require_campaign
-from heteromig.campaigns.matrix import INTERRUPTED, measure_matrix, now_utc
+from heteromig.campaigns.matrix import measure_matrix, now_utc
 from heteromig.campaigns.matrix_asking import Asking, asking
 from heteromig.campaigns.matrix_index import MatrixIndex, begin_matrix, resume_matrix, written_down
 from heteromig.campaigns.matrix_wording import answer_csv, answer_markdown, answer_text, plan_text, progress_of
@@ -24,7 +24,7 @@ from heteromig.cli.printing import say
 from heteromig.cli.reporting import make_own_report
 from heteromig.comparing.interference import Interference
 from heteromig.core.spec import RunSpec
-from heteromig.core.verdict import ExitCode
+from heteromig.core.verdict import INTERRUPTED, ExitCode
 from heteromig.report.making import write_matrix
 from heteromig.runner.config import Config
 from heteromig.runner.rundir import create_campaign_dir

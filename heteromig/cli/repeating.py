@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from pathlib import Path
 
@@ -18,12 +17,10 @@ from heteromig.comparing.series import SCHEMA_VERSION, Entry, Series, plan_order
 from heteromig.core.errors import HeteromigError, UsageError
 from heteromig.core.record import RunRecord
 from heteromig.core.spec import Goal, Mode, RunSpec
-from heteromig.core.verdict import SIGNAL_BASE, ExitCode
+from heteromig.core.verdict import INTERRUPTED, ExitCode
 from heteromig.runner.recording import TOOL
 from heteromig.runner.rundir import create_series_dir
 from heteromig.views.series_view import ended_line, stopped_text
-
-_INTERRUPTED = SIGNAL_BASE + signal.SIGINT
 
 
 def execute_series(run: RunSpec, baseline: RunSpec, repeats: int, showing: Showing, sampler_faults: Path | None) -> int:
@@ -53,7 +50,7 @@ def execute_series(run: RunSpec, baseline: RunSpec, repeats: int, showing: Showi
                 typer.echo(ended_line(number, outcome.record), err=True)
         code = _conclude(series_dir, series, showing)
     except KeyboardInterrupt:  # between two runs; within one it is the run that is ended by it
-        series = series.ended(_INTERRUPTED, "The series was interrupted between two runs.")
+        series = series.ended(INTERRUPTED, "The series was interrupted between two runs.")
         write_series(series_dir, series)
         code = _conclude(series_dir, series, showing)
     except HeteromigError as error:

@@ -43,6 +43,8 @@ def _report(
     ] = None,
 ) -> None:
     """Make a report of a run, or of a tuning, however far it got."""
+    from heteromig.campaigns.directory import MATRIX, kind_of  # noqa: PLC0415 - as below
+    from heteromig.campaigns.matrix import matrix_in  # noqa: PLC0415 - as below
     from heteromig.comparing.series import refuse_series  # noqa: PLC0415 - keeps `--help` quick, as all imports here
     from heteromig.core.errors import UsageError  # noqa: PLC0415
     from heteromig.report.making import (  # noqa: PLC0415
@@ -50,6 +52,7 @@ def _report(
         make_pages,
         refuse_evidence,
         report,
+        write_matrix,
         write_where_told,
     )
 
@@ -62,6 +65,8 @@ def _report(
         write_where_told(output, report(run_dir, Format(kind)))
     elif kind == Format.HTML.value:
         say(str(make_pages(run_dir)))
+        if kind_of(run_dir) == MATRIX:
+            write_matrix(run_dir, matrix_in(run_dir))
     else:
         say(report(run_dir, Format(kind)).rstrip("\n"))
 

@@ -16,7 +16,7 @@ from heteromig.campaign.tuning import next_step
 from heteromig.campaigns.asking import tune_settings
 from heteromig.campaigns.directory import TUNE, Campaign, Ended, ask, begin, held, require_campaign, resume
 from heteromig.campaigns.probing import spec_of
-from heteromig.campaigns.tuning import INTERRUPTED, tune
+from heteromig.campaigns.tuning import tune
 from heteromig.campaigns.wording import answer_markdown, answer_text, plan_text
 from heteromig.cli.executing import Showing, execute_shown, shows_live
 from heteromig.cli.informing import tell
@@ -24,7 +24,7 @@ from heteromig.cli.planning import planned
 from heteromig.cli.printing import say
 from heteromig.cli.reporting import make_own_report
 from heteromig.core.spec import RunSpec
-from heteromig.core.verdict import ExitCode
+from heteromig.core.verdict import INTERRUPTED, ExitCode
 from heteromig.harnesses import harness_of
 from heteromig.runner.config import TuneConfig
 from heteromig.runner.crew import Crew

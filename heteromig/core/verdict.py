@@ -45,6 +45,7 @@ EXIT_CODES: tuple[tuple[int, str, str], ...] = (
 """(exit code, verdict, meaning), in the order in which they are printed."""
 
 SIGNAL_BASE = 128
+INTERRUPTED = SIGNAL_BASE + signal.SIGINT
 ABORT_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 _PRECEDENCE = (2, 1, 7, 6, 5, 4, 3, 9)

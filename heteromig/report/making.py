@@ -86,10 +86,6 @@ def make_pages(directory: Path) -> Path:
             with contextlib.suppress(EvidenceError, UsageError):  # then nothing leads to it
                 write(run_dir / REPORT, report(run_dir, Format.HTML))
     write(page, report(directory, Format.HTML))
-    if kind_of(directory) == MATRIX:
-        from heteromig.campaigns.matrix import matrix_in  # noqa: PLC0415 - only what is there
-
-        write_matrix(directory, matrix_in(directory))
     return page
 
 
